@@ -1,0 +1,3 @@
+from lesionforge.cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""The click root: one command per stage, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import click
+
+from lesionforge import __version__
+from lesionforge.errors import InputError
+
+# Name: (module that holds the click command of the same name, one line of help), in pipeline order.
+COMMANDS = {
+    "cohort": ("lesionforge.cohort.command", "Check a samplesheet, split it by subject, plan the synthetic scans."),
+    "prepare": ("lesionforge.prepare.command", "Skull-strip, align, classify and normalise one subject."),
+    "register": ("lesionforge.register.command", "Register one subject to the template; map patients onto canvases."),
+    "synthesize": ("lesionforge.synthesize.command", "Train the generator and paint lesions onto canvases."),
+    "assemble": ("lesionforge.assemble.command", "Write the data set of each experiment arm."),
+    "train": ("lesionforge.train.command", "Train the two-network cascade on one arm."),
+    "segment": ("lesionforge.segment.command", "Segment one prepared subject with a trained cascade."),
+    "evaluate": ("lesionforge.evaluate.command", "Measure a lesion mask against a reference; compare arms."),
+    "report": ("lesionforge.report.command", "Write one HTML page with tables and figures."),
+    "predict": ("lesionforge.segment.predict", "From one subject's raw scans to its lesion mask."),
+    "phantom": ("lesionforge.phantom.command", "Make a cohort of synthetic heads with known lesions."),
+}
+
+
+class StageGroup(click.Group):
+    """A group that knows its commands by name and imports one only when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+def set_threads(threads: int) -> None:
+    """Set the thread count of every numerical library; must run before any of them is imported."""
+    for name in ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
+    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+
+
+@click.group(cls=StageGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lesionforge")
+@click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads to use [default: all].")
+@click.option("--reproducible", is_flag=True, help="Same seed, same bytes: one ITK thread, deterministic training.")
+def main(threads: int | None, reproducible: bool) -> None:
+    """Make a multiple-sclerosis lesion segmenter out of very few annotated scans."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("NO_ET", "1")
+    set_threads(threads or len(os.sched_getaffinity(0)))
+    if reproducible:
+        os.environ["LESIONFORGE_REPRODUCIBLE"] = "1"
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"

@@ -1,0 +1,46 @@
+"""Reading, writing, geometry, names and lesions: what every stage shares."""
+
+from lesionforge.images.files import (
+    new_folder,
+    read_image,
+    read_json,
+    read_mask,
+    read_tsv,
+    read_volume,
+    write_json,
+    write_mask,
+    write_tsv,
+    write_volume,
+)
+from lesionforge.images.geometry import from_ants, same_grid, to_ants, voxel_volume_mm3, working_grid
+from lesionforge.images.intensity import zscore
+from lesionforge.images.lesions import label_lesions, lesion_table
+from lesionforge.images.names import derivative, find_image, find_images, grid_entities
+from lesionforge.images.prepared import Prepared, Scan
+
+__all__ = [
+    "Prepared",
+    "Scan",
+    "derivative",
+    "find_image",
+    "find_images",
+    "from_ants",
+    "grid_entities",
+    "label_lesions",
+    "lesion_table",
+    "new_folder",
+    "read_image",
+    "read_json",
+    "read_mask",
+    "read_tsv",
+    "read_volume",
+    "same_grid",
+    "to_ants",
+    "voxel_volume_mm3",
+    "working_grid",
+    "write_json",
+    "write_mask",
+    "write_tsv",
+    "write_volume",
+    "zscore",
+]

@@ -1,0 +1,174 @@
+"""Files in and out: every output appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+
+from lesionforge.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_image(path: str | Path) -> nib.Nifti1Image:
+    """Open a 3-D NIfTI image without reading its voxels.
+
+    Raises InputError when the file is missing, is no NIfTI image or is not three-dimensional
+    (trailing axes of length one are dropped).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    try:
+        image = nib.load(path)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as NIfTI ({type(error).__name__}); convert it to .nii.gz") from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise InputError(f"{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+    if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
+        image = nib.funcs.four_to_three(image)[0] if len(image.shape) == 4 else image
+    if len(image.shape) != 3:
+        raise InputError(f"{path}: has {len(image.shape)} dimensions, not 3; give one volume")
+    return image
+
+
+def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a 3-D NIfTI image as (float32 array [x, y, z], 4 x 4 RAS affine).
+
+    Raises InputError as `read_image` does, and when the voxel data are cut short.
+    NaN and infinite voxels are returned as they are.
+    """
+    image = read_image(path)
+    try:
+        data = np.asanyarray(image.dataobj, dtype=np.float32)
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{path}: its voxels cannot be read ({type(error).__name__}); the file may be truncated, copy it again"
+        ) from error
+    return data, image.affine
+
+
+def read_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a 3-D NIfTI mask as (bool array [x, y, z], affine): voxels above 0.5."""
+    data, affine = read_volume(path)
+    return data > 0.5, affine
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` if the block ends well, else delete it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside `path`; it replaces `path` if the block ends well, else it is deleted."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_volume(data: np.ndarray, affine: np.ndarray, path: str | Path, like: nib.Nifti1Image | None = None) -> None:
+    """Write an array [x, y, z] as NIfTI with its own dtype (float64 becomes float32).
+
+    With `like`, the header of that image is carried on: sform, qform, their codes and units.
+    """
+    path = Path(path)
+    if data.dtype == np.float64:
+        data = data.astype(np.float32)
+    header = None
+    if like is not None:
+        header = like.header.copy()
+        header.set_data_dtype(data.dtype)
+        header.set_slope_inter(1, 0)
+        header["cal_max"] = header["cal_min"] = 0
+    image = nib.Nifti1Image(data, None if like is not None else affine, header)
+    if like is None:
+        image.set_sform(affine, code=1)
+        image.set_qform(affine, code=1)
+        image.header.set_xyzt_units("mm")
+    with whole_file(path) as temporary:
+        nib.save(image, temporary)
+
+
+def write_mask(
+    mask: np.ndarray, affine: np.ndarray, path: str | Path, description: str, like: nib.Nifti1Image | None = None
+) -> None:
+    """Write a bool array [x, y, z] as 0/1 uint8 NIfTI with a JSON sidecar that says what it is."""
+    path = Path(path)
+    write_volume(mask.astype(np.uint8), affine, path, like)
+    write_json({"Type": "ROI", "Description": description}, Path(str(path).removesuffix(".nii.gz") + ".json"))
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; raises InputError when it is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error}); write it again with the command that made it") from error
+
+
+def write_json(content: Any, path: str | Path) -> None:
+    """Write JSON with sorted keys; NaN becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if isinstance(value, np.ndarray):
+            return plain(value.tolist())
+        if isinstance(value, np.generic):
+            return plain(value.item())
+        if isinstance(value, float) and not np.isfinite(value):
+            return None
+        return str(value) if isinstance(value, Path) else value
+
+    with whole_file(Path(path)) as temporary:
+        temporary.write_text(json.dumps(plain(content), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_tsv(path: str | Path) -> pd.DataFrame:
+    """Read one of our tables: all columns as text, empty cells as ''; raises InputError when it is missing."""
+    import pandas as pd
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
+def write_tsv(table: pd.DataFrame, path: str | Path, columns: dict[str, str]) -> None:
+    """Write a table as TSV (NaN as 'n/a') with a JSON data dictionary beside it.
+
+    `columns` maps each column to its one-line description; only and all of these are written, in this order.
+    """
+    path = Path(path)
+    with whole_file(path) as temporary:
+        table.reindex(columns=list(columns)).to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+    write_json({name: {"Description": text} for name, text in columns.items()}, path.with_suffix(".json"))

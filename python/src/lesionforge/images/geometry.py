@@ -1,0 +1,60 @@
+"""Grids: the working grid, RAS (NIfTI) against LPS (ITK), equality of grids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+
+if TYPE_CHECKING:
+    import ants
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+def same_grid(
+    shape_a: tuple[int, ...], affine_a: np.ndarray, shape_b: tuple[int, ...], affine_b: np.ndarray, tolerance_mm: float = 0.01
+) -> bool:
+    """True when two grids have the same shape and no corner is apart by more than `tolerance_mm`."""
+    if tuple(shape_a) != tuple(shape_b):
+        return False
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape_a], indexing="ij")).reshape(3, -1)
+    apart = nib.affines.apply_affine(affine_a, corners.T) - nib.affines.apply_affine(affine_b, corners.T)
+    return bool(np.abs(apart).max() <= tolerance_mm)
+
+
+def voxel_volume_mm3(affine: np.ndarray) -> float:
+    """Volume of one voxel in mm³."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
+def working_grid(shape: tuple[int, ...], affine: np.ndarray, voxel_mm: float) -> tuple[tuple[int, int, int], np.ndarray]:
+    """The axis-aligned RAS grid of isotropic voxels that covers a scan's field of view.
+
+    Returns (shape, affine). A scan that is already RAS at this voxel size keeps its own grid.
+    """
+    if nib.aff2axcodes(affine) == ("R", "A", "S") and np.allclose(affine[:3, :3], np.eye(3) * voxel_mm, atol=1e-4):
+        return (int(shape[0]), int(shape[1]), int(shape[2])), affine
+    grid_shape, grid_affine = nib.spaces.vox2out_vox((tuple(shape), affine), voxel_sizes=(voxel_mm,) * 3)
+    return tuple(int(n) for n in grid_shape), grid_affine
+
+
+def to_ants(data: np.ndarray, affine: np.ndarray) -> ants.ANTsImage:
+    """An ANTs image (float32, LPS) from an array [x, y, z] and its RAS affine without shear."""
+    import ants
+
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    direction = RAS_TO_LPS @ (affine[:3, :3] / spacing)
+    origin = RAS_TO_LPS @ affine[:3, 3]
+    return ants.from_numpy(
+        np.ascontiguousarray(data, dtype=np.float32), origin=origin.tolist(), spacing=spacing.tolist(), direction=direction
+    )
+
+
+def from_ants(image: ants.ANTsImage) -> tuple[np.ndarray, np.ndarray]:
+    """(float32 array [x, y, z], RAS affine) of an ANTs image."""
+    affine = np.eye(4)
+    affine[:3, :3] = RAS_TO_LPS @ np.asarray(image.direction) * np.asarray(image.spacing)
+    affine[:3, 3] = RAS_TO_LPS @ np.asarray(image.origin)
+    return np.asarray(image.numpy(), dtype=np.float32), affine

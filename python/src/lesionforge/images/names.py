@@ -1,0 +1,34 @@
+"""BIDS derivative names, and finding one file in a folder by its entities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lesionforge.errors import InputError
+
+
+def grid_entities(voxel_mm: float) -> str:
+    """Entities of the working grid: `space-T1w_res-1mm`; a decimal point becomes `p` (`res-1p5mm`)."""
+    return f"space-T1w_res-{voxel_mm:g}mm".replace(".", "p")
+
+
+def derivative(scan_id: str, *entities: str, extension: str = ".nii.gz") -> str:
+    """A file name such as `sub-01_ses-1_space-T1w_res-1mm_desc-preproc_FLAIR.nii.gz` from its parts, in order."""
+    return "_".join((scan_id, *entities)) + extension
+
+
+def find_images(folder: str | Path, ending: str) -> list[Path]:
+    """The files of a folder whose names end with `_<ending>`, sorted."""
+    return sorted(path for path in Path(folder).glob(f"*_{ending}") if not path.name.startswith("."))
+
+
+def find_image(folder: str | Path, ending: str) -> Path:
+    """The one file of a folder whose name ends with `_<ending>`, such as `desc-preproc_T1w.nii.gz`.
+
+    Raises InputError when there is none or more than one.
+    """
+    found = find_images(folder, ending)
+    if len(found) != 1:
+        count = "no file" if not found else f"{len(found)} files"
+        raise InputError(f"{folder}: holds {count} ending in _{ending}; give a folder as the stage before writes it")
+    return found[0]

@@ -1,0 +1,77 @@
+"""The folder of one scan, as `prepare` and `synthesize` write it: real and synthetic scans look alike to every later stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lesionforge.errors import InputError
+from lesionforge.images.files import read_mask, read_volume
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Paths of one prepared scan; everything lies on its working grid. `lesion` is None without a lesion mask."""
+
+    folder: Path
+    scan_id: str
+    grid: str
+    t1w: Path
+    flair: Path
+    brain: Path
+    tissues: Path
+    lesion: Path | None
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Prepared:
+        """Find the files of a folder named by its scan (`sub-01_ses-1`); raises InputError when one is missing."""
+        folder = Path(folder)
+        scan_id = folder.name
+        found = sorted(folder.glob(f"{scan_id}_space-T1w_res-*mm_desc-preproc_T1w.nii.gz"))
+        if len(found) != 1:
+            raise InputError(
+                f"{folder}: is no prepared scan (no {scan_id}_*_desc-preproc_T1w.nii.gz in it); run lesionforge prepare"
+            )
+        grid = found[0].name.removeprefix(f"{scan_id}_").removesuffix("_desc-preproc_T1w.nii.gz")
+        paths = {
+            "t1w": found[0],
+            "flair": folder / f"{scan_id}_{grid}_desc-preproc_FLAIR.nii.gz",
+            "brain": folder / f"{scan_id}_{grid}_desc-brain_mask.nii.gz",
+            "tissues": folder / f"{scan_id}_{grid}_dseg.nii.gz",
+        }
+        for path in paths.values():
+            if not path.is_file():
+                raise InputError(f"{path}: no such file; run lesionforge prepare for {scan_id} again")
+        lesion = folder / f"{scan_id}_{grid}_label-lesion_mask.nii.gz"
+        return cls(folder=folder, scan_id=scan_id, grid=grid, lesion=lesion if lesion.is_file() else None, **paths)
+
+    def read(self) -> Scan:
+        """Read all volumes."""
+        t1w, affine = read_volume(self.t1w)
+        tissues, _ = read_volume(self.tissues)
+        return Scan(
+            t1w=t1w,
+            flair=read_volume(self.flair)[0],
+            brain=read_mask(self.brain)[0],
+            tissues=tissues.astype(np.uint8),
+            lesion=read_mask(self.lesion)[0] if self.lesion else np.zeros(t1w.shape, bool),
+            affine=affine,
+        )
+
+
+@dataclass
+class Scan:
+    """One scan's volumes [x, y, z] on its working grid.
+
+    `t1w` and `flair` are float32, normalised (mean 0, standard deviation 1 in the brain, 0 outside); `brain` and
+    `lesion` are bool; `tissues` is uint8 with 0 background, 1 CSF, 2 GM, 3 WM.
+    """
+
+    t1w: np.ndarray
+    flair: np.ndarray
+    brain: np.ndarray
+    tissues: np.ndarray
+    lesion: np.ndarray
+    affine: np.ndarray

@@ -1,0 +1,81 @@
+"""Networks: backend set-up, devices, seeds, saving with a card and checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lesionforge import __version__
+from lesionforge.errors import InputError
+from lesionforge.images import read_json, write_json
+
+if TYPE_CHECKING:
+    import keras
+
+CARD = "model.json"
+
+
+def set_up(seed: int) -> None:
+    """Seed Python, numpy and the Keras backend; with --reproducible also make every operation deterministic.
+
+    Must be called once, before the first network is built. GPU memory grows as needed, so that one GPU can be shared.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if os.environ.get("LESIONFORGE_REPRODUCIBLE"):
+            tf.config.experimental.enable_op_determinism()
+
+
+def versions() -> dict[str, str]:
+    """Versions of lesionforge and of the libraries that shape its results."""
+    names = ("antspyx", "keras", "nibabel", "nipype", "numpy", "tensorflow")
+    return {"lesionforge": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in names}
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_models(folder: Path, models: dict[str, keras.Model], card: dict[str, Any]) -> None:
+    """Write each network as `<name>.keras` and the card `model.json` with their checksums into an existing folder."""
+    for name, model in models.items():
+        model.save(folder / f"{name}.keras")
+    sums = {f"{name}.keras": checksum(folder / f"{name}.keras") for name in models}
+    write_json(card | {"checksums": sums, "versions": versions()}, folder / CARD)
+
+
+def read_card(folder: str | Path, kind: str) -> dict[str, Any]:
+    """Read and check the card of a model folder of the given kind ("generator" or "cascade").
+
+    Raises InputError when the card is missing, is of another kind, or a file is missing or changed since it was written.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise InputError(f"{folder}: is no model folder (no {CARD} in it); give a folder that lesionforge wrote")
+    card: dict[str, Any] = read_json(folder / CARD)
+    if card.get("kind") != kind:
+        raise InputError(f"{folder}: holds a {card.get('kind')}, not a {kind}; give the other folder")
+    for name, wanted in card.get("checksums", {}).items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: is missing; copy the whole model folder again")
+        if checksum(folder / name) != wanted:
+            raise InputError(f"{folder / name}: was changed since the model was saved (checksum differs); copy the model again")
+    return card
+
+
+def load_model(folder: str | Path, name: str) -> keras.Model:
+    """Load one network of a model folder; no code from the file is executed. Check the folder with `read_card` first."""
+    import keras
+
+    return keras.saving.load_model(Path(folder) / f"{name}.keras", compile=False, safe_mode=True)
