@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
+from nibabel.spaces import vox2out_vox
 
 if TYPE_CHECKING:
     import ants
@@ -36,8 +37,8 @@ def working_grid(shape: tuple[int, ...], affine: np.ndarray, voxel_mm: float) ->
     """
     if nib.aff2axcodes(affine) == ("R", "A", "S") and np.allclose(affine[:3, :3], np.eye(3) * voxel_mm, atol=1e-4):
         return (int(shape[0]), int(shape[1]), int(shape[2])), affine
-    grid_shape, grid_affine = nib.spaces.vox2out_vox((tuple(shape), affine), voxel_sizes=(voxel_mm,) * 3)
-    return tuple(int(n) for n in grid_shape), grid_affine
+    grid_shape, grid_affine = vox2out_vox((tuple(shape), affine), voxel_sizes=(voxel_mm,) * 3)
+    return (int(grid_shape[0]), int(grid_shape[1]), int(grid_shape[2])), np.asarray(grid_affine)
 
 
 def to_ants(data: np.ndarray, affine: np.ndarray) -> ants.ANTsImage:
