@@ -1,0 +1,1 @@
+"""Measure a lesion mask against a reference, and compare the arms of an experiment."""

@@ -1,0 +1,171 @@
+"""The commands: JSON on stdout, one row per scan, two tables; faults end with code 2 and one sentence."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionforge.cli import main
+from lesionforge.images import read_json, read_tsv, write_json, write_mask, write_volume
+
+AFFINE = np.diag([2.0, 1.0, 1.0, 1.0])
+SHAPE = (6, 5, 4)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def mask_of(*voxels):
+    mask = np.zeros(SHAPE, bool)
+    for voxel in voxels:
+        mask[voxel] = True
+    return mask
+
+
+def save(path, *voxels, affine=AFFINE):
+    write_mask(mask_of(*voxels), affine, path, "test")
+    return path
+
+
+def prepare(folder, *voxels, lesion=True):
+    """A prepared folder with just enough in it."""
+    start = folder / f"{folder.name}_space-T1w_res-1mm"
+    for ending in ("desc-preproc_T1w", "desc-preproc_FLAIR", "dseg"):
+        write_volume(np.zeros(SHAPE, np.float32), AFFINE, f"{start}_{ending}.nii.gz")
+    write_mask(np.ones(SHAPE, bool), AFFINE, f"{start}_desc-brain_mask.nii.gz", "brain")
+    if lesion:
+        save(folder / f"{start.name}_label-lesion_mask.nii.gz", *voxels)
+    return folder
+
+
+def segmented(folder, *voxels):
+    save(folder / f"{folder.name}_space-T1w_res-1mm_label-lesion_mask.nii.gz", *voxels)
+    return folder
+
+
+def test_prints_json_of_two_masks(tmp_path):
+    result = run(
+        "--prediction", save(tmp_path / "p é.nii.gz", (1, 1, 1)), "--reference", save(tmp_path / "r.nii.gz", (1, 1, 1), (1, 1, 2))
+    )
+    assert result.exit_code == 0
+    got = json.loads(result.stdout)
+    assert got["dice"] == pytest.approx(2 / 3)
+    assert got["volume_reference_ml"] == pytest.approx(0.004)
+    assert got["reasons"] == {}
+
+
+def test_undefined_is_null_with_a_reason(tmp_path):
+    result = run("--prediction", save(tmp_path / "p.nii.gz"), "--reference", save(tmp_path / "r.nii.gz"))
+    got = json.loads(result.stdout)
+    assert got["dice"] is None
+    assert got["lesion_sensitivity"] is None
+    assert set(got["reasons"]) >= {"dice", "lesion_sensitivity", "lesion_false_discovery"}
+
+
+def refused(result, *words):
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    refused(run("--prediction", tmp_path / "no.nii.gz", "--reference", save(tmp_path / "r.nii.gz")), "no.nii.gz", "no such file")
+
+
+def test_only_one_mask_is_refused(tmp_path):
+    refused(run("--prediction", tmp_path / "p.nii.gz"), "--reference")
+
+
+@pytest.mark.parametrize("value", [2.0, 0.4, -1.0, np.nan, np.inf])
+def test_a_mask_with_other_values_is_refused(tmp_path, value):
+    data = np.zeros(SHAPE, np.float32)
+    data[2, 2, 2] = value
+    write_volume(data, AFFINE, tmp_path / "p.nii.gz")
+    refused(run("--prediction", tmp_path / "p.nii.gz", "--reference", save(tmp_path / "r.nii.gz")), "p.nii.gz", "0 and 1")
+
+
+def test_a_moved_or_flipped_grid_is_refused(tmp_path):
+    reference = save(tmp_path / "r.nii.gz", (1, 1, 1))
+    moved = AFFINE.copy()
+    moved[0, 3] = 1
+    for name, affine in {"moved": moved, "flipped": AFFINE @ np.diag([-1, 1, 1, 1])}.items():
+        refused(run("--prediction", save(tmp_path / f"{name}.nii.gz", (1, 1, 1), affine=affine), "--reference", reference), name)
+    write_mask(np.zeros((3, 3, 3), bool), AFFINE, tmp_path / "small.nii.gz", "test")
+    refused(run("--prediction", tmp_path / "small.nii.gz", "--reference", reference), "small", "(3, 3, 3)")
+
+
+def test_scan_writes_the_row_of_an_arm(tmp_path):
+    prepared = prepare(tmp_path / "prepare/sub-01_ses-2", (1, 1, 1))
+    prediction = segmented(tmp_path / "segment/sub-01_ses-2", (1, 1, 1), (4, 4, 3))
+    result = run("scan", "--arm", "real", "--prediction", prediction, "--prepared", prepared, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    row = read_json(tmp_path / "out/real_sub-01_ses-2.json")
+    assert (row["arm"], row["subject"], row["session"]) == ("real", "01", "2")
+    assert (row["lesion_sensitivity"], row["lesion_false_discovery"]) == (1, 0.5)
+
+
+def test_scan_without_reference_or_prediction_is_refused(tmp_path):
+    bare = prepare(tmp_path / "a/sub-01", lesion=False)
+    full = prepare(tmp_path / "b/sub-01", (1, 1, 1))
+    out = ("--arm", "real", "--out", tmp_path / "out")
+    refused(run("scan", "--prediction", segmented(tmp_path / "c/sub-01"), "--prepared", bare, *out), "no lesion mask")
+    refused(run("scan", "--prediction", tmp_path / "d", "--prepared", full, *out), "no such file")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two test scans in both arms; the second has no lesions, so its sensitivity is undefined. A third only in real."""
+    paths = []
+    for name, truth, real, augmented in (
+        ("sub-02", [(1, 1, 1), (1, 1, 2)], [(1, 1, 1)], [(1, 1, 1), (1, 1, 2)]),
+        ("sub-01", [], [(1, 1, 1)], []),
+        ("sub-03", [(1, 1, 1)], [], None),
+    ):
+        prepared = prepare(tmp_path / "prepare" / name, *truth)
+        for arm, found in (("real", real), ("augmented", augmented)):
+            if found is not None:
+                folder = segmented(tmp_path / arm / name, *found)
+                assert run("scan", "--arm", arm, "--prediction", folder, "--prepared", prepared, "--out", tmp_path).exit_code == 0
+                paths.append(tmp_path / f"{arm}_{name}.json")
+    return paths
+
+
+def test_compare_writes_scans_in_one_order_and_the_paired_difference(tmp_path, rows):
+    assert run("compare", *rows, "--out", tmp_path / "one").exit_code == 0
+    assert run("compare", *reversed(rows), "--out", tmp_path / "two").exit_code == 0
+    for name in ("arms.tsv", "summary.tsv", "arms.json", "summary.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    arms = read_tsv(tmp_path / "one/arms.tsv")
+    assert list(arms)[:8] == [
+        "arm", "subject", "session", "dice", "lesion_sensitivity", "lesion_false_discovery",
+        "volume_reference_ml", "volume_predicted_ml",
+    ]  # fmt: skip
+    assert list(zip(arms["subject"], arms["arm"], strict=True)) == [
+        ("01", "real"), ("01", "augmented"), ("02", "real"), ("02", "augmented"), ("03", "real"),
+    ]  # fmt: skip
+    assert arms["dice"][1] == "n/a"
+    assert "dice: neither" in arms["undefined"][1]
+    assert set(read_json(tmp_path / "one/arms.json")) == set(arms)
+
+    summary = read_tsv(tmp_path / "one/summary.tsv").set_index("arm")
+    assert list(summary.index) == ["real", "augmented", "augmented minus real"]
+    assert list(summary["n"]) == ["3", "2", "2"]
+    assert list(summary["dice_n"]) == ["3", "1", "1"]
+    assert float(summary["dice"]["real"]) == pytest.approx((0 + 2 / 3 + 0) / 3)
+    assert float(summary["dice"]["augmented minus real"]) == pytest.approx(1 - 2 / 3)
+
+
+def test_compare_refuses_a_file_that_is_no_row_and_a_row_given_twice(tmp_path, rows):
+    refused(run("compare", *rows, rows[0], "--out", tmp_path / "o"), "same arm and scan")
+    write_json({"arm": "real"}, tmp_path / "odd.json")
+    refused(run("compare", tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "subject")
+    assert not (tmp_path / "o").exists()
+
+
+def test_compare_of_one_arm_has_no_difference(tmp_path, rows):
+    run("compare", rows[0], "--out", tmp_path / "o")
+    assert list(read_tsv(tmp_path / "o/summary.tsv")["arm"]) == ["real"]
