@@ -1,0 +1,69 @@
+# make demo and make test are all a newcomer needs: each sets up what is missing first.
+
+LESIONFORGE := .venv/bin/lesionforge
+DATA ?= ../shared/data/open_ms
+DEMO := results/demo
+OPEN_MS := results/open_ms
+SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
+           $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
+
+.PHONY: help setup demo open-ms test test-slow lint lock clean distclean
+
+help:
+	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 5 minutes"
+	@echo "make test             the tests"
+	@echo "make test-slow        the tests that take more than a minute each"
+	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about an hour"
+	@echo "make lint             ruff, mypy, nextflow lint"
+	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
+	@echo "make lock             lock the newest versions of the Python packages"
+	@echo "make clean            remove the results of demo and open-ms, work/ and caches"
+	@echo "make distclean        remove .venv and .setup too"
+
+setup:
+	@bin/bootstrap
+
+# The stamp goes with the results, so that removing them runs the demo again.
+demo: $(DEMO)/.complete
+	@echo "The report of the demo: $(CURDIR)/$(DEMO)/report/index.html"
+
+$(DEMO)/.complete: $(DEMO)-cohort/cohort.csv $(SOURCES) | setup
+	bin/nextflow run main.nf -profile test --input $(DEMO)-cohort/cohort.csv --outdir $(DEMO) -resume
+	@touch $@
+
+$(DEMO)-cohort/cohort.csv: $(wildcard python/src/lesionforge/phantom/*.py) | setup
+	$(LESIONFORGE) phantom $(DEMO)-cohort --patients 4 --healthy 2 --seed 1
+	@touch $@
+
+open-ms: setup
+	@.venv/bin/python bin/open-ms-cohort "$(DATA)" $(OPEN_MS)-cohort/cohort.csv
+	bin/nextflow run main.nf -params-file benchmarks/open_ms.json --input $(OPEN_MS)-cohort/cohort.csv --outdir $(OPEN_MS) -resume
+	@cat $(OPEN_MS)/evaluate/arms.tsv
+	@echo "The report: $(CURDIR)/$(OPEN_MS)/report/index.html"
+
+test: setup
+	.venv/bin/python -m pytest tests -m "not slow"
+
+test-slow: setup
+	.venv/bin/python -m pytest tests -m slow
+
+lint: setup
+	cd python && ../.venv/bin/ruff check . ../tests ../bin/open-ms-cohort
+	cd python && ../.venv/bin/ruff format --check . ../tests ../bin/open-ms-cohort
+	cd python && ../.venv/bin/mypy
+	bin/nextflow -log .setup/lint.log lint main.nf modules nextflow.config
+
+lock: setup
+	.setup/uv/bin/uv pip compile --no-cache --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header -q --extra dev python/pyproject.toml -o python/requirements.txt
+	echo uv | .setup/uv/bin/uv pip compile --no-cache --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate -q - -o python/requirements-setup.txt
+
+clean:
+	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort work .nextflow .nextflow.log* .ruff_cache .pytest_cache
+	rm -rf python/.ruff_cache python/.mypy_cache
+	find bin modules python tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	-@rmdir results 2>/dev/null || true
+
+distclean: clean
+	rm -rf .venv .setup python/src/*.egg-info
