@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,8 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
     if not isinstance(image, nib.Nifti1Image):
         raise InputError(f"{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
-        image = nib.funcs.four_to_three(image)[0] if len(image.shape) == 4 else image
+        # A reshaped proxy: the voxels stay on disk, so that a truncated file is found where its voxels are read.
+        image = type(image)(image.dataobj.reshape(image.shape[:3]), image.affine, image.header)
     if len(image.shape) != 3:
         raise InputError(f"{path}: has {len(image.shape)} dimensions, not 3; give one volume")
     return image
@@ -51,7 +53,7 @@ def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     image = read_image(path)
     try:
         data = np.asanyarray(image.dataobj, dtype=np.float32)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"{path}: its voxels cannot be read ({type(error).__name__}); the file may be truncated, copy it again"
         ) from error
