@@ -1,0 +1,1 @@
+"""Heads with known anatomy and lesions, made from the template; a cohort to try the whole chain on."""

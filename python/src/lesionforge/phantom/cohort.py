@@ -1,0 +1,133 @@
+"""A cohort of phantoms as a BIDS folder with a samplesheet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from lesionforge import __version__
+from lesionforge.errors import InputError
+from lesionforge.images import derivative, new_folder, voxel_volume_mm3, write_json, write_mask, write_volume
+from lesionforge.images.template import load_template
+from lesionforge.phantom.anatomy import Anatomy, build_anatomy
+from lesionforge.phantom.head import HeadSpec, build_head, draw_head
+from lesionforge.phantom.scan import PhantomScans, scan_head
+
+SHEET_COLUMNS = ("subject", "session", "role", "split", "t1w", "flair", "lesion_mask", "brain_mask")
+FLAIR_SLOPE = 0.05
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row of the cohort: label (`p01`), role and split."""
+
+    label: str
+    role: str
+    split: str
+    number: int
+
+
+def plan_subjects(patients: int, healthy: int) -> list[Subject]:
+    """Who is in the cohort: the last patient tests, with four or more the one before validates, all others train."""
+    splits = ["train"] * patients
+    if patients >= 2:
+        splits[-1] = "test"
+    if patients >= 4:
+        splits[-2] = "validation"
+    people = [Subject(f"p{number + 1:02d}", "patient", split, number) for number, split in enumerate(splits)]
+    return people + [Subject(f"h{number + 1:02d}", "healthy", "train", number) for number in range(healthy)]
+
+
+def write_cohort(out: Path, patients: int, healthy: int, seed: int, voxel_mm: float) -> Iterator[tuple[str, int, float]]:
+    """Make a cohort and write it to `out` as a whole; yields (label, number of lesions, their load in ml) after each head.
+
+    Raises InputError when `out` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not an empty folder; name a new folder or remove this one")
+    anatomy = build_anatomy(load_template(1))
+    subjects = plan_subjects(patients, healthy)
+    with new_folder(out) as folder:
+        for subject in subjects:
+            spec, scans = make_subject(anatomy, subject, seed, voxel_mm)
+            write_subject(folder, subject, spec, scans)
+            yield subject.label, len(spec.lesions), float(scans.lesion.sum() * voxel_volume_mm3(scans.t1w_affine) / 1000)
+        write_tables(folder, subjects)
+
+
+def make_subject(anatomy: Anatomy, subject: Subject, seed: int, voxel_mm: float) -> tuple[HeadSpec, PhantomScans]:
+    """Draw and scan one head; it depends on the seed, the role and the number only, not on the size of the cohort."""
+    patient = subject.role == "patient"
+    rng = np.random.default_rng([seed, int(patient), subject.number])
+    spec = draw_head(rng, anatomy, with_lesions=patient)
+    return spec, scan_head(spec, build_head(spec, anatomy), voxel_mm)
+
+
+def scan_paths(subject: Subject) -> dict[str, str]:
+    """The paths of one subject's files in the cohort folder, by samplesheet column; no mask for the healthy."""
+    name = f"sub-{subject.label}"
+    mask = f"derivatives/manual/{name}/anat/{derivative(name, 'label-lesion_mask')}"
+    return {
+        "t1w": f"{name}/anat/{derivative(name, 'T1w')}",
+        "flair": f"{name}/anat/{derivative(name, 'FLAIR')}",
+        "lesion_mask": mask if subject.role == "patient" else "",
+    }
+
+
+def write_subject(folder: Path, subject: Subject, spec: HeadSpec, scans: PhantomScans) -> None:
+    """Write one subject's scans, lesion mask and truth."""
+    name = f"sub-{subject.label}"
+    paths = scan_paths(subject)
+    write_volume(np.rint(scans.t1w).astype(np.int16), scans.t1w_affine, folder / paths["t1w"])
+    write_scaled(scans.flair, scans.flair_affine, FLAIR_SLOPE, folder / paths["flair"])
+    if paths["lesion_mask"]:
+        write_mask(scans.lesion, scans.t1w_affine, folder / paths["lesion_mask"], "Lesions, exact, on the grid of the T1w")
+    truth = folder / "derivatives" / "phantom" / name / "anat"
+    write_mask(scans.brain, scans.t1w_affine, truth / derivative(name, "desc-brain_mask"), "Brain, exact, on the grid of the T1w")
+    write_volume(scans.tissues, scans.t1w_affine, truth / derivative(name, "dseg"))
+    write_json({"1": "CSF", "2": "GM", "3": "WM, lesions included"}, truth / derivative(name, "dseg", extension=".json"))
+    transform_name = derivative(name, "from-FLAIR_to-T1w_mode-image_xfm", extension=".json")
+    write_json(
+        {"Description": "World points (RAS, mm) of the FLAIR to those of the T1w", "matrix": scans.flair_to_t1w},
+        truth / transform_name,
+    )
+    write_json(asdict(spec), truth / derivative(name, "desc-phantom", extension=".json"))
+
+
+def write_scaled(data: np.ndarray, affine: np.ndarray, slope: float, path: Path) -> None:
+    """Write an array [x, y, z] of values 0 or more as uint16 with a scaling slope in the header, as scanners do."""
+    image = nib.Nifti1Image(data, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    image.set_data_dtype(np.uint16)
+    image.header.set_slope_inter(slope, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+
+
+def write_tables(folder: Path, subjects: list[Subject]) -> None:
+    """Write the samplesheet, the participants and the dataset descriptions."""
+    with (folder / "cohort.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, SHEET_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for subject in subjects:
+            row = {"subject": subject.label, "role": subject.role, "split": subject.split}
+            writer.writerow(dict.fromkeys(SHEET_COLUMNS, "") | row | scan_paths(subject))
+    rows = "".join(f"sub-{subject.label}\t{subject.role}\n" for subject in subjects)
+    (folder / "participants.tsv").write_text(f"participant_id\trole\n{rows}", encoding="utf-8")
+    write_json({"role": {"Description": "patient (with lesions) or healthy"}}, folder / "participants.json")
+    generated_by = [{"Name": "lesionforge phantom", "Version": __version__}]
+    raw = {"Name": "Phantom heads", "BIDSVersion": "1.9.0", "DatasetType": "raw", "GeneratedBy": generated_by}
+    write_json(raw, folder / "dataset_description.json")
+    for part, title in (
+        ("manual", "Exact lesion masks of the phantoms"),
+        ("phantom", "How the phantoms were made, and their truth"),
+    ):
+        description = raw | {"Name": title, "DatasetType": "derivative"}
+        write_json(description, folder / "derivatives" / part / "dataset_description.json")
