@@ -17,10 +17,12 @@ from lesionforge.images.intensity import zscore
 from lesionforge.images.lesions import label_lesions, lesion_table
 from lesionforge.images.names import derivative, find_image, find_images, grid_entities
 from lesionforge.images.prepared import Prepared, Scan
+from lesionforge.images.scratch import ants_scratch
 
 __all__ = [
     "Prepared",
     "Scan",
+    "ants_scratch",
     "derivative",
     "find_image",
     "find_images",

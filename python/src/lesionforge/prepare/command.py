@@ -1,0 +1,136 @@
+"""`lesionforge prepare`: one subject, or one of its steps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from lesionforge.errors import InputError
+
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+folder = click.Path(file_okay=False, path_type=Path)
+
+t1w_option = click.option("--t1w", type=existing_file, required=True, help="T1w scan, NIfTI.")
+flair_option = click.option("--flair", type=existing_file, required=True, help="FLAIR scan, NIfTI.")
+lesion_option = click.option("--lesion-mask", type=existing_file, help="Lesion mask on the grid of the T1w or of the FLAIR.")
+brain_option = click.option(
+    "--brain-mask", help="Brain mask on the T1w grid, or the word stripped for scans that hold only brain."
+)
+voxel_option = click.option(
+    "--voxel-mm", type=click.FloatRange(0.5, 4), default=1.0, show_default=True, help="Voxel size of the working grid, mm."
+)
+out_option = click.option(
+    "--out", type=folder, required=True, help="Output folder; a folder named by the scan is written into it."
+)
+id_option = click.option("--id", "scan_id", required=True, help="Scan id, such as sub-01_ses-1.")
+
+
+def scan_id_of(subject: str, session: str | None) -> str:
+    """`sub-01` or `sub-01_ses-1` from BIDS labels, with or without their prefixes; raises InputError for other characters."""
+    parts = {"sub": subject.removeprefix("sub-")} | ({"ses": session.removeprefix("ses-")} if session else {})
+    for key, label in parts.items():
+        if not re.fullmatch(r"[A-Za-z0-9]+", label):
+            raise InputError(f"{key} label {label!r}: only letters and digits are allowed; rename it")
+    return "_".join(f"{key}-{label}" for key, label in parts.items())
+
+
+def brain_mask_of(value: str | None) -> str | None:
+    """The absolute path of a brain mask, the word `stripped`, or None; raises InputError for a missing file."""
+    if value is None or value == "stripped":
+        return value
+    if not Path(value).is_file():
+        raise InputError(f"{value}: no such brain mask; give a file or the word stripped")
+    return str(Path(value).resolve())
+
+
+@click.group(invoke_without_command=True)
+@click.option("--t1w", type=existing_file, help="T1w scan, NIfTI.")
+@click.option("--flair", type=existing_file, help="FLAIR scan, NIfTI.")
+@click.option("--subject", help="BIDS subject label.")
+@click.option("--session", help="BIDS session label.")
+@lesion_option
+@brain_option
+@voxel_option
+@click.option("--out", type=folder, help="Output folder; a folder named by the scan is written into it.")
+@click.pass_context
+def prepare(
+    ctx: click.Context,
+    t1w: Path | None,
+    flair: Path | None,
+    subject: str | None,
+    session: str | None,
+    lesion_mask: Path | None,
+    brain_mask: str | None,
+    voxel_mm: float,
+    out: Path | None,
+) -> None:
+    """Skull-strip, align, classify and normalise one subject (--t1w, --flair, --subject and --out are needed).
+
+    The sub-commands are the three steps of it, one after the other.
+    """
+    if ctx.invoked_subcommand:
+        return
+    if t1w is None or flair is None or subject is None or out is None:
+        raise click.UsageError("--t1w, --flair, --subject and --out are needed.")
+    from lesionforge.prepare.workflow import prepare_scan
+
+    made = prepare_scan(
+        t1w=t1w,
+        flair=flair,
+        scan_id=scan_id_of(subject, session),
+        out=out,
+        lesion_mask=lesion_mask,
+        brain_mask=brain_mask_of(brain_mask),
+        voxel_mm=voxel_mm,
+    )
+    click.echo(f"prepared {made}")
+
+
+@prepare.command()
+@id_option
+@t1w_option
+@brain_option
+@voxel_option
+@out_option
+def strip(scan_id: str, t1w: Path, brain_mask: str | None, voxel_mm: float, out: Path) -> None:
+    """Brain mask and rough template transform from a T1w."""
+    from lesionforge.prepare.interfaces import Strip
+    from lesionforge.prepare.workflow import run
+
+    mask = brain_mask_of(brain_mask)
+    optional = {"brain_mask": mask} if mask else {}
+    click.echo(f"stripped {run(Strip, scan_id=scan_id, t1w=str(t1w.resolve()), voxel_mm=voxel_mm, out=str(out), **optional)}")
+
+
+@prepare.command()
+@id_option
+@t1w_option
+@flair_option
+@lesion_option
+@click.option("--stripped", type=existing_folder, required=True, help="Folder that strip wrote.")
+@out_option
+def align(scan_id: str, t1w: Path, flair: Path, lesion_mask: Path | None, stripped: Path, out: Path) -> None:
+    """FLAIR and lesion mask onto the T1w's working grid, without bias field."""
+    from lesionforge.prepare.interfaces import Align
+    from lesionforge.prepare.workflow import run
+
+    optional = {"lesion_mask": str(lesion_mask.resolve())} if lesion_mask else {}
+    scans = {"t1w": str(t1w.resolve()), "flair": str(flair.resolve())}
+    click.echo(f"aligned {run(Align, scan_id=scan_id, **scans, stripped=str(stripped.resolve()), out=str(out), **optional)}")
+
+
+@prepare.command(name="tissues")
+@id_option
+@click.option("--stripped", type=existing_folder, required=True, help="Folder that strip wrote.")
+@click.option("--aligned", type=existing_folder, required=True, help="Folder that align wrote.")
+@out_option
+def classify_tissues(scan_id: str, stripped: Path, aligned: Path, out: Path) -> None:
+    """Tissues and normalised intensities: the prepared folder."""
+    from lesionforge.prepare.interfaces import Tissues
+    from lesionforge.prepare.workflow import run
+
+    made = run(Tissues, scan_id=scan_id, stripped=str(stripped.resolve()), aligned=str(aligned.resolve()), out=str(out))
+    click.echo(f"prepared {made}")

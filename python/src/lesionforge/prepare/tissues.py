@@ -1,0 +1,63 @@
+"""Tissue classes and normalised intensities: functions on arrays [x, y, z]."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lesionforge.images import from_ants, to_ants, zscore
+
+CSF, GM, WM = 1, 2, 3
+# Weight of the template's priors in Atropos; 0 would let three classes collapse onto outliers.
+PRIOR_WEIGHT = 0.25
+# A grey-matter voxel counts as a white-matter lesion when it lies in probable white matter and its FLAIR exceeds
+# the mean of grey matter by this many standard deviations.
+HYPERINTENSE_STD = 1.1
+
+
+def winsorise(image: np.ndarray, brain: np.ndarray, low: float = 0.1, high: float = 99.95) -> np.ndarray:
+    """Cut a scan at two percentiles of its brain voxels; skull remnants and vessels no longer stretch the statistics."""
+    if not brain.any():
+        return image
+    return image.clip(*np.percentile(image[brain], (low, high)))
+
+
+def normalise(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Mean 0 and standard deviation 1 in the brain after winsorising, 0 outside; float32."""
+    return zscore(winsorise(image, brain), brain)
+
+
+def classify(
+    t1w: np.ndarray, brain: np.ndarray, priors: tuple[np.ndarray, np.ndarray, np.ndarray], affine: np.ndarray
+) -> np.ndarray:
+    """Three tissues from a T1w by Atropos with template priors (CSF, GM, WM); uint8 [x, y, z], 0 outside the brain.
+
+    Source: Avants et al. 2011, doi 10.1007/s12021-011-9109-y.
+    """
+    import ants
+
+    total = np.maximum(sum(priors), 1e-6)
+    # Priors are kept off zero, so that the intensities can overrule the template anywhere in the brain.
+    images = [to_ants((0.01 + 0.97 * prior / total) * brain, affine) for prior in priors]
+    found = ants.atropos(
+        a=to_ants(winsorise(t1w, brain, 1, 99.5), affine),
+        x=to_ants(brain, affine),
+        i=images,
+        m="[0.1,1x1x1]",
+        c="[5,0]",
+        priorweight=PRIOR_WEIGHT,
+    )
+    return from_ants(found["segmentation"])[0].round().astype(np.uint8) * brain
+
+
+def lesions_to_white_matter(tissues: np.ndarray, flair: np.ndarray, wm_prior: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+    """Give lesions back to white matter: annotated voxels, and hyperintense grey matter where the template expects white matter.
+
+    `flair` may have any scale. Without grey matter only the annotated voxels change. Returns a new uint8 array.
+    """
+    corrected = tissues.copy()
+    grey = flair[tissues == GM]
+    if grey.size:
+        threshold = grey.mean() + HYPERINTENSE_STD * grey.std()
+        corrected[(tissues == GM) & (wm_prior > 0.5) & (flair > threshold)] = WM
+    corrected[lesion & (tissues > 0)] = WM
+    return corrected
