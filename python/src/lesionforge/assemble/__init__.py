@@ -1,0 +1,1 @@
+"""Assemble: the table of scans that each experiment arm trains and validates on."""

@@ -1,0 +1,94 @@
+"""Which scans belong to which arm, and the guard that keeps test subjects out of every one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lesionforge.errors import InputError
+
+ARMS = ("real", "augmented")
+
+
+@dataclass(frozen=True)
+class CohortRow:
+    """What the arms need to know of one scan of the cohort."""
+
+    scan_id: str
+    subject: str
+    role: str
+    split: str
+    has_lesion_mask: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The two scans that a synthetic scan was made of: whose lesions, and on whose brain."""
+
+    scan_id: str
+    donor: str
+    canvas: str
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One scan of an arm: `origin` is real or synthetic, `split` is train or validation."""
+
+    arm: str
+    scan_id: str
+    subject: str
+    origin: str
+    split: str
+
+
+def check_splits(cohort: list[CohortRow]) -> None:
+    """Raise InputError when the scans of one subject are in different splits."""
+    split_of: dict[str, str] = {}
+    for row in cohort:
+        if split_of.setdefault(row.subject, row.split) != row.split:
+            raise InputError(
+                f"{row.scan_id}: is in split {row.split}, another scan of {row.subject} in {split_of[row.subject]}; "
+                "give all scans of a subject one split"
+            )
+
+
+def check_provenance(synthetic: list[Provenance], cohort: list[CohortRow]) -> None:
+    """Refuse synthetic scans that were made of anything but training subjects and healthy scans outside the test set.
+
+    Raises InputError for the first scan whose donor or canvas is of a test or validation subject, or unknown.
+    """
+    subject_of = {row.scan_id: row.subject for row in cohort}
+    held_out = {row.subject: row.split for row in cohort if row.split in ("test", "validation")}
+    for scan in synthetic:
+        for part, source in (("donor", scan.donor), ("canvas", scan.canvas)):
+            if source not in subject_of:
+                raise InputError(
+                    f"{scan.scan_id}: its {part} {source} is not in cohort.tsv, so nobody can tell whether it is a test "
+                    "subject; remove this synthetic scan or make it again from this cohort"
+                )
+            if subject_of[source] in held_out:
+                raise InputError(
+                    f"{scan.scan_id}: its {part} {source} is a {held_out[subject_of[source]]} subject, whose scans must not "
+                    "reach training; remove this synthetic scan"
+                )
+
+
+def arm_rows(arm: str, cohort: list[CohortRow], synthetic: list[Provenance]) -> list[ArmRow]:
+    """The scans of one arm, sorted: real training scans, validation scans, then synthetic scans (augmented arm only).
+
+    Validation scans are real and the same in both arms. Raises InputError when the arm has nothing to train on,
+    when the augmented arm has no synthetic scan, or as `check_splits` and `check_provenance` do.
+    """
+    check_splits(cohort)
+    check_provenance(synthetic, cohort)
+    rows = [
+        ArmRow(arm, row.scan_id, row.subject, "real", row.split)
+        for row in cohort
+        if row.role == "patient" and row.has_lesion_mask and row.split in ("train", "validation")
+    ]
+    if arm == "augmented":
+        if not synthetic:
+            raise InputError("arm augmented: there is no synthetic scan to add; run lesionforge synthesize paint first")
+        rows += [ArmRow(arm, scan.scan_id, scan.scan_id, "synthetic", "train") for scan in synthetic]
+    if not any(row.split == "train" for row in rows):
+        raise InputError(f"arm {arm}: the cohort has no training patient with a lesion mask; give at least one")
+    return sorted(rows, key=lambda row: (row.origin, row.split, row.scan_id))

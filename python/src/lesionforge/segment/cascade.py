@@ -1,0 +1,40 @@
+"""Inference: candidates, CNN1, CNN2, and from probabilities to lesions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lesionforge.images import label_lesions
+from lesionforge.train.network import CascadeConfig
+from lesionforge.train.patches import candidates, patch_volume, score
+
+if TYPE_CHECKING:
+    import keras
+
+
+def lesion_probability(
+    models: dict[str, keras.Model], t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, config: CascadeConfig
+) -> np.ndarray:
+    """Lesion probabilities, float32 [x, y, z], of one scan on its working grid; `brain` is bool.
+
+    Zero outside the brain, where FLAIR is dark, and where CNN1 rules a lesion out; all zero when nothing is left.
+    """
+    probability = np.zeros(brain.shape, np.float32)
+    if not brain.any():
+        return probability
+    volume = patch_volume(t1w, flair, brain)
+    voxels = candidates(volume, brain, config.candidate_flair_z)
+    voxels = voxels[score(models["cnn1"], volume, voxels) > config.cnn1_threshold]
+    probability[tuple(voxels.T)] = score(models["cnn2"], volume, voxels)
+    return probability
+
+
+def lesion_mask(probability: np.ndarray, voxel_mm3: float, threshold: float, min_volume_mm3: float) -> np.ndarray:
+    """Bool [x, y, z]: probability at least `threshold`, in 26-connected lesions larger than `min_volume_mm3`."""
+    labels, count = label_lesions(probability >= threshold)
+    sizes_mm3 = np.bincount(labels.ravel(), minlength=count + 1) * voxel_mm3
+    kept = sizes_mm3 > min_volume_mm3
+    kept[0] = False
+    return np.asarray(kept[labels])

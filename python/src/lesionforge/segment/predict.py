@@ -1,0 +1,50 @@
+"""The command `lesionforge predict`: from one subject's raw scans to its lesion mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lesionforge import nets
+from lesionforge.prepare.command import brain_mask_of, scan_id_of
+from lesionforge.segment.command import model_options
+from lesionforge.segment.workflow import Cascade, in_words, segment_scan
+
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(help="From one subject's raw T1w and FLAIR to its lesion mask: prepare, then segment.")
+@click.option("--t1w", required=True, type=existing_file, help="T1w scan, NIfTI.")
+@click.option("--flair", required=True, type=existing_file, help="FLAIR scan, NIfTI.")
+@click.option("--brain-mask", help="Brain mask on the T1w grid, or the word stripped for scans that hold only brain.")
+@click.option("--subject", default="01", show_default=True, help="BIDS subject label, for the names of the results.")
+@model_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <id>/ and prepare/<id>/.")
+def predict(
+    t1w: Path,
+    flair: Path,
+    brain_mask: str | None,
+    subject: str,
+    model: Path,
+    lesion_threshold: float | None,
+    min_volume_mm3: float | None,
+    out: Path,
+) -> None:
+    """Check the model first, prepare at its voxel size, segment."""
+    from lesionforge.prepare.workflow import prepare_scan
+
+    scan_id = scan_id_of(subject, session=None)
+    cascade = Cascade.open(model, lesion_threshold, min_volume_mm3)
+    nets.set_up(seed=0)
+    prepared = prepare_scan(
+        t1w=t1w,
+        flair=flair,
+        scan_id=scan_id,
+        out=out / "prepare",
+        lesion_mask=None,
+        brain_mask=brain_mask_of(brain_mask),
+        voxel_mm=cascade.voxel_mm,
+    )
+    click.echo(f"{scan_id}: segmenting", err=True)
+    click.echo(in_words(segment_scan(prepared, cascade, out)) + f" -> {out}")

@@ -1,0 +1,1 @@
+"""Train: the cascade of two 3-D patch networks (Valverde et al., NeuroImage 2017)."""

@@ -1,0 +1,75 @@
+"""The cascade's parameters and the network that is used twice in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+PATCH = 11
+CONTRASTS = ("T1w", "FLAIR")
+NETWORKS = ("cnn1", "cnn2")
+
+# Keras' own default, 0.99, needs hundreds of steps before the moving averages mean anything; short trainings on
+# few scans would then be judged with wrong statistics.
+BATCH_NORM_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class CascadeConfig:
+    """Every number of the cascade, with the values of Valverde et al. 2017 where they published one.
+
+    `cnn1_threshold` serves both the choice of CNN2's negatives and inference (the published code used 0.5 and 0.8).
+    """
+
+    candidate_flair_z: float = 0.5
+    """Only voxels of the brain whose FLAIR z-score is above this are looked at."""
+    cnn1_threshold: float = 0.5
+    """CNN2 sees the voxels whose CNN1 probability is above this."""
+    fallback_flair_z: float = 2.0
+    """CNN2's negatives where CNN1 leaves too few: FLAIR z-score above this."""
+    lesion_threshold: float = 0.8
+    """A voxel is lesion when its final probability is at least this (nicMSlesions: t_bin)."""
+    min_volume_mm3: float = 20.0
+    """Lesions of this volume or less are dropped (nicMSlesions: l_min, in voxels of 1 mm³)."""
+    batch_size: int = 128
+    epochs: int = 200
+    patience: int = 25
+    """Epochs without a better validation loss before training ends; without validation scans it never does."""
+    optimizer: str = "adadelta"
+    learning_rate: float = 1.0
+    samples_per_epoch: int = 20_000
+    """Patches in one epoch, half of them lesion: bounds time, and gives every arm the same number of steps (ours)."""
+    mined_per_scan: int = 100_000
+    """Candidates per scan that CNN1 judges to find CNN2's negatives: bounds time (ours)."""
+
+
+def build_network() -> keras.Model:
+    """One network of the cascade: patches [n, 11, 11, 11, 2] (T1w, FLAIR) to probabilities [n, 2] (healthy, lesion).
+
+    189,058 trainable parameters: the published network without the convolution biases that batch normalisation cancels.
+    """
+    from keras import Input, Model, layers
+
+    patch = Input((PATCH, PATCH, PATCH, len(CONTRASTS)))
+    flow = patch
+    for filters in (32, 64):
+        flow = layers.Conv3D(filters, 3, padding="same", use_bias=False)(flow)
+        flow = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(flow)
+        flow = layers.ReLU()(flow)
+        flow = layers.MaxPooling3D(2)(flow)
+    flow = layers.Flatten()(flow)
+    flow = layers.Dropout(0.5)(flow)
+    flow = layers.Dense(256, activation="relu")(flow)
+    return Model(patch, layers.Dense(2, activation="softmax")(flow))
+
+
+def build_optimizer(config: CascadeConfig) -> keras.optimizers.Optimizer:
+    """Adadelta (published, rho 0.95) or Adam, with the learning rate of the configuration."""
+    from keras import optimizers
+
+    if config.optimizer == "adadelta":
+        return optimizers.Adadelta(config.learning_rate, rho=0.95)
+    return optimizers.Adam(config.learning_rate)

@@ -1,0 +1,118 @@
+"""Laws of the arms: nothing of a test or validation subject reaches training, and both arms are judged alike."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lesionforge.assemble.arms import CohortRow, Provenance, arm_rows
+from lesionforge.cli import main
+from lesionforge.errors import InputError
+from lesionforge.images import read_tsv, write_json
+
+COHORT = [
+    CohortRow("sub-p1", "p1", "patient", "train", True),
+    CohortRow("sub-p0", "p0", "patient", "train", True),
+    CohortRow("sub-nomask", "nomask", "patient", "train", False),
+    CohortRow("sub-val", "val", "patient", "validation", True),
+    CohortRow("sub-test_ses-1", "test", "patient", "test", True),
+    CohortRow("sub-test_ses-2", "test", "patient", "train", True),
+    CohortRow("sub-h1", "h1", "healthy", "train", False),
+]
+SYNTHETIC = [Provenance("sub-syn0002", "sub-p0", "sub-h1"), Provenance("sub-syn0001", "sub-p1", "sub-p0")]
+PLAIN = [row for row in COHORT if row.scan_id != "sub-test_ses-2"]
+
+
+def ids(arm: str, split: str) -> list[str]:
+    return [row.scan_id for row in arm_rows(arm, PLAIN, SYNTHETIC) if row.split == split]
+
+
+def test_real_arm_is_the_annotated_training_patients() -> None:
+    assert ids("real", "train") == ["sub-p0", "sub-p1"]
+
+
+def test_augmented_arm_only_adds_training_scans() -> None:
+    assert ids("augmented", "train") == ["sub-p0", "sub-p1", "sub-syn0001", "sub-syn0002"]
+    assert ids("augmented", "validation") == ids("real", "validation") == ["sub-val"]
+
+
+def test_order_of_what_is_given_does_not_matter() -> None:
+    assert arm_rows("augmented", PLAIN[::-1], SYNTHETIC[::-1]) == arm_rows("augmented", PLAIN, SYNTHETIC)
+
+
+@pytest.mark.parametrize("donor, canvas", [("sub-test_ses-1", "sub-h1"), ("sub-p0", "sub-test_ses-1"), ("sub-val", "sub-h1")])
+def test_held_out_donor_or_canvas_is_refused(donor: str, canvas: str) -> None:
+    with pytest.raises(InputError, match="must not reach training"):
+        arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", donor, canvas)])
+
+
+def test_second_session_of_a_test_subject_cannot_train() -> None:
+    with pytest.raises(InputError, match="give all scans of a subject one split"):
+        arm_rows("real", COHORT, [])
+
+
+def test_unknown_source_is_refused() -> None:
+    with pytest.raises(InputError, match=r"not in cohort\.tsv"):
+        arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", "sub-elsewhere", "sub-h1")])
+
+
+def test_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(InputError, match="no training patient"):
+        arm_rows("real", [row for row in PLAIN if row.split != "train"], [])
+    with pytest.raises(InputError, match="no synthetic scan"):
+        arm_rows("augmented", PLAIN, [])
+
+
+@pytest.fixture
+def root(tmp_path: Path, write_blob_scan) -> Path:
+    lines = ["id\tsubject\tsession\trole\tsplit\tlesion_mask"]
+    for row in PLAIN:
+        lines.append(f"{row.scan_id}\t{row.subject}\t\t{row.role}\t{row.split}\t{'/m.nii.gz' if row.has_lesion_mask else ''}")
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort/cohort.tsv").write_text("\n".join(lines) + "\n")
+    for scan_id in ("sub-p0", "sub-p1", "sub-val"):
+        write_blob_scan(tmp_path / "prepare", scan_id, seed=1)
+    for scan in SYNTHETIC:
+        folder = write_blob_scan(tmp_path / "synthesize", scan.scan_id, seed=2)
+        write_json({"donor": scan.donor, "canvas": scan.canvas}, folder / f"{scan.scan_id}_desc-provenance.json")
+    return tmp_path
+
+
+def call(root: Path) -> list[str]:
+    return [
+        "assemble",
+        "--cohort",
+        f"{root}/cohort",
+        "--root",
+        str(root),
+        "--arm",
+        "real",
+        "--arm",
+        "augmented",
+        "--out",
+        f"{root}/assemble",
+    ]
+
+
+def test_command_writes_tables_whose_folders_exist(root: Path) -> None:
+    result = CliRunner().invoke(main, call(root))
+    assert result.exit_code == 0, result.output
+    table = read_tsv(root / "assemble/augmented.tsv")
+    assert list(table.columns) == ["arm", "id", "subject", "origin", "split", "folder"]
+    assert list(table["folder"]) == [
+        "../prepare/sub-p0",
+        "../prepare/sub-p1",
+        "../prepare/sub-val",
+        "../synthesize/sub-syn0001",
+        "../synthesize/sub-syn0002",
+    ]
+    assert all((root / "assemble" / folder).is_dir() for folder in table["folder"])
+    assert len(read_tsv(root / "assemble/real.tsv")) == 3
+
+
+def test_command_refuses_leakage_and_writes_nothing(root: Path) -> None:
+    write_json({"donor": "sub-test_ses-1", "canvas": "sub-h1"}, root / "synthesize/sub-syn0001/sub-syn0001_desc-provenance.json")
+    result = CliRunner().invoke(main, call(root))
+    assert result.exit_code == 2
+    assert "sub-syn0001: its donor sub-test_ses-1 is a test subject" in result.output
+    assert not (root / "assemble").exists()

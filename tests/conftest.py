@@ -1,0 +1,43 @@
+"""Fixtures that more than one stage needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesionforge.images import derivative, grid_entities, write_mask, write_volume
+
+VOXEL_MM = 2.0
+CENTRES = [(14, 16, 20), (25, 22, 18), (18, 26, 24), (22, 14, 15), (26, 26, 26)]
+
+
+@pytest.fixture(scope="session")
+def write_blob_scan() -> Callable[..., Path]:
+    """A function that writes a prepared folder in miniature: a ball of brain on 40 voxels a side, with bright balls as lesions."""
+
+    def write(root: Path, scan_id: str, seed: int, with_lesions: bool = True, with_mask: bool = True) -> Path:
+        rng = np.random.default_rng(seed)
+        place = np.indices((40, 40, 40))
+        brain = ((place - 20) ** 2).sum(axis=0) <= 15**2
+        lesion = np.zeros(brain.shape, bool)
+        for centre in CENTRES if with_lesions else []:
+            away = place - (np.array(centre) + rng.integers(-1, 2, size=3))[:, None, None, None]
+            lesion |= (away**2).sum(axis=0) <= 2.5**2
+        affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
+        affine[:3, 3] = -40
+        shade = 0.5 * np.sin(place[0] / 3)
+        flair = (rng.normal(size=brain.shape) * 0.4 + shade + 3 * lesion) * brain
+        t1w = (rng.normal(size=brain.shape) * 0.4 - shade - 2 * lesion) * brain
+        folder = root / scan_id
+        folder.mkdir(parents=True)
+        name = (scan_id, grid_entities(VOXEL_MM))
+        write_volume(t1w, affine, folder / derivative(*name, "desc-preproc_T1w"))
+        write_volume(flair, affine, folder / derivative(*name, "desc-preproc_FLAIR"))
+        write_mask(brain, affine, folder / derivative(*name, "desc-brain_mask"), "brain")
+        write_volume(3 * brain.astype(np.uint8), affine, folder / derivative(*name, "dseg"))
+        if with_mask:
+            write_mask(lesion, affine, folder / derivative(*name, "label-lesion_mask"), "lesions")
+        return folder
+
+    return write

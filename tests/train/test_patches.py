@@ -1,0 +1,51 @@
+"""Laws of patches: what is gathered is what lies in the volume."""
+
+import numpy as np
+import pytest
+
+from lesionforge.images import zscore
+from lesionforge.train.network import build_network
+from lesionforge.train.patches import candidates, gather, patch_volume, turn_half
+
+
+@pytest.fixture(scope="module")
+def volumes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    t1w, flair = rng.normal(size=(2, 18, 20, 16)).astype(np.float32)
+    brain = np.zeros(t1w.shape, bool)
+    brain[2:17, 1:20, 3:14] = True
+    return t1w, flair, brain
+
+
+def test_gathered_patch_is_a_slice_of_the_padded_volume(volumes) -> None:
+    t1w, flair, brain = volumes
+    padded = np.pad(np.stack([zscore(t1w, brain), zscore(flair, brain)], axis=-1), [(5, 5)] * 3 + [(0, 0)])
+    centres = np.array([(2, 1, 3), (16, 19, 13), (9, 7, 8)])
+    patches = gather(patch_volume(t1w, flair, brain), centres)
+    assert patches.shape == (3, 11, 11, 11, 2)
+    for patch, (x, y, z) in zip(patches, centres, strict=True):
+        np.testing.assert_allclose(patch, padded[x : x + 11, y : y + 11, z : z + 11], atol=1e-6)
+
+
+def test_candidates_lie_in_the_brain_and_are_bright(volumes) -> None:
+    t1w, flair, brain = volumes
+    found = candidates(patch_volume(t1w, flair, brain), brain, flair_z=0.5)
+    mask = np.zeros(brain.shape, bool)
+    mask[tuple(found.T)] = True
+    np.testing.assert_array_equal(mask, brain & (zscore(flair, brain) > 0.5))
+
+
+def test_turning_keeps_centres_and_changes_half() -> None:
+    patches = np.random.default_rng(1).normal(size=(10, 11, 11, 11, 2)).astype(np.float32)
+    before = patches.copy()
+    turned = turn_half(patches, np.random.default_rng(2))
+    np.testing.assert_array_equal(patches, before)
+    np.testing.assert_array_equal(turned[:, 5, 5, 5], patches[:, 5, 5, 5])
+    assert (turned != patches).any(axis=(1, 2, 3, 4)).sum() == 5
+    np.testing.assert_allclose(turned.sum(axis=(1, 2)), patches.sum(axis=(1, 2)), atol=1e-4)
+
+
+def test_network_has_the_published_size() -> None:
+    network = build_network()
+    assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == 189_058
+    assert network.output_shape == (None, 2)

@@ -1,0 +1,125 @@
+"""Laws of sampling and training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionforge import nets
+from lesionforge.cli import main
+from lesionforge.errors import InputError
+from lesionforge.images import Prepared, read_json, read_tsv
+from lesionforge.train.fit import train_cascade
+from lesionforge.train.network import CascadeConfig
+from lesionforge.train.patches import gather
+from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, label_scan, pool
+
+TINY = CascadeConfig(epochs=2, samples_per_epoch=257, mined_per_scan=500)
+
+
+def silent(_: str) -> None:
+    """No progress lines."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, write_blob_scan) -> list[Path]:
+    root = tmp_path_factory.mktemp("train") / "prepare"
+    return [write_blob_scan(root, f"sub-{number}", seed=number) for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def scans(folders) -> list[LabelledScan]:
+    return [label_scan(folder.name, Prepared.open(folder).read(), TINY) for folder in folders]
+
+
+def test_drawing_takes_every_voxel_equally_often() -> None:
+    counts = np.bincount(draw(np.arange(7), 23, np.random.default_rng(0)))
+    assert set(counts) == {3, 4}
+    assert len(set(draw(np.arange(50), 20, np.random.default_rng(0)))) == 20
+
+
+def test_an_epoch_is_half_lesion_and_the_next_one_differs(scans) -> None:
+    lesion, healthy = pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans])
+    rng = np.random.default_rng(0)
+    (first, labels), (second, _) = draw_epoch(lesion, healthy, 200, rng), draw_epoch(lesion, healthy, 200, rng)
+    assert labels.sum() == 100
+    assert {tuple(row) for row in first[labels == 1]} <= {tuple(row) for row in lesion}
+    assert {tuple(row) for row in first[labels == 0]} != {tuple(row) for row in second[labels == 0]}
+
+
+def test_pooled_patches_come_from_their_own_scan(scans) -> None:
+    voxels = pool([scan.lesion[:3] for scan in scans])[[4, 0, 3, 1]]
+    patches = gather_pooled(scans, voxels)
+    for patch, (number, *centre) in zip(patches, voxels, strict=True):
+        np.testing.assert_array_equal(patch, gather(scans[number].volume, np.array([centre]))[0])
+
+
+def test_healthy_candidates_are_never_lesion(scans, folders) -> None:
+    lesion = Prepared.open(folders[0]).read().lesion
+    assert not lesion[tuple(scans[0].healthy.T)].any()
+    assert lesion[tuple(scans[0].lesion.T)].all()
+
+
+@pytest.mark.parametrize("lacking", ["lesion", "healthy"])
+def test_one_class_is_refused(scans, lacking: str) -> None:
+    empty = np.zeros((0, 3), np.int16)
+    kept = {"lesion": scans[0].lesion, "healthy": scans[0].healthy} | {lacking: empty}
+    with pytest.raises(InputError, match=f"no {lacking} voxel"):
+        train_cascade([LabelledScan("sub-0", scans[0].volume, **kept)], [], TINY, 1, silent)
+
+
+@pytest.fixture(scope="module")
+def model(folders) -> Path:
+    """A model folder made by the command, with one training and one validation scan."""
+    root = folders[0].parents[1]
+    (root / "assemble").mkdir()
+    index = root / "assemble/real.tsv"
+    index.write_text("id\tsplit\tfolder\nsub-0\ttrain\t../prepare/sub-0\nsub-1\tvalidation\t../prepare/sub-1\n")
+    call = ["train", "--index", str(index), "--epochs", "2", "--samples-per-epoch", "257", "--out", f"{root}/train/real"]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 0, result.output
+    return root / "train/real"
+
+
+def test_model_folder_says_what_it_is(model: Path) -> None:
+    card = nets.read_card(model, "cascade")
+    assert card["training"] == ["sub-0"] and card["validation"] == ["sub-1"]
+    assert card["voxel_mm"] == 2.0 and card["contrasts"] == ["T1w", "FLAIR"]
+    assert card["parameters"]["epochs"] == 2
+    history = read_tsv(model / "history.tsv")
+    assert list(history["network"]) == ["cnn1", "cnn1", "cnn2", "cnn2"]
+    assert all(np.isfinite(history["val_loss"].astype(float)))
+    assert "val_loss" in read_json(model / "history.json")
+
+
+def test_saved_network_gives_the_same_answer(model: Path, scans) -> None:
+    patches = gather(scans[0].volume, scans[0].lesion[:20])
+    first, second = (nets.load_model(model, "cnn1").predict_on_batch(patches) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_same_seed_same_weights_another_seed_others(scans, monkeypatch) -> None:
+    monkeypatch.setenv("LESIONFORGE_REPRODUCIBLE", "1")
+
+    def weights(seed: int) -> list[np.ndarray]:
+        nets.set_up(seed)
+        models, _ = train_cascade(scans, [], TINY, seed, silent)
+        return [weight for network in models.values() for weight in network.get_weights()]
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_index_faults_are_told(folders, tmp_path: Path) -> None:
+    for text, said in (
+        ("id\tsplit\n", "has no column folder"),
+        ("id\tsplit\tfolder\n", "has no training scan"),
+        (f"id\tsplit\tfolder\nsub-0\ttest\t{folders[0]}\n", "is in split 'test'"),
+        ("id\tsplit\tfolder\nsub-9\ttrain\tsub-9\n", "is no prepared scan"),
+    ):
+        (tmp_path / "real.tsv").write_text(text)
+        result = CliRunner().invoke(main, ["train", "--index", f"{tmp_path}/real.tsv", "--out", f"{tmp_path}/model"])
+        assert result.exit_code == 2 and said in result.output
+    assert not (tmp_path / "model").exists()
