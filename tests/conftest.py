@@ -14,7 +14,7 @@ CENTRES = [(14, 16, 20), (25, 22, 18), (18, 26, 24), (22, 14, 15), (26, 26, 26)]
 
 @pytest.fixture(scope="session")
 def write_blob_scan() -> Callable[..., Path]:
-    """A function that writes a prepared folder in miniature: a ball of brain on 40 voxels a side, with bright balls as lesions."""
+    """A function that writes a prepared folder in miniature: a ball of brain in 40 voxels a side, bright balls as lesions."""
 
     def write(root: Path, scan_id: str, seed: int, with_lesions: bool = True, with_mask: bool = True) -> Path:
         rng = np.random.default_rng(seed)

@@ -79,19 +79,8 @@ def root(tmp_path: Path, write_blob_scan) -> Path:
 
 
 def call(root: Path) -> list[str]:
-    return [
-        "assemble",
-        "--cohort",
-        f"{root}/cohort",
-        "--root",
-        str(root),
-        "--arm",
-        "real",
-        "--arm",
-        "augmented",
-        "--out",
-        f"{root}/assemble",
-    ]
+    arms = ["--arm", "real", "--arm", "augmented"]
+    return ["assemble", "--cohort", f"{root}/cohort", "--root", str(root), *arms, "--out", f"{root}/assemble"]
 
 
 def test_command_writes_tables_whose_folders_exist(root: Path) -> None:

@@ -1,0 +1,172 @@
+"""Laws of segmentation: nothing outside the brain, nothing lost on the way, every file even when nothing is found."""
+
+from pathlib import Path
+
+import ants
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionforge import nets
+from lesionforge.cli import main
+from lesionforge.images import Prepared, derivative, read_image, read_json, read_mask, read_tsv, read_volume, to_ants, write_mask
+from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.segment.native import resample
+from lesionforge.train.network import CascadeConfig
+
+TRAIN_OPTIONS = ["--epochs", "3", "--samples-per-epoch", "1500"]
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, write_blob_scan) -> Path:
+    """A trained model, a test scan with native grids, and a scan without any bright voxel."""
+    root = tmp_path_factory.mktemp("segment")
+    for number in range(2):
+        write_blob_scan(root / "prepare", f"sub-{number}", seed=number)
+    (root / "real.tsv").write_text("id\tsplit\tfolder\nsub-0\ttrain\tprepare/sub-0\nsub-1\ttrain\tprepare/sub-1\n")
+    run("train", "--index", root / "real.tsv", *TRAIN_OPTIONS, "--out", root / "model")
+
+    test = write_blob_scan(root / "prepare", "sub-9", seed=9)
+    thick = nib.affines.from_matvec(np.array([[0, 0, -4.0], [1.5, 0, 0], [0, 1.5, 0]]), [38, -39, -39])
+    for space, shape, affine in (("T1w", (80, 80, 80), np.diag([1.0, 1, 1, 1])), ("FLAIR", (54, 52, 20), thick)):
+        if space == "T1w":
+            affine[:3, 3] = -40
+        like = nib.Nifti1Image(np.zeros(shape, np.uint8), affine)
+        like.set_sform(affine, code=2)
+        like.set_qform(affine, code=1)
+        like.header["descrip"] = b"scanner"
+        name = derivative("sub-9", f"space-{space}_res-native_desc-brain_mask")
+        write_mask(np.ones(shape, bool), affine, test / name, "brain", like)
+    shift = ants.create_ants_transform("Euler3DTransform", translation=(0.0, 0.0, 4.0))
+    ants.write_transform(shift, str(test / "sub-9_from-FLAIR_to-T1w_mode-image_xfm.mat"))
+
+    write_blob_scan(root / "prepare", "sub-dark", seed=5, with_lesions=False, with_mask=False)
+    dark = Prepared.open(root / "prepare/sub-dark")
+    flair, affine = read_volume(dark.flair)
+    nib.save(nib.Nifti1Image(np.zeros_like(flair), affine), dark.flair)
+    run("segment", "--prepared", test, "--model", root / "model", "--lesion-threshold", 0.5, "--out", root / "segment")
+    return root
+
+
+def read(root: Path, scan_id: str, space: str, kind: str) -> np.ndarray:
+    return read_volume(root / "segment" / scan_id / f"{scan_id}_space-T1w_res-{space}_label-lesion_{kind}.nii.gz")[0]
+
+
+def test_obvious_lesions_are_found(root: Path) -> None:
+    mask, _ = read_mask(root / "segment/sub-9/sub-9_space-T1w_res-2mm_label-lesion_mask.nii.gz")
+    truth = Prepared.open(root / "prepare/sub-9").read().lesion
+    assert dice(mask, truth) > 0.6
+
+
+def test_probability_is_zero_outside_brain_and_candidates(root: Path) -> None:
+    scan = Prepared.open(root / "prepare/sub-9").read()
+    probability = read(root, "sub-9", "2mm", "probseg")
+    assert not probability[~scan.brain].any()
+    assert 0 < probability.max() <= 1
+    assert (probability > 0).sum() < 0.5 * scan.brain.sum()
+
+
+def test_table_and_summary_agree_with_the_mask(root: Path) -> None:
+    mask = read(root, "sub-9", "2mm", "mask")
+    table = read_tsv(root / "segment/sub-9/sub-9_desc-lesions.tsv")
+    summary = read_json(root / "segment/sub-9/sub-9_desc-segment.json")
+    assert summary["lesion_count"] == len(table) > 0
+    assert summary["volume_ml"] == pytest.approx(mask.sum() * 8 / 1000)
+    assert table["volume_mm3"].astype(float).sum() == pytest.approx(mask.sum() * 8)
+    assert summary["lesion_threshold"] == 0.5
+
+
+def test_native_results_keep_the_users_header(root: Path) -> None:
+    for space in ("T1w", "FLAIR"):
+        like = read_image(root / f"prepare/sub-9/sub-9_space-{space}_res-native_desc-brain_mask.nii.gz")
+        for kind in ("mask", "probseg"):
+            image = read_image(root / f"segment/sub-9/sub-9_space-{space}_res-native_label-lesion_{kind}.nii.gz")
+            assert image.shape == like.shape
+            np.testing.assert_array_equal(image.affine, like.affine)
+            assert int(image.header["sform_code"]) == 2 and image.header["descrip"] == like.header["descrip"]
+
+
+def centre_mm(path: Path) -> np.ndarray:
+    mask, affine = read_mask(path)
+    return nib.affines.apply_affine(affine, np.argwhere(mask)).mean(axis=0)
+
+
+def test_lesions_lie_at_their_place_on_the_native_grids(root: Path) -> None:
+    folder = root / "segment/sub-9"
+    working = centre_mm(folder / "sub-9_space-T1w_res-2mm_label-lesion_mask.nii.gz")
+    np.testing.assert_allclose(centre_mm(folder / "sub-9_space-T1w_res-native_label-lesion_mask.nii.gz"), working, atol=0.5)
+    # The transform maps T1w points to FLAIR points 4 mm higher.
+    flair = centre_mm(folder / "sub-9_space-FLAIR_res-native_label-lesion_mask.nii.gz")
+    np.testing.assert_allclose(flair - working, [0, 0, 4], atol=1)
+
+
+def test_transform_direction_is_that_of_the_images(root: Path) -> None:
+    """What `from-FLAIR_to-T1w` brings onto the T1w grid, `inverse_of` brings back."""
+    xfm = root / "prepare/sub-9/sub-9_from-FLAIR_to-T1w_mode-image_xfm.mat"
+    affine = np.eye(4)
+    flair = np.zeros((20, 20, 20), np.float32)
+    flair[10, 8, 12] = 1
+    on_t1w = ants.apply_transforms(to_ants(flair, affine), to_ants(flair, affine), [str(xfm)]).numpy()
+    np.testing.assert_allclose(resample(on_t1w, affine, flair.shape, affine, xfm), flair, atol=1e-4)
+    assert np.argmax(on_t1w) != np.argmax(flair)
+
+
+def test_same_grid_is_left_as_it_is() -> None:
+    data = np.random.default_rng(0).random((9, 8, 7)).astype(np.float32)
+    affine = np.diag([1.0, 2, 3, 1])
+    np.testing.assert_allclose(resample(data, affine, data.shape, affine), data, atol=1e-5)
+
+
+def test_scan_without_candidates_gets_empty_files(root: Path) -> None:
+    said = run("segment", "--prepared", root / "prepare/sub-dark", "--model", root / "model", "--out", root / "segment")
+    assert "no lesion found, the mask is empty" in said
+    assert not read(root, "sub-dark", "2mm", "mask").any() and not read(root, "sub-dark", "2mm", "probseg").any()
+    assert len(read_tsv(root / "segment/sub-dark/sub-dark_desc-lesions.tsv")) == 0
+
+
+def test_empty_brain_gives_an_empty_map() -> None:
+    empty = np.zeros((4, 4, 4), bool)
+    assert not lesion_probability({}, empty * 1.0, empty * 1.0, empty, CascadeConfig()).any()
+
+
+def test_small_lesions_are_dropped_by_volume() -> None:
+    probability = np.zeros((10, 10, 10), np.float32)
+    probability[1:3, 1:3, 1:3] = 0.8
+    probability[6, 6, 6] = probability[7, 7, 7] = 0.9
+    both = lesion_mask(probability, 1.0, 0.8, 0)
+    assert both.sum() == 10
+    assert lesion_mask(probability, 1.0, 0.8, 2).sum() == 8
+    assert lesion_mask(probability, 2.0, 0.8, 2).sum() == 10
+    assert not lesion_mask(probability, 1.0, 0.95, 0).any()
+
+
+def test_model_faults_are_told_before_any_work(root: Path, tmp_path: Path) -> None:
+    call = ["segment", "--prepared", str(root / "prepare/sub-9"), "--model", str(tmp_path), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 2 and "is no model folder" in result.output
+    scan = root / "prepare/sub-9/sub-9_space-T1w_res-2mm_desc-preproc_T1w.nii.gz"
+    result = CliRunner().invoke(
+        main, ["predict", "--t1w", str(scan), "--flair", str(scan), "--model", str(tmp_path), "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 2 and "is no model folder" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_voxel_size_is_refused(root: Path, tmp_path: Path) -> None:
+    models = {name: nets.load_model(root / "model", name) for name in ("cnn1", "cnn2")}
+    card = read_json(root / "model/model.json")
+    nets.save_models(tmp_path, models, card | {"voxel_mm": 1.0})
+    call = ["segment", "--prepared", root / "prepare/sub-9", "--model", tmp_path, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(main, [str(part) for part in call])
+    assert result.exit_code == 2 and "prepare it with --voxel-mm 1" in result.output
