@@ -1,0 +1,167 @@
+"""`lesionforge synthesize`: levels, train-generator, transplant, paint, or all of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lesionforge.errors import InputError
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
+SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Seed of all random draws.")
+WIDTH = click.option("--width", default=32, show_default=True, type=click.IntRange(min=1), help="Channels of the first level.")
+EPOCHS = click.option("--epochs", default=70, show_default=True, type=click.IntRange(min=1), help="Training epochs.")
+TILES = click.option(
+    "--tiles-per-epoch", default=None, type=click.IntRange(min=1), help="Tiles drawn in an epoch [default: all there are]."
+)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--root", type=FOLDER, default=None, help="Folder with cohort/, prepare/ and register/ of the cohort.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Output folder of the whole stage.")
+@SEED
+@WIDTH
+@EPOCHS
+@TILES
+@click.pass_context
+def synthesize(
+    ctx: click.Context, root: Path | None, out: Path | None, seed: int, width: int, epochs: int, tiles_per_epoch: int | None
+) -> None:
+    """Train the generator and paint lesions onto canvases.
+
+    Without a sub-command the whole stage runs on --root: levels of every patient, the generator, and each synthetic scan
+    of ROOT/cohort/pairs.tsv.
+    """
+    if ctx.invoked_subcommand:
+        return
+    if root is None or out is None:
+        raise click.UsageError("give --root and --out to run the whole stage, or a sub-command (see --help)")
+    from lesionforge.images import Prepared, read_tsv
+    from lesionforge.synthesize import stage
+
+    table = read_tsv(root / "cohort" / "cohort.tsv")
+    pairs = read_tsv(root / "cohort" / "pairs.tsv")
+    roles = dict(zip(table["id"], table["role"], strict=True))
+    trained_on = table.loc[(table["role"] == "patient") & table["split"].isin(["train", "validation"]), "id"]
+    levels = {}
+    for scan_id in sorted({*trained_on, *pairs["donor"], *(name for name in pairs["canvas"] if roles.get(name) == "patient")}):
+        stage.write_levels(Prepared.open(root / "prepare" / scan_id), out / "levels", seed)
+        levels[scan_id] = stage.Levels.open(out / "levels" / scan_id)
+        click.echo(f"levels of {scan_id}", err=True)
+    patients = stage.match_patients(
+        [Prepared.open(root / "prepare" / name) for name in levels], list(levels.values()), root / "cohort"
+    )
+    stage.write_generator(
+        patients,
+        out / "generator",
+        width=width,
+        epochs=epochs,
+        seed=seed,
+        tiles_per_epoch=tiles_per_epoch,
+        on_epoch=_progress(epochs),
+    )
+    for synthetic_id, donor, canvas_id in pairs[["synthetic_id", "donor", "canvas"]].to_numpy().tolist():
+        canvas = Prepared.open(root / "prepare" / canvas_id)
+        pair = root / "register" / f"{donor}_to_{canvas_id}"
+        stage.write_transplant(synthetic_id, pair, canvas, levels[donor], out / "transplant")
+        filled = levels[canvas_id] if roles.get(canvas_id) == "patient" else None
+        stage.write_painted(out / "transplant" / synthetic_id, canvas, filled, out / "generator", out)
+        click.echo(f"painted {synthetic_id}", err=True)
+    click.echo(f"{len(pairs)} synthetic scans in {out}")
+
+
+@synthesize.command()
+@click.option("--prepared", required=True, type=FOLDER, help="Folder of one prepared scan.")
+@SEED
+@OUT
+def levels(prepared: Path, seed: int, out: Path) -> None:
+    """Intensity levels of the hyperintensities, and the scan with them filled."""
+    from lesionforge.images import Prepared
+    from lesionforge.synthesize.stage import write_levels
+
+    record = write_levels(Prepared.open(prepared), out, seed)
+    click.echo(f"{record['id']}: {record['filled_volume_ml']:.1f} ml filled in {out / record['id']}")
+
+
+@synthesize.command("train-generator")
+@click.option("--root", type=FOLDER, default=None, help="Folder with prepare/<id> and levels/<id> of every patient.")
+@click.option("--prepared", "prepared_folders", multiple=True, type=FOLDER, help="Prepared folder of a patient; repeat.")
+@click.option("--levels", "levels_folders", multiple=True, type=FOLDER, help="Levels folder of a patient; repeat.")
+@click.option("--cohort", type=FOLDER, default=None, help="Cohort folder: only its train and validation patients are used.")
+@SEED
+@WIDTH
+@EPOCHS
+@TILES
+@OUT
+def train_generator(
+    root: Path | None,
+    prepared_folders: tuple[Path, ...],
+    levels_folders: tuple[Path, ...],
+    cohort: Path | None,
+    seed: int,
+    width: int,
+    epochs: int,
+    tiles_per_epoch: int | None,
+    out: Path,
+) -> None:
+    """Train the generator on patients: give --root, or --prepared and --levels of each."""
+    from lesionforge.images import Prepared
+    from lesionforge.synthesize import stage
+
+    if root is not None:
+        prepared_folders += tuple(sorted(path for path in root.glob("prepare/*") if path.is_dir()))
+        levels_folders += tuple(sorted(path for path in root.glob("levels/*") if path.is_dir()))
+    patients = stage.match_patients(
+        [Prepared.open(path) for path in prepared_folders], [stage.Levels.open(path) for path in levels_folders], cohort
+    )
+    card = stage.write_generator(
+        patients, out, width=width, epochs=epochs, seed=seed, tiles_per_epoch=tiles_per_epoch, on_epoch=_progress(epochs)
+    )
+    click.echo(f"generator of {card['parameters']} parameters from {len(patients)} scans in {out}")
+
+
+@synthesize.command()
+@click.option("--id", "synthetic_id", required=True, help="Id of the synthetic scan, such as sub-syn0001.")
+@click.option("--pair", required=True, type=FOLDER, help="Pair folder of register.")
+@click.option("--canvas", required=True, type=FOLDER, help="Prepared folder of the canvas.")
+@click.option("--donor-levels", required=True, type=FOLDER, help="Levels folder of the donor.")
+@OUT
+def transplant(synthetic_id: str, pair: Path, canvas: Path, donor_levels: Path, out: Path) -> None:
+    """Place a donor's lesions in the white matter of a canvas."""
+    from lesionforge.images import Prepared
+    from lesionforge.synthesize import stage
+
+    if not re.fullmatch(r"sub-[A-Za-z0-9]+", synthetic_id):
+        raise InputError(f"--id {synthetic_id!r}: is no BIDS subject; use letters and digits after sub-, such as sub-syn0001")
+    record = stage.write_transplant(synthetic_id, pair, Prepared.open(canvas), stage.Levels.open(donor_levels), out)
+    counts = ", ".join(f"{count} {fate}" for fate, count in record["counts"].items())
+    click.echo(f"{synthetic_id}: {record['lesion_volume_ml']:.2f} ml of lesions ({counts}) in {out / synthetic_id}")
+
+
+@synthesize.command()
+@click.option("--transplant", "transplant_folder", required=True, type=FOLDER, help="Transplant folder.")
+@click.option("--canvas", required=True, type=FOLDER, help="Prepared folder of the canvas.")
+@click.option("--canvas-levels", type=FOLDER, default=None, help="Levels folder of the canvas, if it is a patient.")
+@click.option("--generator", required=True, type=FOLDER, help="Model folder of train-generator.")
+@OUT
+def paint(transplant_folder: Path, canvas: Path, canvas_levels: Path | None, generator: Path, out: Path) -> None:
+    """Paint transplanted lesions onto their canvas: one prepared folder."""
+    from lesionforge.images import Prepared
+    from lesionforge.synthesize import stage
+
+    record = stage.write_painted(
+        transplant_folder, Prepared.open(canvas), stage.Levels.open(canvas_levels) if canvas_levels else None, generator, out
+    )
+    click.echo(f"{record['id']}: {record['lesion_volume_ml']:.2f} ml of lesions painted in {out / record['id']}")
+
+
+def _progress(epochs: int) -> Any:
+    def line(row: dict[str, float]) -> None:
+        validation = f", validation {row['val_loss']:.4f}" if "val_loss" in row else ""
+        click.echo(f"generator epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}{validation}", err=True)
+
+    return line

@@ -1,0 +1,306 @@
+"""The steps of the stage from folders to folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesionforge import nets
+from lesionforge.errors import InputError
+from lesionforge.images import (
+    Prepared,
+    Scan,
+    derivative,
+    find_image,
+    new_folder,
+    read_json,
+    read_tsv,
+    read_volume,
+    same_grid,
+    voxel_volume_mm3,
+    write_json,
+    write_mask,
+    write_tsv,
+    write_volume,
+)
+from lesionforge.synthesize.fill import fill_lesions
+from lesionforge.synthesize.levels import (
+    LEVEL_COUNT,
+    LEVEL_FACTORS,
+    WHITE_MATTER,
+    GreyMatterFlair,
+    grey_matter_flair,
+    hyperintensity_levels,
+)
+from lesionforge.synthesize.network import CONTRASTS
+from lesionforge.synthesize.paint import paint_lesions
+from lesionforge.synthesize.tiles import TrainingScan, training_scan
+from lesionforge.synthesize.transplant import transplant_lesions, white_matter_room
+
+SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
+
+
+def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
+    """Write the levels folder `out/<id>/` of a prepared scan (filled T1w and FLAIR, levels, statistics); returns its JSON.
+
+    Raises InputError when the scan has no usable grey matter.
+    """
+    scan = prepared.read()
+    try:
+        statistics = grey_matter_flair(scan.flair, scan.tissues, scan.lesion)
+    except InputError as error:
+        raise InputError(f"{prepared.folder}: {error}") from error
+    levels = hyperintensity_levels(scan.flair, scan.tissues, scan.lesion, statistics)
+    hyperintense = (levels > 0) | scan.lesion
+    filled, filling = fill_lesions(
+        [scan.t1w, scan.flair], hyperintense, scan.tissues == WHITE_MATTER, np.random.default_rng(seed)
+    )
+    voxel_ml = voxel_volume_mm3(scan.affine) / 1000
+    record = {
+        "id": prepared.scan_id,
+        "seed": seed,
+        "grey_matter_flair": asdict(statistics),
+        "level_factors": LEVEL_FACTORS,
+        "thresholds": statistics.thresholds(),
+        "level_volumes_ml": np.bincount(levels.ravel(), minlength=LEVEL_COUNT + 1)[1:] * voxel_ml,
+        "domain": "white matter and lesion mask",
+        "filled_volume_ml": np.count_nonzero(hyperintense) * voxel_ml,
+        "filling": asdict(filling),
+        "versions": nets.versions(),
+    }
+    with new_folder(out / prepared.scan_id) as folder:
+        stem = (prepared.scan_id, prepared.grid)
+        for image, suffix in zip(filled, SUFFIXES.values(), strict=True):
+            write_volume(image, scan.affine, folder / derivative(*stem, f"desc-filled_{suffix}"))
+        write_volume(levels, scan.affine, folder / derivative(*stem, "desc-levels_dseg"))
+        write_json(record, folder / derivative(prepared.scan_id, "desc-levels", extension=".json"))
+    return record
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Paths and grey-matter statistics of a levels folder."""
+
+    folder: Path
+    scan_id: str
+    filled: dict[str, Path]
+    levels: Path
+    grey_matter: GreyMatterFlair
+
+    @classmethod
+    def open(cls, folder: Path) -> Levels:
+        """Find the files of a levels folder; raises InputError when one is missing or its JSON is not ours."""
+        path = find_image(folder, "desc-levels.json")
+        record = read_json(path)
+        try:
+            scan_id, statistics = str(record["id"]), GreyMatterFlair(**record["grey_matter_flair"])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: lacks id or grey_matter_flair; run lesionforge synthesize levels again") from error
+        return cls(
+            folder=folder,
+            scan_id=scan_id,
+            filled={name: find_image(folder, f"desc-filled_{suffix}.nii.gz") for name, suffix in SUFFIXES.items()},
+            levels=find_image(folder, "desc-levels_dseg.nii.gz"),
+            grey_matter=statistics,
+        )
+
+    def read_filled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Filled T1w and FLAIR, float32 [x, y, z]."""
+        return read_volume(self.filled["t1w"])[0], read_volume(self.filled["flair"])[0]
+
+
+def match_patients(prepared: list[Prepared], levels: list[Levels], cohort: Path | None) -> list[tuple[Prepared, Levels, str]]:
+    """Pair the folders of each patient by scan id: (prepared, levels, split).
+
+    With a cohort folder only patients of splits train and validation are taken: nothing derived from a test subject may
+    reach a network. Without it every scan is taken, its split empty. Raises InputError when nothing or a partner is missing.
+    """
+    splits: dict[str, str] | None = None
+    if cohort is not None:
+        table = read_tsv(cohort / "cohort.tsv")
+        chosen = (table["role"] == "patient") & table["split"].isin(["train", "validation"])
+        splits = dict(zip(table.loc[chosen, "id"], table.loc[chosen, "split"], strict=True))
+    by_id = {item.scan_id: item for item in prepared}
+    matched = []
+    for item in sorted(levels, key=lambda item: item.scan_id):
+        if splits is not None and item.scan_id not in splits:
+            continue
+        if item.scan_id not in by_id:
+            raise InputError(f"{item.folder}: there is no prepared folder of {item.scan_id}; give it with --prepared")
+        matched.append((by_id[item.scan_id], item, splits[item.scan_id] if splits else ""))
+    if not matched:
+        raise InputError("no patient of split train or validation has a levels folder; run lesionforge synthesize levels first")
+    return matched
+
+
+def read_training_scan(prepared: Prepared, levels: Levels) -> TrainingScan:
+    """Read what the generator learns from one patient; raises InputError when the two folders lie on different grids."""
+    scan = prepared.read()
+    bands = _read_on_grid(levels.levels, scan, "synthesize levels").astype(np.uint8)
+    return training_scan((scan.t1w, scan.flair), levels.read_filled(), bands, scan.brain)
+
+
+def _read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
+    """Read a volume that must lie on a scan's grid, else raise InputError that names the command to run again."""
+    volume, affine = read_volume(path)
+    if not same_grid(volume.shape, affine, scan.t1w.shape, scan.affine):
+        raise InputError(f"{path}: lies on another grid than the prepared scan; run lesionforge {remedy} again")
+    return volume
+
+
+def write_generator(
+    patients: list[tuple[Prepared, Levels, str]],
+    out: Path,
+    *,
+    width: int,
+    epochs: int,
+    seed: int,
+    tiles_per_epoch: int | None,
+    on_epoch: Callable[[dict[str, float]], None],
+) -> dict[str, Any]:
+    """Train the generator and write its model folder `out`: generator.keras, model.json, history.tsv; returns the card.
+
+    Scans of split validation validate, or 30 % of the subjects by seed when none has it; a lone subject goes without.
+    Raises InputError when no training scan holds a hyperintensity.
+    """
+    import pandas as pd
+
+    from lesionforge.synthesize.training import draw_validation, train_generator
+
+    subjects = {prepared.scan_id: prepared.scan_id.split("_")[0] for prepared, _, _ in patients}
+    validation = {prepared.scan_id for prepared, _, split in patients if split == "validation"}
+    if not validation or len(validation) == len(patients):
+        drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed))
+        validation = {scan_id for scan_id, subject in subjects.items() if subject in drawn}
+    scans = {prepared.scan_id: read_training_scan(prepared, levels) for prepared, levels, _ in patients}
+    training_ids = [scan_id for scan_id in scans if scan_id not in validation]
+    if not any(scans[scan_id].levels.any() for scan_id in training_ids):
+        raise InputError(
+            f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; give patients with lesions"
+        )
+    nets.set_up(seed)
+    model, history = train_generator(
+        [scans[scan_id] for scan_id in training_ids],
+        [scans[scan_id] for scan_id in sorted(validation)],
+        width=width,
+        epochs=epochs,
+        seed=seed,
+        tiles_per_epoch=tiles_per_epoch,
+        on_epoch=on_epoch,
+    )
+    best = min(history, key=lambda row: row.get("val_loss", row["loss"]))
+    card = {
+        "kind": "generator",
+        "contrasts": CONTRASTS,
+        "width": width,
+        "epochs": epochs,
+        "best_epoch": best["epoch"],
+        "seed": seed,
+        "tiles_per_epoch": tiles_per_epoch,
+        "level_factors": LEVEL_FACTORS,
+        "input_normalisation": "mean 0 and standard deviation 1 inside the brain, 0 outside",
+        "trained_on": training_ids,
+        "validated_on": sorted(validation),
+        "parameters": model.count_params(),
+    }
+    with new_folder(out) as folder:
+        nets.save_models(folder, {"generator": model}, card)
+        columns = {name: _history_description(name) for name in history[0]}
+        write_tsv(pd.DataFrame(history).astype({"epoch": int}), folder / "history.tsv", columns)
+    return card
+
+
+def _history_description(name: str) -> str:
+    if name == "epoch":
+        return "number of the epoch, from 1"
+    who = "validation" if name.startswith("val_") else "training"
+    what = name.removeprefix("val_").removesuffix("_loss")
+    if what == "loss":
+        return f"total loss on the {who} tiles"
+    if what == "latent_distance":
+        return f"mean squared difference of the two latents on the {who} tiles"
+    return f"mean absolute error of {what.replace('_', ' ')} on the {who} tiles, in normalised intensities"
+
+
+def write_transplant(synthetic_id: str, pair: Path, canvas: Prepared, donor_levels: Levels, out: Path) -> dict[str, Any]:
+    """Write `out/<synthetic id>/` with the donor's lesions and levels on the canvas grid; returns the JSON with all fates.
+
+    Raises InputError when the folders belong to other scans or lie on different grids.
+    """
+    record = read_json(find_image(pair, "desc-pair.json"))
+    for name, given, folder in (
+        ("donor", donor_levels.scan_id, donor_levels.folder),
+        ("canvas", canvas.scan_id, canvas.folder),
+    ):
+        if record.get(name) != given:
+            raise InputError(f"{folder}: is {given}, but {pair} was registered with {name} {record.get(name)}; give its folder")
+    scan = canvas.read()
+    result = transplant_lesions(
+        _read_on_grid(find_image(pair, "label-lesion_probseg.nii.gz"), scan, "register pair"),
+        _read_on_grid(find_image(pair, "desc-preproc_FLAIR.nii.gz"), scan, "register pair"),
+        white_matter_room(scan.tissues, scan.lesion, scan.brain),
+        donor_levels.grey_matter,
+        voxel_volume_mm3(scan.affine),
+    )
+    content = {
+        "id": synthetic_id,
+        "donor": donor_levels.scan_id,
+        "canvas": canvas.scan_id,
+        "donor_grey_matter_flair": asdict(donor_levels.grey_matter),
+        "lesion_volume_ml": np.count_nonzero(result.lesion) * voxel_volume_mm3(scan.affine) / 1000,
+        "versions": nets.versions(),
+    } | result.summary()
+    with new_folder(out / synthetic_id) as folder:
+        stem = (synthetic_id, canvas.grid)
+        description = f"Lesions of {donor_levels.scan_id} transplanted into the white matter of {canvas.scan_id}"
+        write_mask(result.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
+        write_volume(result.levels, scan.affine, folder / derivative(*stem, "desc-levels_dseg"))
+        write_json(content, folder / derivative(synthetic_id, "desc-transplant", extension=".json"))
+    return content
+
+
+def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | None, generator: Path, out: Path) -> dict[str, Any]:
+    """Paint a transplant onto its canvas and write the prepared folder `out/<synthetic id>/`; returns its provenance.
+
+    A patient's canvas is first replaced by its filled images (`canvas_levels`). Raises InputError when the folders do not
+    belong together, or when a canvas with lesions comes without its levels folder.
+    """
+    record = read_json(find_image(transplant, "desc-transplant.json"))
+    if record.get("canvas") != canvas.scan_id:
+        raise InputError(f"{canvas.folder}: {transplant} is meant for canvas {record.get('canvas')}; give its folder")
+    if canvas_levels and canvas_levels.scan_id != canvas.scan_id:
+        raise InputError(f"{canvas_levels.folder}: belongs to {canvas_levels.scan_id}, not {canvas.scan_id}; give its folder")
+    card = nets.read_card(generator, "generator")
+    scan = canvas.read()
+    if canvas_levels is None and scan.lesion.any():
+        raise InputError(f"{canvas.folder}: has lesions of its own; give its levels folder with --canvas-levels to fill them")
+    remedy = "synthesize transplant"
+    lesion = _read_on_grid(find_image(transplant, "label-lesion_mask.nii.gz"), scan, remedy) > 0.5
+    levels = _read_on_grid(find_image(transplant, "desc-levels_dseg.nii.gz"), scan, remedy).astype(np.uint8)
+    t1w, flair = canvas_levels.read_filled() if canvas_levels else (scan.t1w, scan.flair)
+    synthetic = paint_lesions(nets.load_model(generator, "generator"), t1w, flair, scan.brain, lesion, levels)
+    # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
+    tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues).astype(np.uint8)
+    synthetic_id = str(record["id"])
+    provenance = record | {
+        "synthetic": True,
+        "canvas_filled": canvas_levels is not None,
+        "canvas_fill_seed": read_json(find_image(canvas_levels.folder, "desc-levels.json"))["seed"] if canvas_levels else None,
+        "generator_checksum": card["checksums"]["generator.keras"],
+        "generator_seed": card["seed"],
+        "versions": nets.versions(),
+    }
+    with new_folder(out / synthetic_id) as folder:
+        stem = (synthetic_id, canvas.grid)
+        for image, suffix in zip(synthetic, SUFFIXES.values(), strict=True):
+            write_volume(image, scan.affine, folder / derivative(*stem, f"desc-preproc_{suffix}"))
+        write_mask(scan.brain, scan.affine, folder / derivative(*stem, "desc-brain_mask"), f"Brain of {canvas.scan_id}")
+        write_volume(tissues, scan.affine, folder / derivative(*stem, "dseg"))
+        description = f"Lesions of {record['donor']} painted into {canvas.scan_id}"
+        write_mask(lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
+        write_json(provenance, folder / derivative(synthetic_id, "desc-provenance", extension=".json"))
+    return provenance
