@@ -1,0 +1,34 @@
+"""`lesionforge report`: one page about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+MODES = ("experiment", "augment", "segment")
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.option(
+    "--root", required=True, type=FOLDER, help="Folder that holds cohort/, prepare/ and the other stages, each optional."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["experiment", "augment", "segment"]),
+    default="experiment",
+    show_default=True,
+    help="What was run.",
+)
+@click.option("--out", required=True, type=FOLDER, help="Folder for index.html.")
+def report(root: Path, mode: str, out: Path) -> None:
+    """Write one self-contained HTML page of tables and figures about a run."""
+    from lesionforge.images.files import whole_file
+    from lesionforge.report.gather import gather
+    from lesionforge.report.page import build
+
+    html = build(gather(root), mode)
+    with whole_file(out / "index.html") as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    click.echo(f"{out / 'index.html'}: {len(html.encode()) / 1e6:.1f} MB")

@@ -1,0 +1,115 @@
+"""Find what a run left behind: the folders of every stage under one root, each of them optional."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lesionforge.errors import InputError
+from lesionforge.images import Prepared, read_json, read_tsv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Folders = dict[str, Path]
+
+# The name of the only "arm" when scans were segmented with a model that the user gave.
+GIVEN_MODEL = "given model"
+
+
+@dataclass
+class Results:
+    """What a run left under its root; a stage that left nothing has an empty entry (None for a table).
+
+    Folders are keyed by scan id, `models` by "generator" or arm, `segmented` by arm, then scan id. `unreadable` holds one
+    sentence for each thing that is there but cannot be read.
+    """
+
+    cohort: pd.DataFrame | None
+    pairs: pd.DataFrame | None
+    arms: pd.DataFrame | None
+    summary: pd.DataFrame | None
+    indices: dict[str, pd.DataFrame]
+    prepared: dict[str, Prepared]
+    registered: dict[str, Path]
+    levels: dict[str, Path]
+    synthetic: dict[str, Prepared]
+    models: dict[str, Path]
+    segmented: dict[str, dict[str, Path]]
+    unreadable: list[str] = field(default_factory=list)
+
+
+def folders(parent: Path, pattern: str = "*") -> dict[str, Path]:
+    """The visible sub-folders of a folder (links to folders included) by name, sorted; empty when it is missing."""
+    return {path.name: path for path in sorted(parent.glob(pattern)) if path.is_dir() and not path.name.startswith(".")}
+
+
+def gather(root: Path) -> Results:
+    """Look through the stage folders under `root`; raises InputError when it is no folder or holds no stage at all."""
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder that holds cohort/, prepare/ and the other stages")
+    unreadable: list[str] = []
+
+    def table(path: Path) -> pd.DataFrame | None:
+        return read_tsv(path) if path.is_file() else None
+
+    def scans(found: dict[str, Path]) -> dict[str, Prepared]:
+        opened = {}
+        for scan_id, folder in found.items():
+            try:
+                opened[scan_id] = Prepared.open(folder)
+            except InputError as error:
+                unreadable.append(str(error))
+        return opened
+
+    segmented = {arm: folders(path, "sub-*") for arm, path in folders(root / "segment").items() if not arm.startswith("sub-")}
+    if direct := folders(root / "segment", "sub-*"):
+        segmented[GIVEN_MODEL] = direct
+    models = folders(root / "synthesize", "generator") | folders(root / "train")
+    results = Results(
+        cohort=table(root / "cohort" / "cohort.tsv"),
+        pairs=table(root / "cohort" / "pairs.tsv"),
+        arms=table(root / "evaluate" / "arms.tsv"),
+        summary=table(root / "evaluate" / "summary.tsv"),
+        indices={path.stem: read_tsv(path) for path in sorted((root / "assemble").glob("[!.]*.tsv"))},
+        prepared=scans(folders(root / "prepare", "sub-*")),
+        registered=folders(root / "register", "sub-*"),
+        levels=folders(root / "synthesize" / "levels", "sub-*"),
+        synthetic=scans(folders(root / "synthesize", "sub-*")),
+        models=models,
+        segmented={arm: scans_of for arm, scans_of in real_first(segmented).items() if scans_of},
+        unreadable=unreadable,
+    )
+    if results.cohort is None and not (results.prepared or results.segmented or results.synthetic):
+        raise InputError(f"{root}: holds no output of any stage; give the folder that holds cohort/, prepare/ and the others")
+    return results
+
+
+def real_first(arms: dict[str, Folders]) -> dict[str, Folders]:
+    """The same dictionary with the arm `real` first and the rest by name."""
+    return {arm: arms[arm] for arm in sorted(arms, key=lambda arm: (arm != "real", arm))}
+
+
+def sidecar(folder: Path, ending: str) -> dict[str, Any]:
+    """The content of the JSON file `*_<ending>.json` of a folder; empty when there is none."""
+    found = sorted(folder.glob(f"[!.]*_{ending}.json"))
+    content = read_json(found[0]) if found else {}
+    return content if isinstance(content, dict) else {}
+
+
+def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The numbers, words and truth values of nested JSON under names joined by spaces; lists are left out."""
+    out: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(value, dict):
+            out |= flat(value, name)
+        elif isinstance(value, int | float | str):
+            out[name] = value
+    return out
+
+
+def numbers(content: dict[str, Any]) -> dict[str, float]:
+    """The numbers of nested JSON under flat names."""
+    return {key: value for key, value in flat(content).items() if isinstance(value, int | float) and not isinstance(value, bool)}

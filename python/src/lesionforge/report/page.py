@@ -1,0 +1,169 @@
+"""Put the page together: tables, sentences and figures of a run, rendered into one HTML text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+
+from lesionforge import __version__
+from lesionforge.errors import InputError
+from lesionforge.images import read_json, read_tsv
+from lesionforge.nets import CARD, versions
+from lesionforge.report import pictures, tables, words
+from lesionforge.report.figures import curves_figure, loss_curves
+from lesionforge.report.gather import Results
+from lesionforge.report.tables import Table
+
+MOST_FIGURES = 12
+MOST_SYNTHETIC_FIGURES = 4
+
+
+@dataclass
+class Picture:
+    """A figure with the scan it shows (its heading and alternative text) and its PNG data URI."""
+
+    name: str
+    uri: str
+
+
+@dataclass
+class Section:
+    """One part of the page, in reading order: sentences, tables, then pictures under one caption."""
+
+    anchor: str
+    title: str
+    sentences: list[str] = field(default_factory=list)
+    tables: list[tuple[str, Table]] = field(default_factory=list)
+    caption: str = ""
+    pictures: list[Picture] = field(default_factory=list)
+    shown: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.sentences or self.tables or self.pictures)
+
+
+def build(results: Results, mode: str) -> str:
+    """The HTML of the page about a run in the given mode (experiment, augment or segment)."""
+    import jinja2
+
+    cards = {name: read_json(folder / CARD) for name, folder in results.models.items() if (folder / CARD).is_file()}
+    loads = {name: tables.lesion_load(scan) for name, scan in (results.prepared | results.synthetic).items()}
+    sections = [
+        evaluation(results),
+        cohort(results, mode, loads),
+        test_scans(results),
+        synthetic(results, loads),
+        preparation(results),
+        training(results, cards),
+    ]
+    made_with = dict(versions())
+    for card in cards.values():
+        made_with |= card.get("versions", {})
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(resources.files("lesionforge.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        version=__version__,
+        facts=words.what_was_run(results, mode, cards),
+        sections=[section for section in sections if section],
+        versions=sorted(made_with.items()),
+    )
+
+
+def optional(*titled: tuple[str, Table | None]) -> list[tuple[str, Table]]:
+    """The tables that exist."""
+    return [(title, table) for title, table in titled if table is not None and table.rows]
+
+
+def limited(what: list[str], most: int) -> tuple[list[str], str]:
+    """The first `most` names, and a sentence when there are more."""
+    if len(what) <= most:
+        return what, ""
+    return what[:most], f"Figures show the first {most} of {len(what)}; the tables hold all."
+
+
+def evaluation(results: Results) -> Section:
+    """The arms side by side, then scan by scan."""
+    section = Section("evaluation", "Evaluation")
+    if results.summary is not None:
+        section.sentences = [words.headline(results.summary), words.UNDEFINED]
+        section.tables.append(("Arms side by side", tables.evaluation_table(results.summary)))
+    if results.arms is not None:
+        section.tables += optional(("Test scans", tables.scans_table(results.arms)))
+    return section
+
+
+def cohort(results: Results, mode: str, loads: dict[str, tuple[int, float] | None]) -> Section:
+    """Who is in the cohort, who was the canvas, and what stopped where."""
+    section = Section("cohort", "Cohort")
+    note = words.canvases(results)
+    section.sentences = ([note] if note else []) + words.stops(results, mode)
+    if results.cohort is not None:
+        section.tables = optional(
+            ("Scans", tables.cohort_table(results.cohort, loads)), ("Scans of each arm", tables.arms_table(results))
+        )
+    return section
+
+
+def test_scans(results: Results) -> Section:
+    """The segmentations laid over their scans."""
+    section = Section("segmentation", "Segmentation")
+    wanted = sorted({scan for found in results.segmented.values() for scan in found if scan in results.prepared})
+    chosen, section.shown = limited(wanted, MOST_FIGURES)
+    section.caption = pictures.SEGMENTATION_CAPTION
+    for scan in chosen:
+        folders = {arm: found[scan] for arm, found in results.segmented.items() if scan in found}
+        add(section, results, scan, pictures.segmentation, results.prepared[scan], folders)
+    return section
+
+
+def synthetic(results: Results, loads: dict[str, tuple[int, float] | None]) -> Section:
+    """Each synthetic scan beside the canvas it was painted on."""
+    section = Section("synthesis", "Synthetic scans")
+    if results.synthetic:
+        section.tables = optional(("What each was made of", tables.synthetic_table(results, loads)))
+    painted = [scan for scan in results.synthetic if tables.provenance(results, scan).get("canvas") in results.prepared]
+    chosen, section.shown = limited(painted, MOST_SYNTHETIC_FIGURES)
+    section.caption = pictures.SYNTHETIC_CAPTION
+    for scan in chosen:
+        canvas = results.prepared[tables.provenance(results, scan)["canvas"]]
+        add(section, results, scan, pictures.synthetic, results.synthetic[scan], canvas, results.levels.get(canvas.scan_id))
+    return section
+
+
+def preparation(results: Results) -> Section:
+    """Brain mask, tissues and alignment of each scan, and every figure the stages wrote about them."""
+    section = Section("preparation", "Preparation and registration")
+    section.tables = optional(
+        ("Measured by prepare", tables.quality_table(results)), ("Measured by register", tables.registration_table(results))
+    )
+    chosen, section.shown = limited(list(results.prepared), MOST_FIGURES)
+    section.caption = pictures.PREPARATION_CAPTION
+    for scan in chosen:
+        add(section, results, scan, pictures.preparation, results.prepared[scan])
+    return section
+
+
+def add(section: Section, results: Results, name: str, draw, *what) -> None:  # type: ignore[no-untyped-def]
+    """Draw one scan's picture into a section; a file that cannot be read becomes a sentence, not the end of the report."""
+    try:
+        section.pictures.append(Picture(name, draw(*what)))
+    except InputError as error:
+        section.sentences.append(f"No figure of {name}: {error}.")
+
+
+def training(results: Results, cards: dict[str, dict]) -> Section:
+    """Model cards and training curves."""
+    section = Section("training", "Training")
+    section.tables = optional(("Models", tables.models_table(cards)))
+    curves = {}
+    for name, folder in results.models.items():
+        if (folder / "history.tsv").is_file():
+            for part, history in loss_curves(read_tsv(folder / "history.tsv")).items():
+                curves[f"{name} {part}".strip()] = history
+    if curves:
+        section.caption = (
+            "Loss at each epoch. Both lines should fall and level out; a validation line that turns up while training still "
+            "falls means over-fitting, one that never falls means that nothing general was learnt."
+        )
+        section.pictures = [Picture("Training curves", curves_figure(curves))]
+    return section

@@ -1,0 +1,194 @@
+"""Tables of the page: plain cells, ready for the template, from the tables and JSON files of the stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesionforge.images import Prepared, label_lesions, read_mask, voxel_volume_mm3
+from lesionforge.report.gather import Results, flat, numbers, sidecar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNITS = {"ml": "ml", "mm3": "mm³", "mm": "mm", "s": "s", "percent": "%", "degrees": "°", "nats": "nats"}
+NOTHING = "–"
+MEASURES = {
+    "dice": "Dice",
+    "lesion_sensitivity": "lesion sensitivity",
+    "lesion_false_discovery": "lesion false discovery",
+    "volume_reference_ml": "volume, reference (ml)",
+    "volume_predicted_ml": "volume, predicted (ml)",
+    "lesions_reference": "lesions, reference",
+    "lesions_predicted": "lesions, predicted",
+    "lesions_found": "lesions found",
+    "voxel_precision": "voxel precision",
+    "voxel_recall": "voxel recall",
+}
+DIFFERENCE = "augmented minus real"
+
+
+@dataclass
+class Table:
+    """A heading row and rows of text cells; the first cell of a row names it. `note` stands below."""
+
+    columns: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    note: str = ""
+
+
+def label(name: str) -> str:
+    """A column name in words, its unit in parentheses: `lesion_volume_ml` becomes `lesion volume (ml)`."""
+    words = name.replace("_", " ").split()
+    if len(words) > 1 and words[-1] in UNITS:
+        return f"{' '.join(words[:-1])} ({UNITS[words[-1]]})"
+    return " ".join(words)
+
+
+def show(value: Any, sign: bool = False) -> str:
+    """A value for a reader: four significant figures, whole numbers whole, a dash for what is missing or undefined.
+
+    With `sign`, numbers carry + or − (a difference).
+    """
+    if value is None or value in ("", "n/a"):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float | np.number):
+        number = float(value)
+        if not np.isfinite(number):
+            return NOTHING
+        small = number != 0 and abs(number) < 0.0005
+        text = f"{number:.3g}" if small else f"{number:,.0f}" if number == int(number) or abs(number) >= 1000 else f"{number:.3f}"
+        text = ("+" + text if sign and number > 0 else text).replace("-", "−")
+        return text.replace(",", " ")
+    return str(value)
+
+
+def as_number(text: str) -> float:
+    """A table cell as a number; NaN for `n/a` and other words."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def evaluation_table(summary: pd.DataFrame) -> Table:
+    """Arms side by side, one row per measure; `summary` is summary.tsv as text."""
+    arms = list(summary["arm"])
+    scans = dict(zip(arms, summary["n"], strict=True))
+    table = Table(["mean over test scans"] + [f"{arm} (n = {scans[arm]})" for arm in arms])
+    for name, words in MEASURES.items():
+        if name not in summary:
+            continue
+        cells = []
+        for arm, value, defined in zip(arms, summary[name], summary.get(f"{name}_n", summary["n"]), strict=True):
+            text = show(as_number(value), sign=arm == DIFFERENCE)
+            cells.append(text if defined == scans[arm] or text == NOTHING else f"{text} ({defined} of {scans[arm]} scans)")
+        table.rows.append([words, *cells])
+    return table
+
+
+def scans_table(arms: pd.DataFrame) -> Table:
+    """One row per arm and test scan; `arms` is arms.tsv as text."""
+    measures = [name for name in MEASURES if name in arms]
+    table = Table(["subject", "session", "arm", *(MEASURES[name] for name in measures)])
+    for _, row in arms.iterrows():
+        cells = [show(as_number(row[name])) for name in measures]
+        table.rows.append([row["subject"], show(row["session"]), row["arm"], *cells])
+    return table
+
+
+def lesion_load(prepared: Prepared) -> tuple[int, float] | None:
+    """(number of lesions, volume in ml) of a prepared scan's mask on the working grid; None without a mask."""
+    if prepared.lesion is None:
+        return None
+    mask, affine = read_mask(prepared.lesion)
+    inside = mask.nonzero()
+    if not inside[0].size:
+        return 0, 0.0
+    # Labelling only the box around the lesions takes a tenth of the time.
+    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in inside)
+    return label_lesions(mask[box])[1], inside[0].size * voxel_volume_mm3(affine) / 1000
+
+
+def cohort_table(cohort: pd.DataFrame, loads: dict[str, tuple[int, float] | None]) -> Table:
+    """One row per scan of the cohort; lesions are counted in the prepared folder."""
+    table = Table(["scan", "role", "split", "lesion mask", "lesions", "lesion volume (ml)"])
+    for _, row in cohort.iterrows():
+        load = loads.get(row["id"])
+        count, volume = load if load else (None, None)
+        mask = "yes" if row.get("lesion_mask") not in (None, "", "n/a") else "no"
+        table.rows.append([row["id"], row["role"], show(row["split"]), mask, show(count), show(volume)])
+    table.note = "Lesions are counted on the working grid: 26-connected components of any size."
+    return table
+
+
+def keyed_table(records: dict[str, dict[str, Any]]) -> Table | None:
+    """One row per scan and one column per key found in any of the records, or the other way round when scans are fewer."""
+    keys = list(dict.fromkeys(key for record in records.values() for key in record))
+    if not keys:
+        return None
+    if len(records) < len(keys):
+        rows = [[label(key), *(show(record.get(key)) for record in records.values())] for key in keys]
+        return Table(["", *records], rows)
+    return Table(
+        ["scan", *map(label, keys)], [[name, *(show(record.get(key)) for key in keys)] for name, record in records.items()]
+    )
+
+
+def quality_table(results: Results) -> Table | None:
+    """Every figure that prepare wrote about each scan."""
+    return keyed_table({name: numbers(sidecar(scan.folder, "desc-prepare")) for name, scan in results.prepared.items()})
+
+
+def registration_table(results: Results) -> Table | None:
+    """Every figure that register wrote about each scan."""
+    return keyed_table({name: numbers(sidecar(folder, "desc-register")) for name, folder in results.registered.items()})
+
+
+def provenance(results: Results, scan_id: str) -> dict[str, Any]:
+    """What a synthetic scan was made of, flat, from its provenance file and else from pairs.tsv."""
+    planned: dict[str, Any] = {}
+    if results.pairs is not None:
+        for _, row in results.pairs[results.pairs["synthetic_id"] == scan_id].iterrows():
+            planned = {"donor": row["donor"], "canvas": row["canvas"]}
+    return planned | flat(sidecar(results.synthetic[scan_id].folder, "desc-provenance"))
+
+
+def synthetic_table(results: Results, loads: dict[str, tuple[int, float] | None]) -> Table:
+    """One row per synthetic scan: what it was made of, what became of the donor's lesions, how much lesion it has."""
+    fates = ("kept", "cut", "dropped")
+    table = Table(["scan", "donor", "canvas", *(f"lesions {fate}" for fate in fates), "lesions", "lesion volume (ml)"])
+    for scan_id in results.synthetic:
+        made_of = provenance(results, scan_id)
+        counts = {fate: next((made_of[key] for key in made_of if key.split()[-1] == fate), None) for fate in fates}
+        count, volume = loads.get(scan_id) or (None, None)
+        table.rows.append([scan_id, *map(show, (made_of.get("donor"), made_of.get("canvas"), *counts.values(), count, volume))])
+    table.note = (
+        "Kept: the lesion lies on the canvas whole; cut: only where the canvas has room for it; "
+        "dropped: the canvas has no room there. Lesions that meet on the canvas count as one."
+    )
+    return table
+
+
+def arms_table(results: Results) -> Table | None:
+    """How many real and synthetic scans each arm trains on."""
+    table = Table(["arm", "real, training", "synthetic, training", "real, validation"])
+    for arm, index in results.indices.items():
+        if {"origin", "split"} <= set(index.columns):
+            kinds = [("real", "train"), ("synthetic", "train"), ("real", "validation")]
+            counts = [int(((index["origin"] == origin) & (index["split"] == split)).sum()) for origin, split in kinds]
+            table.rows.append([arm, *map(str, counts)])
+    return table if table.rows else None
+
+
+def models_table(cards: dict[str, dict[str, Any]]) -> Table | None:
+    """What each model's card says, without checksums and versions."""
+    records = {
+        name: flat({key: value for key, value in card.items() if key not in ("checksums", "versions")})
+        for name, card in cards.items()
+    }
+    return keyed_table(records)

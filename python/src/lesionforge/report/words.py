@@ -1,0 +1,117 @@
+"""Sentences of the page, each made from the tables and only where it is true."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from lesionforge.report.gather import GIVEN_MODEL, Results
+from lesionforge.report.tables import DIFFERENCE, as_number, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAGES = {
+    "experiment": ("cohort", "prepare", "register", "synthesize", "assemble", "train", "segment", "evaluate"),
+    "augment": ("cohort", "prepare", "register", "synthesize", "assemble"),
+    "segment": ("cohort", "prepare", "segment"),
+}
+FEW_SCANS = 5
+UNDEFINED = (
+    "A dash means undefined, never zero: sensitivity needs a lesion in the reference, false discovery one in the prediction, "
+    "Dice one in either. Undefined values are left out of means, and the number of scans that remain is given."
+)
+
+
+def plural(count: int, thing: str) -> str:
+    """`1 test scan`, `2 test scans`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def headline(summary: pd.DataFrame) -> str:
+    """What the evaluation says, in one or two sentences; `summary` is summary.tsv as text."""
+    by_arm = {row["arm"]: row for _, row in summary.iterrows()}
+    difference = by_arm.get(DIFFERENCE)
+    if difference is not None and not math.isnan(gain := as_number(difference["dice"])):
+        scans = int(as_number(difference.get("dice_n", difference["n"])))
+        verb = "left Dice unchanged" if abs(gain) < 0.0005 else "raised mean Dice" if gain > 0 else "lowered mean Dice"
+        text = (
+            f"Adding the synthetic scans {verb} ({show(gain, sign=True)}) over {plural(scans, 'test scan')} measured in both arms"
+        )
+        for name, words in (("lesion_sensitivity", "lesion sensitivity"), ("lesion_false_discovery", "false discovery")):
+            if not math.isnan(change := as_number(difference[name])):
+                text += f", {words} by {show(change, sign=True)}"
+        text += "."
+        if scans < FEW_SCANS:
+            text += " So few test scans show that the chain works; they cannot say which arm is better in general."
+        return text
+    defined = [row for row in by_arm.values() if not math.isnan(as_number(row["dice"]))]
+    if not defined:
+        return "No test scan has a lesion in its reference or its prediction, so that overlap is undefined throughout."
+    return "; ".join(f"Arm {row['arm']}: mean Dice {show(as_number(row['dice']))}" for row in defined) + "."
+
+
+def canvases(results: Results) -> str:
+    """Says when lesion-filled patients served as canvases; empty when none did."""
+    if results.pairs is None or results.cohort is None:
+        return ""
+    roles = dict(zip(results.cohort["id"], results.cohort["role"], strict=True))
+    patients = sorted({canvas for canvas in results.pairs["canvas"] if roles.get(canvas) == "patient"})
+    if not patients:
+        return ""
+    why = "The cohort has no healthy scans: " if "healthy" not in roles.values() else ""
+    sentence = f"{why}lesion-filled patients ({', '.join(patients)}) served as canvases."
+    warning = " Their own lesions were painted over with normal-appearing white matter; remnants may stay unlabelled."
+    return sentence[0].upper() + sentence[1:] + warning
+
+
+def stops(results: Results, mode: str) -> list[str]:
+    """One sentence for each stage that left nothing, and for each scan that a stage left out."""
+    sentences = []
+    left = {
+        "cohort": results.cohort,
+        "prepare": results.prepared,
+        "register": results.registered,
+        "synthesize": results.synthetic,
+        "assemble": results.indices,
+        "train": [name for name in results.models if name != "generator"],
+        "segment": results.segmented,
+        "evaluate": results.arms,
+    }
+    silent = [stage for stage in STAGES[mode] if left[stage] is None or not len(left[stage])]  # type: ignore[arg-type]
+    if silent:
+        sentences.append(f"Nothing from {', '.join(silent)}: not run, failed for every scan, or not given to this report.")
+    if results.cohort is not None:
+        scans = list(results.cohort["id"])
+        stages: list[tuple[str, Any, list[str]]] = [("prepare", results.prepared, scans)]
+        if mode != "segment":
+            prepared = [scan for scan in scans if scan in results.prepared]
+            stages.append(("register", results.registered, prepared))
+            stages.append(("synthesize", results.synthetic, [] if results.pairs is None else list(results.pairs["synthetic_id"])))
+        tested = [
+            row["id"]
+            for _, row in results.cohort.iterrows()
+            if row["id"] in results.prepared and (mode == "segment" or row["split"] == "test")
+        ]
+        stages += [(f"segment ({arm})", found, tested) for arm, found in results.segmented.items()]
+        for stage, found, wanted in stages:
+            missing = [scan for scan in wanted if scan not in found]
+            if found and missing:
+                sentences.append(f"{stage} left no complete folder for {plural(len(missing), 'scan')}: {', '.join(missing)}.")
+    return sentences + results.unreadable
+
+
+def what_was_run(results: Results, mode: str, cards: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """(name, value) of the run's main facts, as far as they are known."""
+    facts = [("mode", mode)]
+    if results.cohort is not None:
+        roles = results.cohort["role"].value_counts()
+        facts.append(("cohort", ", ".join(f"{count} {role}" for role, count in roles.items())))
+    if results.synthetic:
+        facts.append(("synthetic scans", str(len(results.synthetic))))
+    if results.segmented:
+        facts.append(("arms", ", ".join(arm for arm in results.segmented if arm != GIVEN_MODEL) or GIVEN_MODEL))
+    seeds = sorted({str(card["seed"]) for card in cards.values() if "seed" in card})
+    if seeds:
+        facts.append(("seed", ", ".join(seeds)))
+    return facts

@@ -1,0 +1,104 @@
+"""A tiny made-up run: every stage folder, small volumes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+
+from lesionforge.images import write_json, write_mask, write_volume
+
+SHAPE = (36, 44, 32)
+AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])
+GRID = "space-T1w_res-1mm"
+HOSTILE = "<script>alert(1)</script>"
+
+
+def ball(centre, radius) -> np.ndarray:
+    grid = np.indices(SHAPE).transpose(1, 2, 3, 0)
+    return (((grid - centre) / radius) ** 2).sum(-1) <= 1
+
+
+def write_scan(folder: Path, seed: int, lesion: np.ndarray | None) -> None:
+    """A prepared folder: an ellipsoid brain with three shells of tissue, noise, and bright lesions on FLAIR."""
+    rng = np.random.default_rng(seed)
+    brain = ball((18, 22, 16), (14, 18, 13))
+    tissues = np.zeros(SHAPE, np.uint8)
+    tissues[brain] = 1
+    tissues[ball((18, 22, 16), (12, 16, 11))] = 2
+    tissues[ball((18, 22, 16), (9, 13, 8))] = 3
+    smooth = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1).astype(np.float32)
+    start = folder / f"{folder.name}_{GRID}"
+    t1w = np.where(brain, tissues - 2 + smooth, 0).astype(np.float32)
+    flair = np.where(brain, 1 - tissues / 3 + smooth, 0).astype(np.float32)
+    if lesion is not None:
+        flair[lesion] += 2
+        write_mask(lesion, AFFINE, f"{start}_label-lesion_mask.nii.gz", "lesions")
+    write_volume(t1w, AFFINE, f"{start}_desc-preproc_T1w.nii.gz")
+    write_volume(flair, AFFINE, f"{start}_desc-preproc_FLAIR.nii.gz")
+    write_volume(tissues, AFFINE, f"{start}_dseg.nii.gz")
+    write_mask(brain, AFFINE, f"{start}_desc-brain_mask.nii.gz", "brain")
+
+
+def table(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, sep="\t", index=False, na_rep="n/a")
+
+
+def make_root(root: Path) -> Path:
+    """A finished experiment: patients 01 (train) and 02 (test), 03 without mask stopped at prepare, one synthetic scan."""
+    lesions = {"sub-01": ball((12, 22, 16), 3) | ball((24, 30, 18), 2), "sub-02": ball((14, 26, 14), 4), "sub-03": None}
+    table(
+        root / "cohort/cohort.tsv",
+        [
+            {"id": name, "subject": HOSTILE, "session": "", "role": "patient", "split": split, "lesion_mask": mask}
+            for name, split, mask in (("sub-01", "train", "/m.nii.gz"), ("sub-02", "test", "/m.nii.gz"), ("sub-03", "train", ""))
+        ],
+    )
+    table(root / "cohort/pairs.tsv", [{"synthetic_id": "sub-syn0001", "donor": "sub-01", "canvas": "sub-01", "split": "train"}])
+    for number, name in enumerate(("sub-01", "sub-02")):
+        write_scan(root / "prepare" / name, number, lesions[name])
+        write_json({"brain_volume_ml": 1234.5, "ok": True}, root / f"prepare/{name}/{name}_desc-prepare.json")
+        write_json({"overlap": {"dice": 0.93}, "folded_percent": 0.0}, root / f"register/{name}/{name}_desc-register.json")
+    write_scan(root / "synthesize/sub-syn0001", 7, lesions["sub-01"])
+    write_json(
+        {"donor": "sub-01", "canvas": "sub-01", "counts": {"kept": 1, "cut": 1, "dropped": 3}},
+        root / "synthesize/sub-syn0001/sub-syn0001_desc-provenance.json",
+    )
+    for contrast in ("T1w", "FLAIR"):
+        filled = np.zeros(SHAPE, np.float32)
+        write_volume(filled, AFFINE, root / f"synthesize/levels/sub-01/sub-01_{GRID}_desc-filled_{contrast}.nii.gz")
+    for arm in ("real", "augmented"):
+        found = ball((14, 26, 14), 2 if arm == "real" else 3.5)
+        start = root / f"segment/{arm}/sub-02/sub-02_{GRID}"
+        write_mask(found, AFFINE, f"{start}_label-lesion_mask.nii.gz", "prediction")
+        write_volume(ndimage.gaussian_filter(found.astype(np.float32), 1), AFFINE, f"{start}_label-lesion_probseg.nii.gz")
+        write_json({"kind": "cascade", "seed": 5, "epochs": 9, "versions": {"keras": "3.0"}}, root / f"train/{arm}/model.json")
+        table(
+            root / f"train/{arm}/history.tsv",
+            [{"network": net, "epoch": e, "loss": 1 / e, "val_loss": 1.2 / e} for net in ("cnn1", "cnn2") for e in (1, 2, 3)],
+        )
+        table(root / f"assemble/{arm}.tsv", [{"arm": arm, "id": "sub-01", "origin": "real", "split": "train", "folder": "."}])
+    table(root / "synthesize/generator/history.tsv", [{"epoch": e, "loss": 2 / e, "val_loss": 3 / e} for e in (1, 2)])
+    common = {"lesion_sensitivity": 1.0, "lesion_false_discovery": "n/a", "volume_reference_ml": 0.25}
+    table(
+        root / "evaluate/arms.tsv",
+        [
+            {"arm": "real", "subject": HOSTILE, "session": "n/a", "dice": 0.25} | common,
+            {"arm": "augmented", "subject": HOSTILE, "session": "n/a", "dice": 0.75} | common,
+        ],
+    )
+    table(
+        root / "evaluate/summary.tsv",
+        [
+            {"arm": arm, "n": 1, "dice": dice, "dice_n": 1, "lesion_sensitivity": sensitivity, "lesion_false_discovery": "n/a"}
+            for arm, dice, sensitivity in (("real", 0.25, 1), ("augmented", 0.75, 1), ("augmented minus real", 0.5, 0))
+        ],
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory) -> Path:
+    return make_root(tmp_path_factory.mktemp("run"))

@@ -1,0 +1,149 @@
+"""The page as a reader gets it: complete, self-contained, honest about what is missing, safe with odd dataset text."""
+
+import base64
+import io
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from lesionforge.cli import main
+from lesionforge.report.gather import gather
+from lesionforge.report.page import build
+
+
+def run(root, out, *more):
+    return CliRunner().invoke(main, ["report", "--root", str(root), "--out", str(out), *more])
+
+
+@pytest.fixture(scope="module")
+def page(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    result = run(root, out)
+    assert result.exit_code == 0, result.output
+    return (out / "index.html").read_text(encoding="utf-8")
+
+
+class Collector(HTMLParser):
+    """The elements, addresses and visible words of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.sources, self.words = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def text_of(html):
+    return " ".join(" ".join(Collector(html).words).split())
+
+
+def test_the_page_needs_nothing_else(page):
+    found = Collector(page)
+    assert "script" not in found.tags
+    assert "link" not in found.tags
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in found.sources)
+    assert "http" not in page.split("base64", 1)[0]
+
+
+def test_every_figure_is_a_picture_with_something_on_it(page):
+    uris = [source for source in Collector(page).sources if source.startswith("data:")]
+    # Two prepared scans, one test scan, one synthetic scan, the training curves.
+    assert len(uris) == 5
+    for uri in uris:
+        picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("L")
+        assert min(picture.size) > 100
+        low, high = picture.getextrema()
+        assert high - low > 100
+
+
+def test_dataset_text_is_escaped(page):
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_headline_says_what_adding_synthetic_scans_did(page):
+    words = text_of(page)
+    assert "raised mean Dice (+0.500) over 1 test scan" in words
+    assert "cannot say which arm is better" in words
+    assert "A dash means undefined, never zero" in words
+
+
+def test_patients_as_canvases_are_said(page):
+    assert "The cohort has no healthy scans: lesion-filled patients (sub-01) served as canvases." in text_of(page)
+    assert "canvas sub-01, filled" not in page  # inside the picture, not the text
+
+
+def test_scans_that_stopped_are_named(page):
+    assert "prepare left no complete folder for 1 scan: sub-03." in text_of(page)
+
+
+def test_every_quality_figure_appears_with_its_unit(page):
+    words = text_of(page)
+    for expected in (
+        "brain volume (ml) sub-01 1 234",
+        "folded percent overlap dice sub-01 0 0.930",
+        "sub-syn0001 sub-01 sub-01 1 1 3 2",
+    ):
+        assert expected in words
+
+
+def test_models_and_versions_are_told(page):
+    words = text_of(page)
+    assert "seed 5" in words
+    assert re.search(r"lesionforge \d", words)
+    assert "epochs" in words
+
+
+def test_the_same_run_gives_the_same_page(root, page, tmp_path):
+    run(root, tmp_path)
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize("stage", ["cohort", "prepare", "register", "synthesize", "assemble", "train", "segment", "evaluate"])
+def test_any_stage_may_be_missing_and_the_page_says_so(root, tmp_path, stage, monkeypatch):
+    # Pictures are tested above; here they only cost time.
+    monkeypatch.setattr("lesionforge.report.page.MOST_FIGURES", 0)
+    for folder in root.iterdir():
+        if folder.name != stage:
+            (tmp_path / folder.name).symlink_to(folder, target_is_directory=True)
+    html = build(gather(tmp_path), "experiment")
+    assert re.search(rf"Nothing from [a-z, ]*{stage}", text_of(html))
+
+
+def test_a_volume_that_cannot_be_read_costs_its_figure_not_the_page(root, tmp_path):
+    shutil.copytree(root, tmp_path / "broken")
+    volume = next((tmp_path / "broken/segment/real/sub-02").glob("*probseg.nii.gz"))
+    volume.write_bytes(volume.read_bytes()[:400])
+    assert run(tmp_path / "broken", tmp_path / "out").exit_code == 0
+    words = text_of((tmp_path / "out/index.html").read_text(encoding="utf-8"))
+    assert "No figure of sub-02" in words
+    assert "truncated" in words
+
+
+def test_scans_segmented_with_a_given_model(root, tmp_path):
+    for name in ("cohort", "prepare"):
+        (tmp_path / name).symlink_to(root / name, target_is_directory=True)
+    (tmp_path / "segment").symlink_to(root / "segment/real", target_is_directory=True)
+    assert run(tmp_path, tmp_path / "out", "--mode", "segment").exit_code == 0
+    words = text_of((tmp_path / "out/index.html").read_text(encoding="utf-8"))
+    assert "arms given model" in words
+    assert "segment (given model) left no complete folder for 1 scan: sub-01." in words
+    assert "Nothing from" not in words
+
+
+def test_a_root_with_nothing_in_it_is_refused(tmp_path):
+    for root in (tmp_path, tmp_path / "no"):
+        result = run(root, tmp_path / "out")
+        assert result.exit_code == 2
+        assert str(root) in result.stderr
+    assert not (tmp_path / "out").exists()
