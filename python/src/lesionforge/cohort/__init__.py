@@ -1,0 +1,1 @@
+"""Cohort: check a samplesheet, split it by subject, plan the synthetic scans."""

@@ -1,0 +1,125 @@
+"""What the rows of a sheet must satisfy before any file is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from lesionforge.cohort.rows import FILE_COLUMNS, ROLES, SPLITS, STRIPPED, Problem, Row
+
+LABEL = re.compile(r"[A-Za-z0-9]+")
+RESERVED = re.compile(r"syn[0-9]+", re.IGNORECASE)
+
+
+def judge_rows(rows: list[Row], root: str) -> tuple[list[Row], list[Problem]]:
+    """Clean and judge the cells of each row, then the rows against each other.
+
+    Labels lose their `sub-` and `ses-`, paths become absolute against the absolute folder `root` (no file is touched);
+    a cell with a problem becomes None. Returns (rows, problems).
+    """
+    judged, problems = [], []
+    for row in rows:
+        cells: dict[str, Any] = {}
+        for column, judge in (
+            ("subject", judge_subject),
+            ("session", judge_session),
+            ("role", judge_role),
+            ("split", judge_split),
+        ):
+            cell = getattr(row, column)
+            cells[column], text = judge(cell) if cell is not None else (None, None)
+            if text:
+                problems.append(Problem(text, row.line, column))
+        for column in FILE_COLUMNS:
+            cell = getattr(row, column)
+            cells[column], text = judge_path(cell, column, root) if cell is not None else (None, None)
+            if text:
+                problems.append(Problem(text, row.line, column))
+        judged.append(replace(row, **cells))
+    problems += [*duplicate_scans(judged), *contradictions(judged, "role"), *contradictions(judged, "split")]
+    return judged, problems
+
+
+def judge_subject(cell: str) -> tuple[str | None, str | None]:
+    """(label without `sub-`, None), or (None, what is wrong)."""
+    label = cell.removeprefix("sub-")
+    if not cell:
+        return None, "is empty; write a label of letters and digits"
+    if not LABEL.fullmatch(label):
+        return None, f"{cell!r} is no subject label; use letters A-Z, a-z and digits only"
+    if RESERVED.fullmatch(label):
+        return None, f"{cell!r} is reserved for synthetic scans (syn and digits); choose another label"
+    return label, None
+
+
+def judge_session(cell: str) -> tuple[str | None, str | None]:
+    """(label without `ses-` or "", None), or (None, what is wrong)."""
+    label = cell.removeprefix("ses-")
+    if cell and not LABEL.fullmatch(label):
+        return None, f"{cell!r} is no session label; use letters A-Z, a-z and digits only, or leave the cell empty"
+    return label, None
+
+
+def judge_role(cell: str) -> tuple[str | None, str | None]:
+    """(role, None), or (None, what is wrong)."""
+    if cell not in ROLES:
+        return None, f"{cell!r} is no role; write patient or healthy"
+    return cell, None
+
+
+def judge_split(cell: str) -> tuple[str | None, str | None]:
+    """(split or "", None), or (None, what is wrong)."""
+    if cell and cell not in SPLITS:
+        return None, f"{cell!r} is no split; write train, validation or test, or leave the cell empty to have it chosen by seed"
+    return cell, None
+
+
+def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | None]:
+    """(absolute path, "" or `stripped`, None), or (None, what is wrong).
+
+    Control characters and double quotes are refused because the tables between stages cannot carry them.
+    """
+    if not cell:
+        needed = column in ("t1w", "flair")
+        return (None, "is empty; give the path of the NIfTI file") if needed else ("", None)
+    if column == "brain_mask" and cell == STRIPPED:
+        return cell, None
+    path = os.path.abspath(os.path.join(root, cell))  # noqa: PTH100, PTH118  (Path.resolve would follow links)
+    if '"' in path or any(unicodedata.category(character) == "Cc" for character in path):
+        return None, f"{path!r} holds a line break, a tab, another control character or a double quote; rename the file"
+    return path, None
+
+
+def duplicate_scans(rows: list[Row]) -> Iterator[Problem]:
+    """A problem for each row whose subject and session another row above has."""
+    seen: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row.subject is None or row.session is None:
+            continue
+        first = seen.setdefault((row.subject, row.session), row.line)
+        if first != row.line:
+            scan = f"subject {row.subject}" + (f", session {row.session}," if row.session else "")
+            yield Problem(f"{scan} is already in row {first}; remove one or give each its session", row.line, "subject")
+
+
+def contradictions(rows: list[Row], column: str) -> Iterator[Problem]:
+    """A problem for each row whose role or split differs from that of its subject's first row that says one."""
+    remedy = {
+        "role": "give all rows of a subject the same role",
+        "split": "give all sessions of a subject the same split, or nothing of the test would be unseen",
+    }[column]
+    first: dict[str, tuple[str, int]] = {}
+    for row in rows:
+        cell = getattr(row, column)
+        if row.subject is None or not cell:
+            continue
+        said, line = first.setdefault(row.subject, (cell, row.line))
+        if said != cell:
+            yield Problem(f"subject {row.subject} is {cell} here but {said} in row {line}; {remedy}", row.line, column)
+
+
+CELL_JUDGES = {"subject": judge_subject, "session": judge_session, "role": judge_role, "split": judge_split}

@@ -1,0 +1,62 @@
+"""Rows of a samplesheet and the problems found in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REQUIRED_COLUMNS = ("subject", "role", "split", "t1w", "flair")
+OPTIONAL_COLUMNS = ("session", "lesion_mask", "brain_mask")
+FILE_COLUMNS = ("t1w", "flair", "lesion_mask", "brain_mask")
+ROLES = ("patient", "healthy")
+SPLITS = ("train", "validation", "test")
+STRIPPED = "stripped"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a sheet: what is wrong and the remedy, at a line of the file (from 1) and a column, where it has them."""
+
+    text: str
+    line: int | None = None
+    column: str | None = None
+
+    def sentence(self, sheet: str) -> str:
+        """The whole sentence: `cohort.csv, row 3, column flair: ...`."""
+        place = [sheet]
+        if self.line is not None:
+            place.append(f"row {self.line}")
+        if self.column is not None:
+            place.append(f"column {self.column}")
+        return f"{', '.join(place)}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scan of a sheet.
+
+    `line` is the line of the file on which the row starts, from 1. A cell is "" when empty, and None when a problem was
+    reported about it: checks that follow then leave it alone instead of complaining twice.
+    `split_drawn` says that the split was chosen by seed.
+    """
+
+    line: int
+    subject: str | None = ""
+    session: str | None = ""
+    role: str | None = ""
+    split: str | None = ""
+    t1w: str | None = ""
+    flair: str | None = ""
+    lesion_mask: str | None = ""
+    brain_mask: str | None = ""
+    split_drawn: bool = False
+
+    @property
+    def scan_id(self) -> str:
+        """`sub-01_ses-1`, or `sub-01` without a session."""
+        return f"sub-{self.subject}" + (f"_ses-{self.session}" if self.session else "")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Column and path of every image file the row names."""
+        cells = {column: getattr(self, column) for column in FILE_COLUMNS}
+        return {column: cell for column, cell in cells.items() if cell and (column, cell) != ("brain_mask", STRIPPED)}

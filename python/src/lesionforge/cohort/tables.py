@@ -1,0 +1,60 @@
+"""The folder that the cohort stage writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lesionforge import __version__
+from lesionforge.cohort.pairs import Plan
+from lesionforge.cohort.rows import Row
+from lesionforge.errors import InputError
+from lesionforge.images import new_folder, write_json, write_tsv
+
+COHORT_COLUMNS = {
+    "id": "name of the scan: sub-<subject>, with _ses-<session> where there are sessions",
+    "subject": "subject label without sub-",
+    "session": "session label without ses-; empty without sessions",
+    "role": "patient or healthy",
+    "split": "train, validation or test; empty where the scan is only segmented",
+    "t1w": "absolute path of the T1-weighted scan",
+    "flair": "absolute path of the FLAIR scan",
+    "lesion_mask": "absolute path of the manual lesion mask; empty without one",
+    "brain_mask": "absolute path of the brain mask, `stripped` where the scan holds only brain, empty without one",
+}
+PAIRS_COLUMNS = {
+    "synthetic_id": "name of the synthetic scan",
+    "donor": "id of the patient scan whose lesions are transplanted",
+    "canvas": "id of the scan that receives them",
+    "split": "split of the synthetic scan: that of its donor and canvas",
+}
+FILES = {"cohort.tsv", "cohort.json", "pairs.tsv", "pairs.json", "dataset_description.json"}
+
+
+def check_destination(out: Path, sheet: Path) -> None:
+    """Raise InputError unless `out` is absent, empty, or a cohort folder that may be replaced without losing anything else."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give another --out")
+    if out.is_dir() and (sheet.parent == out or {path.name for path in out.iterdir()} - FILES):
+        raise InputError(f"{out}: holds files of others that would be lost; give an empty or new folder as --out")
+
+
+def write_cohort(out: Path, rows: Sequence[Row], plan: Plan) -> None:
+    """Write cohort.tsv, pairs.tsv, their data dictionaries and dataset_description.json as the whole folder `out`."""
+    import pandas as pd
+
+    cohort = pd.DataFrame([asdict(row) | {"id": row.scan_id} for row in rows])
+    pairs = pd.DataFrame([(*pair, "train") for pair in plan.pairs], columns=list(PAIRS_COLUMNS))
+    with new_folder(out) as folder:
+        write_tsv(cohort, folder / "cohort.tsv", COHORT_COLUMNS)
+        write_tsv(pairs, folder / "pairs.tsv", PAIRS_COLUMNS)
+        write_json(
+            {
+                "Name": "lesionforge cohort",
+                "BIDSVersion": "1.10.0",
+                "DatasetType": "derivative",
+                "GeneratedBy": [{"Name": "lesionforge", "Version": __version__}],
+            },
+            folder / "dataset_description.json",
+        )
