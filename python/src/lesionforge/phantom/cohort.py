@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,20 +43,23 @@ def plan_subjects(patients: int, healthy: int) -> list[Subject]:
     return people + [Subject(f"h{number + 1:02d}", "healthy", "train", number) for number in range(healthy)]
 
 
-def write_cohort(out: Path, patients: int, healthy: int, seed: int, voxel_mm: float) -> Iterator[tuple[str, int, float]]:
-    """Make a cohort and write it to `out` as a whole; yields (label, number of lesions, their load in ml) after each head.
+def write_cohort(out: Path, patients: int, healthy: int, seed: int, voxel_mm: float, progress: Callable[[str], None]) -> None:
+    """Make a cohort and write it to `out` as a whole; calls `progress` with one line after each head.
 
-    Raises InputError when `out` exists and is not an empty folder.
+    Raises InputError when no head is asked for, and when `out` exists and is not an empty folder.
     """
+    if patients + healthy == 0:
+        raise InputError("phantom: no head was asked for; give --patients or --healthy a number above 0")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not an empty folder; name a new folder or remove this one")
     anatomy = build_anatomy(load_template(1))
     subjects = plan_subjects(patients, healthy)
-    with new_folder(out) as folder:
+    with new_folder(out.resolve()) as folder:
         for subject in subjects:
             spec, scans = make_subject(anatomy, subject, seed, voxel_mm)
             write_subject(folder, subject, spec, scans)
-            yield subject.label, len(spec.lesions), float(scans.lesion.sum() * voxel_volume_mm3(scans.t1w_affine) / 1000)
+            load_ml = scans.lesion.sum() * voxel_volume_mm3(scans.t1w_affine) / 1000
+            progress(f"sub-{subject.label}: {len(spec.lesions)} lesions, {load_ml:.1f} ml")
         write_tables(folder, subjects)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,6 +21,5 @@ def phantom(out: Path, patients: int, healthy: int, seed: int, voxel_mm: float) 
     """
     from lesionforge.phantom.cohort import write_cohort
 
-    for label, lesions, load_ml in write_cohort(out, patients, healthy, seed, voxel_mm):
-        click.echo(f"sub-{label}: {lesions} lesions, {load_ml:.1f} ml", err=True)
+    write_cohort(out, patients, healthy, seed, voxel_mm, progress=partial(click.echo, err=True))
     click.echo(f"{out / 'cohort.csv'}: {patients} patients, {healthy} healthy")

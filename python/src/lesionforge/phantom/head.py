@@ -70,7 +70,7 @@ def draw_head(rng: np.random.Generator, anatomy: Anatomy, with_lesions: bool) ->
         rotation=rng.uniform(-4, 4, 3).tolist(),
         shift=rng.uniform(-4, 4, 3).tolist(),
         scale=rng.uniform(0.95, 1.05, 3).tolist(),
-        displacement_mm=float(rng.uniform(2.0, 3.5)),
+        displacement_mm=float(rng.uniform(1.5, 2.5)),
         displacement_seed=seed(),
         folding_seed=seed(),
         lesion_seed=seed(),
@@ -113,7 +113,7 @@ class Head:
 def build_head(spec: HeadSpec, anatomy: Anatomy) -> Head:
     """Make the head that a spec describes."""
     tissues = individual_tissues(anatomy.tissues, np.random.default_rng(spec.folding_seed))
-    noise = smooth_noise(np.random.default_rng(spec.lesion_seed), tissues.shape[1:], 2.0)
+    noise = smooth_noise(np.random.default_rng(spec.lesion_seed), tissues.shape[1:], 2.5)
     lesion, lesion_flair, lesion_t1w = lay_lesions(spec.lesions, tissues[2], noise)
     to_template = rigid(spec.rotation, spec.shift) @ np.diag([*spec.scale, 1.0])
     displacement, field_affine = smooth_displacement(np.random.default_rng(spec.displacement_seed), spec.displacement_mm)

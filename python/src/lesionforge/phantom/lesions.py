@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from lesionforge.phantom.anatomy import Anatomy
 
@@ -61,7 +62,7 @@ def draw_lesions(rng: np.random.Generator, anatomy: Anatomy) -> list[LesionSpec]
                 axis=draw_axis(rng, zone, anatomy.ventricle_distance, centre),
                 elongation=elongation,
                 volume_ml=volume_ml,
-                roughness=float(rng.uniform(0.2, 0.4)),
+                roughness=float(rng.uniform(0.15, 0.3)),
                 edge_mm=float(rng.uniform(1.0, 2.5)),
                 flair=flair,
                 t1w=float(rng.uniform(0.45, 0.75)),
@@ -117,6 +118,7 @@ def lay_lesions(
         radius = np.hypot(across, along / lesion.elongation) * (1 + lesion.roughness * np.clip(noise[box], -2, 2))
         depth_mm = lesion.short_radius_mm - radius
         shape = np.clip(0.5 + depth_mm / lesion.edge_mm, 0, 1) * white_matter[box]
+        shape = largest_piece(shape)
         core = lesion.core * np.clip(depth_mm / lesion.short_radius_mm, 0, 1)
         mottle = 0.06 * noise[box]
         stronger = shape > fraction[box]
@@ -124,3 +126,13 @@ def lay_lesions(
         flair[box] = np.where(stronger, shape * (lesion.flair + core + mottle), flair[box])
         t1w[box] = np.where(stronger, shape * (lesion.t1w - core - mottle / 2), t1w[box])
     return fraction, flair, t1w
+
+
+def largest_piece(shape: np.ndarray) -> np.ndarray:
+    """A lesion's fraction [x, y, z] without the crumbs that noise and thin white matter cut off; zeros when nothing is left."""
+    labels, count = ndimage.label(shape > 0.3)
+    if count == 0:
+        return np.zeros_like(shape)
+    largest = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    # One voxel of the soft edge is kept around it.
+    return np.where(ndimage.binary_dilation(largest), shape, 0)
