@@ -1,0 +1,145 @@
+#!/usr/bin/env nextflow
+
+// lesionforge: a multiple-sclerosis lesion segmenter from very few annotated scans.
+// The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
+
+include { helpText; parameterProblems } from './modules/parameters'
+include { COHORT          } from './modules/cohort/main'
+include { PREPARE         } from './modules/prepare/main'
+include { REGISTER        } from './modules/register/main'
+include { SYNTHESIZE      } from './modules/synthesize/main'
+include { ASSEMBLE_ARMS   } from './modules/assemble/main'
+include { TRAIN_ARMS      } from './modules/train/main'
+include { SEGMENT_SCANS   } from './modules/segment/main'
+include { EVALUATE_SCANS  } from './modules/evaluate/main'
+include { REPORT_ALL      } from './modules/report/main'
+
+workflow LESIONFORGE {
+    take:
+    sheet // path of the samplesheet
+    mode // experiment, augment or segment
+    arms // names of the arms
+    model // model folder for the mode segment, else an empty list
+
+    main:
+    // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
+    COHORT(sheet, model)
+
+    // Act 2: run the stages.
+    segmenting = mode == 'segment'
+    scans = COHORT.out.scans.filter { meta, _t1w, _flair, _lesion_mask, _brain_mask -> !segmenting || meta.role == 'patient' }
+    PREPARE(scans)
+    prepared = PREPARE.out.folder
+    metas = scans.map { meta, _t1w, _flair, lesion_mask, _brain_mask -> [meta.id, meta, lesion_mask ? true : false] }
+    by_meta = metas.join(prepared) // [id, meta, has a reference mask, prepared folder]
+
+    transforms = channel.empty()
+    levels = channel.empty()
+    synthetic = channel.empty()
+    generator = channel.empty()
+    indices = channel.empty()
+    models = segmenting ? channel.of(['model', model]) : channel.empty()
+    planned = channel.empty()
+
+    if (!segmenting) {
+        planned = COHORT.out.pairs
+        // What belongs to a test patient goes neither into the generator nor into a training set.
+        learned_from = by_meta
+            .filter { _id, meta, _has_mask, _folder -> meta.role == 'patient' && meta.split in ['train', 'validation'] }
+            .map { id, _meta, _has_mask, folder -> [id, folder] }
+        healthy = by_meta
+            .filter { _id, meta, _has_mask, _folder -> meta.role == 'healthy' }
+            .map { id, _meta, _has_mask, folder -> [id, folder] }
+
+        REGISTER(prepared, COHORT.out.pairs)
+        transforms = REGISTER.out.transforms
+        SYNTHESIZE(learned_from, healthy, COHORT.out.pairs, REGISTER.out.warped)
+        levels = SYNTHESIZE.out.levels
+        synthetic = SYNTHESIZE.out.synthetic
+        generator = SYNTHESIZE.out.generator
+        ASSEMBLE_ARMS(learned_from, synthetic, COHORT.out.folder, arms)
+        indices = ASSEMBLE_ARMS.out.index
+        if (mode == 'experiment') {
+            TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets)
+            models = TRAIN_ARMS.out.model
+        }
+    }
+
+    to_segment = by_meta.filter { _id, meta, _has_mask, _folder -> segmenting || (meta.role == 'patient' && meta.split == 'test') }
+    SEGMENT_SCANS(to_segment.map { id, _meta, _has_mask, folder -> [id, folder] }, models)
+    references = to_segment.filter { _id, _meta, has_mask, _folder -> has_mask }.map { id, _meta, _has_mask, folder -> [id, folder] }
+    EVALUATE_SCANS(SEGMENT_SCANS.out.folder, references)
+
+    // Act 3: close with the report, and say what did not get through.
+    REPORT_ALL(
+        COHORT.out.folder,
+        prepared,
+        transforms,
+        levels,
+        synthetic,
+        generator,
+        indices,
+        models,
+        SEGMENT_SCANS.out.folder,
+        EVALUATE_SCANS.out.folder,
+    )
+    to_apply = to_segment.combine(models).map { row -> ["${row[0]} (${row[4]})".toString()] }
+    applied = SEGMENT_SCANS.out.folder.map { arm, id, _folder -> ["${id} (${arm})".toString()] }
+    stopped = lost(metas, prepared, 'prepare')
+        .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic, 'register or synthesize'))
+        .mix(lost(to_apply, applied, 'segment'))
+
+    emit:
+    report = REPORT_ALL.out.folder
+    stopped = stopped // sentences
+}
+
+// A sentence for each expected id that did not come out of a stage.
+def lost(expected, done, stage) {
+    return expected
+        .map { row -> [row[0], true] }
+        .join(done.map { row -> [row[0], true] }, remainder: true)
+        .filter { row -> !row[2] }
+        .map { row -> "${row[0]} did not get through ${stage}" }
+}
+
+def sayWhereTheReportIs(outdir) {
+    if (workflow.success) {
+        log.info("Report: ${outdir}/report/index.html")
+    }
+}
+
+workflow {
+    main:
+    if (params.help) {
+        log.info(helpText())
+    }
+    else {
+        problems = parameterProblems(params)
+        if (params.mode == 'segment' && !params.model) {
+            problems = problems + ['--mode segment needs --model, the folder of a trained cascade.']
+        }
+        if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {
+            problems = problems + ['-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.']
+        }
+        if (problems) {
+            error(problems.join('\n'))
+        }
+
+        LESIONFORGE(
+            file(params.input, glob: false).toAbsolutePath(),
+            params.mode,
+            params.arms.tokenize(',').unique(),
+            params.model ? file(params.model, glob: false).toAbsolutePath() : [],
+        )
+        LESIONFORGE.out.stopped.toSortedList().subscribe { sentences ->
+            if (sentences) {
+                log.warn("Skipped after an error:\n  ${sentences.join('\n  ')}")
+            }
+        }
+        outdir = params.outdir
+        workflow.onComplete {
+            sayWhereTheReportIs(outdir)
+        }
+    }
+}

@@ -1,0 +1,72 @@
+// The parameters against nextflow_schema.json: what --help prints and what is refused before anything starts.
+
+def schemaGroups() {
+    def schema = new groovy.json.JsonSlurper().parse(file("${projectDir}/nextflow_schema.json", glob: false))
+    return schema['$defs'].values()
+}
+
+// The text of --help.
+def helpText() {
+    def groups = schemaGroups().collect { group ->
+        def lines = group.properties.collect { name, rule ->
+            def choices = rule['enum'] ? " [${rule['enum'].join(' | ')}]" : ''
+            def initial = rule.containsKey('default') ? " [default: ${rule.default}]" : ''
+            return "  --${name.padRight(18)}${rule.description}${choices}${initial}"
+        }
+        return ([group.title] + lines).join('\n')
+    }
+    return (['nextflow run main.nf --input cohort.csv --outdir results', ''] + groups.join('\n\n')).join('\n')
+}
+
+// One sentence for each parameter that is unknown, missing or has a value out of its rule; empty when all is well.
+def parameterProblems(given) {
+    def rules = schemaGroups().collectEntries { group -> group.properties }
+    def required = schemaGroups().collectMany { group -> group.required ?: [] }
+    // Nextflow adds a camelCase twin for each name with a dash; the name as it was typed is enough.
+    def twins = given.keySet().findAll { name -> name.contains('-') }.collect { name -> camelCase(name) }
+    def unknown = (given.keySet() - rules.keySet() - twins).collect { name -> unknownSentence(name, rules.keySet()) }
+    def missing = required.findAll { name -> given[name] == null }.collect { name ->
+        "--${name} is missing: ${rules[name].description}"
+    }
+    def wrong = rules.findAll { name, _rule -> given[name] != null }.collect { name, rule -> valueProblem(name, given[name], rule) }
+    return unknown + missing + wrong.findAll { sentence -> sentence }
+}
+
+def camelCase(name) {
+    return name.replaceAll(/-+(.)/) { found -> found[1].toUpperCase() }
+}
+
+def plainName(name) {
+    return name.replaceAll(/[-_]/, '').toLowerCase()
+}
+
+def unknownSentence(name, known) {
+    def meant = known.find { candidate -> plainName(candidate) == plainName(name) }
+    return "--${name} is no parameter of this pipeline; " + (meant ? "did you mean --${meant}?" : 'see --help for those there are.')
+}
+
+// Null, or the sentence that says what is wrong with one value.
+def valueProblem(name, value, rule) {
+    def fits = [
+        integer: value instanceof Integer || value instanceof Long,
+        number: value instanceof Number,
+        'boolean': value instanceof Boolean,
+        string: !(value instanceof Boolean),
+    ][rule.type]
+    if (!fits) {
+        return "--${name} is '${value}', but must be of type ${rule.type}: ${rule.description}"
+    }
+    if (rule['enum'] && !(value.toString() in rule['enum'])) {
+        return "--${name} is '${value}', but must be one of ${rule['enum'].join(', ')}."
+    }
+    if (rule.pattern && !(value.toString() ==~ rule.pattern)) {
+        return "--${name} is '${value}', which does not fit: ${rule.description}"
+    }
+    if (rule.containsKey('minimum') && (value < rule.minimum || value > rule.maximum)) {
+        return "--${name} is ${value}, but must lie between ${rule.minimum} and ${rule.maximum}."
+    }
+    if (rule.exists && !file(value.toString(), glob: false).exists()) {
+        return "--${name} names '${value}', which does not exist; check the path."
+    }
+    return null
+}

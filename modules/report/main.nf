@@ -1,0 +1,80 @@
+// report: one page over everything that was done.
+
+include { codeOf } from '../script'
+
+process REPORT {
+    label 'cpu_small'
+
+    input:
+    path cohort
+    path prepared, stageAs: 'prepare/*'
+    path transforms, stageAs: 'register/*'
+    path levels, stageAs: 'synthesize/levels/*'
+    path synthetic, stageAs: 'synthesize/*'
+    path generator, stageAs: 'synthesize/*'
+    path indices, stageAs: 'assemble/*'
+    path models, stageAs: 'train/*'
+    val arms
+    path segmented, stageAs: 'segmented/?/*'
+    path evaluation
+    val code
+
+    output:
+    path 'report', emit: folder
+
+    script:
+    // The folders of all arms bear the scans' names: each goes where it lies in the output folder.
+    def links = [arms, [segmented].flatten()].transpose().collect { arm, folder ->
+        "mkdir -p segment/${arm} && ln -sfn ../../${folder} segment/${arm}/"
+    }
+    """
+    ${links.join('\n    ')}
+    lesionforge --threads ${task.cpus} ${task.ext.common} report --root . ${task.ext.args} --out report
+    """
+
+    stub:
+    """
+    lesionforge report --help
+    mkdir report
+    touch report/index.html
+    """
+}
+
+workflow REPORT_ALL {
+    take:
+    cohort // cohort folder
+    prepared // [id, folder]
+    transforms // [id, folder]
+    levels // [id, folder]
+    synthetic // [id, folder]
+    generator // folder
+    indices // tables of the arms
+    models // [arm, folder]
+    segmented // [arm, id, folder]
+    evaluation // folder
+
+    main:
+    by_arm_and_id = segmented.toSortedList { left, right -> left[0] <=> right[0] ?: left[1] <=> right[1] }
+    REPORT(
+        cohort,
+        sortedFolders(prepared),
+        sortedFolders(transforms),
+        sortedFolders(levels),
+        sortedFolders(synthetic),
+        generator.ifEmpty([]),
+        indices.ifEmpty([]),
+        sortedFolders(models),
+        by_arm_and_id.map { rows -> rows.collect { row -> row[0] } },
+        by_arm_and_id.map { rows -> rows.collect { row -> row[2] } },
+        evaluation.ifEmpty([]),
+        codeOf('report'),
+    )
+
+    emit:
+    folder = REPORT.out.folder
+}
+
+// The second members of [id, folder], in the order of the ids, so that the order of arrival never shows.
+def sortedFolders(items) {
+    return items.toSortedList { left, right -> left[0] <=> right[0] }.map { rows -> rows.collect { row -> row[1] } }
+}
