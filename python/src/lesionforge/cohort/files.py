@@ -58,9 +58,8 @@ def voxel_facts(data: np.ndarray, affine: np.ndarray, is_mask: bool) -> Facts:
     minimum, maximum = float(data.min()), float(data.max())
     if not (np.isfinite(minimum) and np.isfinite(maximum)):
         count = int(data.size - np.isfinite(data).sum())
-        return Facts(
-            (f"holds {count} voxels that are NaN or infinite; replace them by 0 or export it again",), data.shape, affine
-        )
+        fault = f"holds NaN or infinite voxels ({count} of {data.size}); replace them by 0 or export it again"
+        return Facts((fault,), data.shape, affine)
     if not is_mask and minimum == maximum:
         return Facts((f"has the value {minimum:g} in all voxels; give the scan itself",), data.shape, affine, minimum, maximum)
     odd_value = None
@@ -90,7 +89,8 @@ def inspect_file(path: str, is_mask: bool) -> Facts:
     if 0 in image.shape:
         return Facts(tuple(faults))
     try:
-        data, _ = read_volume(path)
+        with np.errstate(all="ignore"):  # what overflows is found below, as infinite voxels
+            data, _ = read_volume(path)
     except InputError as error:
         return Facts((*faults, without_path(error)), image.shape, affine)
     facts = voxel_facts(data, image.affine, is_mask)

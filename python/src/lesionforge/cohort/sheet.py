@@ -12,7 +12,7 @@ def parse_sheet(content: bytes, required: tuple[str, ...] = REQUIRED_COLUMNS) ->
     """Read the rows of a sheet; cells are stripped of white space, blank lines skipped, nothing else is judged.
 
     The header line decides between tabs and commas. `required` names the columns that must be there; a cell of a required
-    column that is missing is None in every row. Returns (rows, problems).
+    column that is missing, or of a column that is there twice, is None in every row. Returns (rows, problems).
     """
     try:
         text = content.decode("utf-8-sig")
@@ -26,7 +26,8 @@ def parse_sheet(content: bytes, required: tuple[str, ...] = REQUIRED_COLUMNS) ->
     (header_line, header), body = lines[0], lines[1:]
     header_problems = judge_header(header_line, header, required)
     problems += header_problems
-    missing = {column: None for column in required if column not in header}
+    unsure = {column: None for column in required if column not in header}
+    unsure |= {column: None for column in REQUIRED_COLUMNS + OPTIONAL_COLUMNS if header.count(column) > 1}
     known = [column if column in REQUIRED_COLUMNS + OPTIONAL_COLUMNS else None for column in header]
     rows = []
     for line, cells in body:
@@ -40,7 +41,7 @@ def parse_sheet(content: bytes, required: tuple[str, ...] = REQUIRED_COLUMNS) ->
             )
             continue
         named = {column: cell for column, cell in zip(known, cells, strict=False) if column is not None}
-        rows.append(Row(line, **(named | missing)))  # type: ignore[arg-type]
+        rows.append(Row(line, **(named | unsure)))  # type: ignore[arg-type]
     if not body and not problems:
         problems.append(Problem("has a header but no rows; write one row for each scan"))
     return rows, problems

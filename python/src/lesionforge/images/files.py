@@ -38,7 +38,8 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
         raise InputError(f"{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
         # A reshaped proxy: the voxels stay on disk, so that a truncated file is found where its voxels are read.
-        image = type(image)(image.dataobj.reshape(image.shape[:3]), image.affine, image.header)
+        volume = nib.arrayproxy.reshape_dataobj(image.dataobj, image.shape[:3])
+        image = type(image)(volume, image.affine, image.header, file_map=image.file_map)
     if len(image.shape) != 3:
         raise InputError(f"{path}: has {len(image.shape)} dimensions, not 3; give one volume")
     return image
