@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from lesionforge.images import voxel_volume_mm3
 from lesionforge.images.template import Template
 
 # Millimetres outwards from the (closed) brain surface.
@@ -15,6 +16,8 @@ SUBARACHNOID_MM = 1.5
 SKULL_MM = 6.0
 SCALP_MM = 5.5
 SHELL_SPACING_MM = 2.0
+# Lesion centres lie on every second voxel of the template grid: near enough, and eight times faster.
+ZONE_STEP = 2
 SHELL_PADDING_MM = (30, 34, 44)
 
 
@@ -25,8 +28,8 @@ class Anatomy:
     On the 1 mm template grid [x, y, z], cut down to the brain: `tissues` float32 [3, x, y, z] (CSF, GM, WM; sum 1 in the
     brain, 0 outside), `texture` (what the T1w template holds beyond its tissue means, 0 outside). On the wider `shell_affine`
     grid of 2 mm, in mm: `brain_distance` (outwards from the brain surface, negative inside) and `skin_depth` (inwards from
-    the skin). `zones` holds voxel indices [n, 3] of the template grid where lesion centres may lie, `ventricle_distance` is
-    in mm.
+    the skin). `zones` holds voxel indices [n, 3] of the template grid where lesion centres may lie, `ventricle_distance`
+    is in mm, on every ZONE_STEP-th voxel of it.
     """
 
     affine: np.ndarray
@@ -84,15 +87,15 @@ def head_shell(brain: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.nd
     return shell_affine, brain_distance, skin_depth
 
 
-def lateral_ventricles(csf: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The lateral ventricles (bool [x, y, z]): deep pieces of CSF of more than 1 ml that lie wholly on one side."""
-    deep = (csf > 0.5) & (ndimage.distance_transform_edt(brain) > 22)
+def lateral_ventricles(csf: np.ndarray, depth_mm: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The lateral ventricles (bool [x, y, z]): CSF in pieces of more than 1 ml, 22 mm deep, wholly on one side."""
+    deep = (csf > 0.5) & (depth_mm > 22)
     labels, _ = ndimage.label(deep)
     ventricles = np.zeros(csf.shape, bool)
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         left, right = affine[0, 3] + affine[0, 0] * np.array([box[0].start, box[0].stop - 1])
         piece = labels[box] == number
-        if piece.sum() > 1000 and left * right > 0:
+        if piece.sum() * voxel_volume_mm3(affine) > 1000 and left * right > 0:
             ventricles[box] |= piece
     return ventricles
 
@@ -102,14 +105,19 @@ def lesion_zones(tissues: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> 
 
     Periventricular: white matter 2 to 6 mm from a lateral ventricle. Juxtacortical: 2 to 5 mm from cortex. Deep: at least
     9 mm from the ventricles and 6 mm from cortex. All lie above the brain stem and cerebellum.
+    The distance is given on every second voxel only.
     """
     csf, gm, wm = tissues
-    ventricles = lateral_ventricles(csf, brain, affine)
-    ventricle_distance = ndimage.distance_transform_edt(~ventricles).astype(np.float32)
-    cortex = (gm > 0.5) & (ndimage.distance_transform_edt(brain) < 18)
-    cortex_distance = ndimage.distance_transform_edt(~cortex)
-    height = nib.affines.apply_affine(affine, np.argwhere(np.ones((1, 1, brain.shape[2]))))[:, 2]
-    side = np.abs(affine[0, 3] + affine[0, 0] * np.arange(brain.shape[0]))[:, None, None]
+    depth_mm = ndimage.distance_transform_edt(brain)
+    # Only at 1 mm does the septum part the two ventricles.
+    ventricles = lateral_ventricles(csf, depth_mm, affine)
+    depth_mm, ventricles, gm, wm = (volume[::ZONE_STEP, ::ZONE_STEP, ::ZONE_STEP] for volume in (depth_mm, ventricles, gm, wm))
+    affine = affine @ np.diag([ZONE_STEP, ZONE_STEP, ZONE_STEP, 1])
+    ventricle_distance = (ndimage.distance_transform_edt(~ventricles) * ZONE_STEP).astype(np.float32)
+    cortex = (gm > 0.5) & (depth_mm < 18)
+    cortex_distance = ndimage.distance_transform_edt(~cortex) * ZONE_STEP
+    height = affine[2, 3] + affine[2, 2] * np.arange(wm.shape[2])
+    side = np.abs(affine[0, 3] + affine[0, 0] * np.arange(wm.shape[0]))[:, None, None]
     # The corpus callosum's midline and everything below the temporal horns stay free.
     white = (wm > 0.75) & (height > -12) & (side > 6)
     zones = {
@@ -117,4 +125,4 @@ def lesion_zones(tissues: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> 
         "juxtacortical": white & (cortex_distance >= 2) & (cortex_distance <= 5) & (ventricle_distance > 9),
         "deep": white & (ventricle_distance >= 9) & (cortex_distance > 6),
     }
-    return {name: np.argwhere(zone) for name, zone in zones.items()}, ventricle_distance
+    return {name: np.argwhere(zone) * ZONE_STEP for name, zone in zones.items()}, ventricle_distance

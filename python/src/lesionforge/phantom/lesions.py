@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from lesionforge.phantom.anatomy import Anatomy
+from lesionforge.phantom.anatomy import ZONE_STEP, Anatomy
 
 ZONE_SHARES = {"periventricular": 0.45, "juxtacortical": 0.25, "deep": 0.30}
 LARGEST_ML = {"periventricular": 6.0, "juxtacortical": 1.2, "deep": 2.5}
@@ -40,9 +40,9 @@ class LesionSpec:
 
 
 def draw_lesions(rng: np.random.Generator, anatomy: Anatomy) -> list[LesionSpec]:
-    """Draw 8 to 25 lesions whose log-normal volumes add up to a drawn load of 8 to 28 ml."""
+    """Draw 8 to 25 lesions whose log-normal volumes add up to 12 to 32 ml, of which white matter holds about two thirds."""
     count = int(rng.integers(8, 26))
-    load_ml = float(np.exp(rng.uniform(np.log(8), np.log(28))))
+    load_ml = float(np.exp(rng.uniform(np.log(12), np.log(32))))
     names = list(ZONE_SHARES)
     chosen = rng.choice(len(names), size=count, p=list(ZONE_SHARES.values()))
     volumes = np.exp(rng.normal(0, 0.9, count))
@@ -89,7 +89,7 @@ def draw_axis(
     axis = rng.normal(size=3)
     axis /= np.linalg.norm(axis)
     if zone == "periventricular":
-        box = tuple(slice(index - 1, index + 2) for index in centre)
+        box = tuple(slice(index // ZONE_STEP - 1, index // ZONE_STEP + 2) for index in centre)
         away = np.array([slope[1, 1, 1] for slope in np.gradient(ventricle_distance[box])])
         axis = away / max(np.linalg.norm(away), 1e-6) + 0.3 * axis
         axis /= np.linalg.norm(axis)
@@ -130,9 +130,10 @@ def lay_lesions(
 
 def largest_piece(shape: np.ndarray) -> np.ndarray:
     """A lesion's fraction [x, y, z] without the crumbs that noise and thin white matter cut off; zeros when nothing is left."""
-    labels, count = ndimage.label(shape > 0.3)
+    pieces, count = ndimage.label(shape > 0.5)
     if count == 0:
         return np.zeros_like(shape)
-    largest = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-    # One voxel of the soft edge is kept around it.
-    return np.where(ndimage.binary_dilation(largest), shape, 0)
+    largest = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    # Its soft edge stays with it.
+    kept = ndimage.binary_dilation(largest, iterations=2) & (largest | (pieces == 0))
+    return np.where(kept, shape, 0)
