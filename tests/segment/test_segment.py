@@ -15,7 +15,7 @@ from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.segment.native import resample
 from lesionforge.train.network import CascadeConfig
 
-TRAIN_OPTIONS = ["--epochs", "3", "--samples-per-epoch", "1500"]
+TRAIN_OPTIONS = ["--epochs", "2", "--samples-per-epoch", "1280"]
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -170,3 +170,22 @@ def test_other_voxel_size_is_refused(root: Path, tmp_path: Path) -> None:
     call = ["segment", "--prepared", root / "prepare/sub-9", "--model", tmp_path, "--out", tmp_path / "out"]
     result = CliRunner().invoke(main, [str(part) for part in call])
     assert result.exit_code == 2 and "prepare it with --voxel-mm 1" in result.output
+
+
+def test_predict_prepares_at_the_models_voxel_size(root: Path, tmp_path: Path, monkeypatch) -> None:
+    asked = {}
+
+    def prepared_already(**inputs: object) -> Path:
+        asked.update(inputs)
+        return root / "prepare/sub-9"
+
+    monkeypatch.setattr("lesionforge.prepare.workflow.prepare_scan", prepared_already)
+    scan = root / "prepare/sub-9/sub-9_space-T1w_res-2mm_desc-preproc_T1w.nii.gz"
+    options = ["--brain-mask", "stripped", "--subject", "9", "--lesion-threshold", 0.5]
+    said = run("predict", "--t1w", scan, "--flair", scan, "--model", root / "model", *options, "--out", tmp_path)
+    assert "sub-9: " in said and " lesions, " in said
+    assert (asked["voxel_mm"], asked["brain_mask"], asked["out"]) == (2.0, "stripped", tmp_path / "prepare")
+    ours, theirs = (
+        read_mask(folder / "sub-9/sub-9_space-T1w_res-2mm_label-lesion_mask.nii.gz")[0] for folder in (tmp_path, root / "segment")
+    )
+    np.testing.assert_array_equal(ours, theirs)

@@ -67,9 +67,11 @@ def build_network() -> keras.Model:
 
 
 def build_optimizer(config: CascadeConfig) -> keras.optimizers.Optimizer:
-    """Adadelta (published, rho 0.95) or Adam, with the learning rate of the configuration."""
+    """The optimiser a configuration names: "adadelta" (published, rho 0.95) or "adam"; raises ValueError for another."""
     from keras import optimizers
 
     if config.optimizer == "adadelta":
         return optimizers.Adadelta(config.learning_rate, rho=0.95)
-    return optimizers.Adam(config.learning_rate)
+    if config.optimizer == "adam":
+        return optimizers.Adam(config.learning_rate)
+    raise ValueError(f"no optimiser {config.optimizer!r}: adadelta or adam")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from lesionforge.images import zscore
 from lesionforge.train.network import PATCH
@@ -46,11 +47,10 @@ def patch_volume(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray) -> Patch
 
 def gather(volume: PatchVolume, centres: np.ndarray) -> np.ndarray:
     """The patches [n, 11, 11, 11, contrast] around voxels [n, 3] of the scan's grid (inside the brain's box)."""
-    shape = volume.data.shape[:3]
+    # A view [x, y, z, contrast, 11, 11, 11] on every patch there is; only the chosen ones are copied.
+    windows = sliding_window_view(volume.data, (PATCH,) * 3, axis=(0, 1, 2))  # type: ignore[call-overload]
     corners = np.asarray(centres, np.int64) - volume.start
-    offsets = np.ravel_multi_index(np.indices((PATCH,) * 3).reshape(3, -1), shape)
-    flat = np.ravel_multi_index(tuple(corners.T), shape)[:, None] + offsets
-    return volume.data.reshape(-1, 2)[flat].reshape(-1, PATCH, PATCH, PATCH, 2)
+    return np.ascontiguousarray(np.moveaxis(windows, 3, -1)[tuple(corners.T)])
 
 
 def candidates(volume: PatchVolume, brain: np.ndarray, flair_z: float) -> np.ndarray:
