@@ -12,11 +12,13 @@ import pytest
 
 from lesionforge.images import read_tsv, write_json
 
+NAME = "été à, Zürich (l'un & l'autre) #1 T1w.nii.gz"
+
 
 def test_outputs_and_result_line(sheet):
     result = sheet.run("--synthetic", "3")
     assert result.exit_code == 0, result.output
-    assert result.stdout == "cohort: 5 scans (train 2 patient and 2 healthy, test 1 patient), 3 synthetic scans planned\n"
+    assert result.stdout == "cohort: 5 scans (train 2 patient and 2 healthy, test 1 patient), synthetic scans planned: 3\n"
     table = read_tsv(sheet.out / "cohort.tsv")
     assert list(table.columns) == ["id", "subject", "session", "role", "split", "t1w", "flair", "lesion_mask", "brain_mask"]
     assert list(table["id"]) == ["sub-01", "sub-02", "sub-03", "sub-11", "sub-12"]
@@ -79,11 +81,11 @@ def test_sessions_make_the_id(sheet):
 
 
 def test_paths_with_spaces_accents_and_commas(sheet):
-    shutil.move(sheet.path(0, "t1w"), sheet.folder / "été à, Zürich $(x); T1w.nii.gz")
-    sheet.rows[0]["t1w"] = '"été à, Zürich $(x); T1w.nii.gz"'
+    shutil.move(sheet.path(0, "t1w"), sheet.folder / NAME)
+    sheet.rows[0]["t1w"] = f'"{NAME}"'
     result = sheet.run(name="cohorte d'été.csv")
     assert result.exit_code == 0, result.output
-    assert read_tsv(sheet.out / "cohort.tsv")["t1w"][0] == str(sheet.folder / "été à, Zürich $(x); T1w.nii.gz")
+    assert read_tsv(sheet.out / "cohort.tsv")["t1w"][0] == str(sheet.folder / NAME)
 
 
 def test_root_is_the_folder_of_relative_paths(sheet):
@@ -119,7 +121,7 @@ def test_a_last_axis_of_one_is_a_volume(sheet, write_scan, shape):
 def test_without_healthy_scans_the_line_says_who_is_the_canvas(sheet):
     sheet.rows = sheet.rows[:3]
     result = sheet.run("--synthetic", "5")
-    assert "2 synthetic scans planned of 5 asked for" in result.stdout
+    assert "synthetic scans planned: 2 of 5 asked for" in result.stdout
     assert "lesion-filled patients are the canvases" in result.stdout
     assert len(read_tsv(sheet.out / "pairs.tsv")) == 2
 
@@ -140,7 +142,7 @@ def test_segment_needs_neither_masks_nor_splits(sheet, model):
     sheet.columns = ("subject", "role", "t1w", "flair")
     result = sheet.run("--mode", "segment", "--model", str(model))
     assert result.exit_code == 0, result.output
-    assert result.stdout == "cohort: 5 scans (to segment 3 patient and 2 healthy), 0 synthetic scans planned\n"
+    assert result.stdout == "cohort: 5 scans (to segment 3 patient and 2 healthy), synthetic scans planned: 0\n"
     assert (sheet.out / "pairs.tsv").read_text() == "synthetic_id\tdonor\tcanvas\tsplit\n"
     assert set(read_tsv(sheet.out / "cohort.tsv")["split"]) == {""}
 

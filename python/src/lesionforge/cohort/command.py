@@ -105,9 +105,9 @@ def result_line(rows: Sequence[Row], plan: Plan, asked: int) -> str:
         if inside:
             words = " and ".join(f"{inside.count(role)} {role}" for role in ROLES if role in inside)
             counts.append(f"{split or 'to segment'} {words}")
-    line = f"cohort: {len(rows)} scans ({', '.join(counts)}), {len(plan.pairs)} synthetic scans planned"
+    line = f"cohort: {len(rows)} scans ({', '.join(counts)}), synthetic scans planned: {len(plan.pairs)}"
     if len(plan.pairs) < asked:
-        line += f" of {asked} asked for, since there are no more pairs"
+        line += f" of {asked} asked for (there are no more pairs)"
     if plan.pairs and plan.filled:
         line += "; no healthy scans, so lesion-filled patients are the canvases"
     if plan.own:

@@ -12,6 +12,8 @@ from typing import Any
 from lesionforge.cohort.rows import FILE_COLUMNS, ROLES, SPLITS, STRIPPED, Problem, Row
 
 LABEL = re.compile(r"[A-Za-z0-9]+")
+# What a task's shell would interpret in the name of a file that Nextflow stages.
+UNSAFE = '$`\\"*?[]{};|<>!'
 RESERVED = re.compile(r"syn[0-9]+", re.IGNORECASE)
 
 
@@ -81,7 +83,7 @@ def judge_split(cell: str) -> tuple[str | None, str | None]:
 def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | None]:
     """(absolute path, "" or `stripped`, None), or (None, what is wrong).
 
-    Control characters and double quotes are refused because the tables between stages cannot carry them.
+    Control characters and UNSAFE are refused because the tables and the shell between stages cannot carry them.
     """
     if not cell:
         needed = column in ("t1w", "flair")
@@ -89,8 +91,12 @@ def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | Non
     if column == "brain_mask" and cell == STRIPPED:
         return cell, None
     path = os.path.abspath(os.path.join(root, cell))  # noqa: PTH100, PTH118  (Path.resolve would follow links)
-    if '"' in path or any(unicodedata.category(character) == "Cc" for character in path):
-        return None, f"{path!r} holds a line break, a tab, another control character or a double quote; rename the file"
+    if any(character in UNSAFE or unicodedata.category(character) == "Cc" for character in path):
+        unsafe = " ".join(UNSAFE)
+        return (
+            None,
+            f"{path!r} holds a control character or one of {unsafe} which no shell carries safely; rename it",
+        )
     return path, None
 
 
