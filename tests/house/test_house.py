@@ -1,0 +1,91 @@
+"""The house keeps its promises: locked packages, one name per stage, light start, nothing of one machine."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from lesionforge import __version__
+from lesionforge.cli import COMMANDS, main
+
+STAGES = ["cohort", "prepare", "register", "synthesize", "assemble", "train", "segment", "evaluate", "report"]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-setup.txt"])
+def test_every_locked_package_has_a_version_and_a_hash_and_no_host_is_named(root: Path, name: str) -> None:
+    text = (root / "python" / name).read_text()
+    assert "://" not in text and "--index" not in text
+    entries = re.split(r"\n(?=[a-zA-Z])", text.strip())
+    assert entries
+    for entry in entries:
+        assert re.match(r"[a-z0-9._-]+(\[[a-z,]+\])?==\S+", entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+def test_every_package_that_pyproject_asks_for_is_locked(root: Path) -> None:
+    project = tomllib.loads((root / "python/pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + project["optional-dependencies"]["dev"] + ["setuptools"]
+    locked = re.findall(r"^([a-z0-9._-]+)==", (root / "python/requirements.txt").read_text(), flags=re.MULTILINE)
+    assert {re.split(r"[<>=\[ ]", name)[0] for name in asked} <= set(locked)
+
+
+def test_the_licence_is_apache_2(root: Path) -> None:
+    assert "Apache License\n                           Version 2.0" in (root / "LICENSE").read_text()
+    assert tomllib.loads((root / "python/pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("name", ["nextflow.config", "CITATION.cff", "CHANGELOG.md"])
+def test_the_version_is_the_same_everywhere(root: Path, name: str) -> None:
+    assert re.search(rf"\b{re.escape(__version__)}\b", (root / name).read_text())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_one_name_everywhere(root: Path, stage: str) -> None:
+    assert COMMANDS[stage][0] == f"lesionforge.{stage}.command"
+    for path in (
+        f"python/src/lesionforge/{stage}/command.py",
+        f"modules/{stage}/main.nf",
+        f"modules/{stage}/nextflow.config",
+        f"tests/{stage}",
+    ):
+        assert (root / path).exists(), path
+    assert f"`{stage}`" in (root / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_found_under_its_name_and_has_help(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None and command.name == name
+    assert command.get_help(click.Context(command, info_name=name)).startswith(f"Usage: {name} ")
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = (
+        "import sys\n"
+        "from lesionforge.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print('HEAVY', [n for n in ('numpy', 'nibabel', 'ants', 'tensorflow', 'keras', 'pandas') if n in sys.modules])\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "HEAVY []"
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} ", answer.stdout, flags=re.MULTILINE), command
+
+
+def test_no_file_names_a_place_of_one_machine(root: Path, tracked: list[Path]) -> None:
+    homes = re.compile(rb"/(home|Users)/[a-z]")
+    for path in tracked:
+        content = path.read_bytes()
+        assert not homes.search(content), path
+        assert len(root.parts) < 3 or f"{root}/".encode() not in content, path
+
+
+def test_no_file_is_large(tracked: list[Path]) -> None:
+    for path in tracked:
+        assert path.stat().st_size < 1_000_000, path
+        if path.suffix in (".py", ".nf"):
+            assert len(path.read_text().splitlines()) < 500, path
