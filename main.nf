@@ -88,10 +88,11 @@ workflow LESIONFORGE {
     stopped = lost(metas, prepared, 'prepare')
         .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic, 'register or synthesize'))
         .mix(lost(to_apply, applied, 'segment'))
+    report = REPORT_ALL.out.folder
 
     emit:
-    report = REPORT_ALL.out.folder
-    stopped = stopped // sentences
+    report
+    stopped // sentences
 }
 
 // A sentence for each expected id that did not come out of a stage.

@@ -55,8 +55,9 @@ workflow ASSEMBLE_ARMS {
             def named = index.splitCsv(header: true, sep: '\t').collect { row -> row.folder.tokenize('/').last() }
             [index.baseName, index, real.findAll { folder -> folder.name in named }, painted.findAll { folder -> folder.name in named }]
         }
+    index = ASSEMBLE.out.index
 
     emit:
-    index = ASSEMBLE.out.index
-    data_sets = data_sets // [arm, index, prepared folders, synthetic folders]
+    index
+    data_sets // [arm, index, prepared folders, synthetic folders]
 }

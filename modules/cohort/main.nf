@@ -40,13 +40,16 @@ workflow COHORT {
 
     main:
     CHECK(sheet.toString(), filesNamedIn(sheet), model, codeOf('cohort'))
-    rows = CHECK.out.folder.flatMap { folder -> folder.resolve('cohort.tsv').splitCsv(header: true, sep: '\t') }
-    pairs = CHECK.out.folder.flatMap { folder -> folder.resolve('pairs.tsv').splitCsv(header: true, sep: '\t') }
+    folder = CHECK.out.folder
+    scans = folder
+        .flatMap { checked -> checked.resolve('cohort.tsv').splitCsv(header: true, sep: '\t') }
+        .map { row -> scanOf(row) }
+    pairs = folder.flatMap { checked -> checked.resolve('pairs.tsv').splitCsv(header: true, sep: '\t') }
 
     emit:
-    folder = CHECK.out.folder // cohort.tsv and pairs.tsv
-    scans = rows.map { row -> scanOf(row) } // [meta, t1w, flair, lesion_mask or [], brain_mask or [] or 'stripped']
-    pairs = pairs // [synthetic_id, donor, canvas, split]
+    folder // cohort.tsv and pairs.tsv
+    scans // [meta, t1w, flair, lesion_mask or [], brain_mask or [] or 'stripped']
+    pairs // [synthetic_id, donor, canvas, split]
 }
 
 // One row of the checked table. Its ids are safe names and its files exist: CHECK saw to it.

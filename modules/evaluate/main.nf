@@ -63,7 +63,8 @@ workflow EVALUATE_SCANS {
         .map { id, arm, folder, prepared -> [arm, id, folder, prepared] }
     EVALUATE(to_evaluate, code)
     COMPARE(EVALUATE.out.row.toSortedList { row -> row.name }.filter { rows -> rows }, code)
+    folder = COMPARE.out.folder
 
     emit:
-    folder = COMPARE.out.folder // arms.tsv and summary.tsv
+    folder // arms.tsv and summary.tsv
 }

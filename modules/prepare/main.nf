@@ -97,7 +97,8 @@ workflow PREPARE {
         .join(STRIP.out.folder)
     ALIGN(to_align, code)
     TISSUES(STRIP.out.folder.join(ALIGN.out.folder), code)
+    folder = TISSUES.out.folder
 
     emit:
-    folder = TISSUES.out.folder // [id, prepared folder]
+    folder // [id, prepared folder]
 }

@@ -75,8 +75,10 @@ workflow REGISTER {
             [donor, canvas, donor_prepared, donor_transforms, canvas_prepared, canvas_transforms]
         }
     PAIR(to_pair, code)
+    transforms = TO_TEMPLATE.out.folder
+    warped = PAIR.out.folder
 
     emit:
-    transforms = TO_TEMPLATE.out.folder // [id, transforms folder]
-    warped = PAIR.out.folder // [donor, canvas, pair folder]
+    transforms // [id, transforms folder]
+    warped // [donor, canvas, pair folder]
 }

@@ -69,9 +69,10 @@ workflow REPORT_ALL {
         evaluation.ifEmpty([]),
         codeOf('report'),
     )
+    folder = REPORT.out.folder
 
     emit:
-    folder = REPORT.out.folder
+    folder
 }
 
 // The second members of [id, folder], in the order of the ids, so that the order of arrival never shows.

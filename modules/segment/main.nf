@@ -35,7 +35,8 @@ workflow SEGMENT_SCANS {
     main:
     to_segment = prepared.combine(models).map { id, folder, arm, model -> [arm, id, folder, model] }
     SEGMENT(to_segment, codeOf('segment'))
+    folder = SEGMENT.out.folder
 
     emit:
-    folder = SEGMENT.out.folder // [arm, id, segment folder]
+    folder // [arm, id, segment folder]
 }

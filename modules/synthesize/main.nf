@@ -138,9 +138,12 @@ workflow SYNTHESIZE {
     to_paint = TRANSPLANT.out.folder
         .join(on_canvas.map { id, _pair, _donor_levels, prepared, canvas_levels -> [id, prepared, canvas_levels] })
     PAINT(to_paint, TRAIN_GENERATOR.out.folder, code)
+    levels = LEVELS.out.folder
+    generator = TRAIN_GENERATOR.out.folder
+    synthetic = PAINT.out.folder
 
     emit:
-    levels = LEVELS.out.folder // [id, levels folder]
-    generator = TRAIN_GENERATOR.out.folder // model folder
-    synthetic = PAINT.out.folder // [synthetic_id, prepared folder]
+    levels // [id, levels folder]
+    generator // model folder
+    synthetic // [synthetic_id, prepared folder]
 }

@@ -33,7 +33,8 @@ workflow TRAIN_ARMS {
 
     main:
     TRAIN(data_sets, codeOf('train'))
+    model = TRAIN.out.model
 
     emit:
-    model = TRAIN.out.model // [arm, model folder]
+    model // [arm, model folder]
 }
