@@ -341,7 +341,7 @@ def test_a_subject_in_two_splits(sheet):
         sheet,
         sheet.run(),
         "cohort.csv, row 7, column split: subject 03 is train here but test in row 4; "
-        "give all sessions of a subject the same split, or nothing of the test would be unseen",
+        "give all sessions of a subject the same split, or training would see the test subject",
     )
 
 

@@ -116,7 +116,7 @@ def contradictions(rows: list[Row], column: str) -> Iterator[Problem]:
     """A problem for each row whose role or split differs from that of its subject's first row that says one."""
     remedy = {
         "role": "give all rows of a subject the same role",
-        "split": "give all sessions of a subject the same split, or nothing of the test would be unseen",
+        "split": "give all sessions of a subject the same split, or training would see the test subject",
     }[column]
     first: dict[str, tuple[str, int]] = {}
     for row in rows:
