@@ -80,18 +80,17 @@ def test_the_headline_says_what_adding_synthetic_scans_did(page):
 
 def test_patients_as_canvases_are_said(page):
     assert "The cohort has no healthy scans: lesion-filled patients (sub-01) served as canvases." in text_of(page)
-    assert "canvas sub-01, filled" not in page  # inside the picture, not the text
 
 
 def test_scans_that_stopped_are_named(page):
-    assert "prepare left no complete folder for 1 scan: sub-03." in text_of(page)
+    assert "Stage prepare left no complete folder for 1 scan: sub-03." in text_of(page)
 
 
 def test_every_quality_figure_appears_with_its_unit(page):
     words = text_of(page)
     for expected in (
         "brain volume (ml) sub-01 1 234",
-        "folded percent overlap dice sub-01 0 0.930",
+        "folded (%) overlap dice sub-01 0.000 0.930",
         "sub-syn0001 sub-01 sub-01 1 1 3 2",
     ):
         assert expected in words

@@ -51,9 +51,21 @@ def test_outside_the_brain_is_black_and_odd_voxels_do_no_harm():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), ("n/a", "–"), (float("nan"), "–"), (3, "3"), (0.25, "0.250"), (-0.5, "−0.500"), (12345.6, "12 346"),
-     (0.00012, "0.00012"), (True, "yes"), ("sub-01", "sub-01")],
-)  # fmt: skip
+    [
+        (None, "–"),
+        ("n/a", "–"),
+        (float("nan"), "–"),
+        (3, "3"),
+        (1.0, "1.000"),
+        (0.25, "0.250"),
+        (-0.5, "−0.500"),
+        (49.769, "49.77"),
+        (12345.6, "12 346"),
+        (0.00012, "0.00012"),
+        (True, "yes"),
+        ("sub-01", "sub-01"),
+    ],
+)
 def test_values_are_shown_for_readers(value, text):
     assert show(value) == text
 

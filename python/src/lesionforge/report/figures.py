@@ -21,13 +21,13 @@ REFERENCE_COLOUR = "#56B4E9"
 PREDICTION_COLOUR = "#E69F00"
 TISSUE_COLOURS = {1: "#0072B2", 2: "#D55E00", 3: "#F0E442"}
 DOTS_PER_INCH = 100
-PANEL_INCHES = 2.4
+WIDTH_INCHES = 9.4
 GAP_INCHES = 0.08
 TITLE_INCHES = 0.24
 BAR_INCHES = 0.6
 TEXT_COLOUR = "#e8e8e8"
 # Grey levels and colours kept in a picture: half the file size, no visible loss.
-PALETTE_SIZE = 128
+PALETTE_SIZE = 256
 LOWEST_PROBABILITY_SHOWN = 0.05
 
 
@@ -78,8 +78,8 @@ def scan_figure(rows: list[list[Panel]]) -> str:
     # Columns are as wide, and rows as high, as their pictures ask: placed by hand, since layout engines cost seconds.
     widths = [max(panel.grey.shape[1] for panel in column) for column in zip(*rows, strict=True)]
     heights = [max(panel.grey.shape[0] for panel in row) for row in rows]
-    inches = PANEL_INCHES / widths[0]
-    wide = sum(widths) * inches + GAP_INCHES * len(widths) + BAR_INCHES * has_probability
+    wide = WIDTH_INCHES
+    inches = (wide - GAP_INCHES * len(widths) - BAR_INCHES * has_probability) / sum(widths)
     tall = sum(heights) * inches + TITLE_INCHES * len(rows)
     figure = Figure(figsize=(wide, tall), facecolor="black")
     bottom = tall
@@ -88,6 +88,7 @@ def scan_figure(rows: list[list[Panel]]) -> str:
         left = GAP_INCHES / 2
         for width, panel in zip(widths, row, strict=True):
             axes = figure.add_axes((left / wide, bottom / tall, width * inches / wide, height * inches / tall))
+            axes.set_anchor("N")
             draw_panel(axes, panel)
             left += width * inches + GAP_INCHES
     if has_probability:
@@ -142,7 +143,7 @@ def data_uri(figure: Figure) -> str:
     figure.set_dpi(DOTS_PER_INCH)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture = picture.quantize(PALETTE_SIZE, dither=Image.Dither.NONE)
+    picture = picture.quantize(PALETTE_SIZE, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

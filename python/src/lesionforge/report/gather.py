@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,6 @@ from lesionforge.images import Prepared, read_json, read_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Folders = dict[str, Path]
 
 # The name of the only "arm" when scans were segmented with a model that the user gave.
 GIVEN_MODEL = "given model"
@@ -66,7 +65,8 @@ def gather(root: Path) -> Results:
     segmented = {arm: folders(path, "sub-*") for arm, path in folders(root / "segment").items() if not arm.startswith("sub-")}
     if direct := folders(root / "segment", "sub-*"):
         segmented[GIVEN_MODEL] = direct
-    models = folders(root / "synthesize", "generator") | folders(root / "train")
+    trained = folders(root / "train")
+    models = folders(root / "synthesize", "generator") | {arm: trained[arm] for arm in real_first(trained)}
     results = Results(
         cohort=table(root / "cohort" / "cohort.tsv"),
         pairs=table(root / "cohort" / "pairs.tsv"),
@@ -74,11 +74,11 @@ def gather(root: Path) -> Results:
         summary=table(root / "evaluate" / "summary.tsv"),
         indices={path.stem: read_tsv(path) for path in sorted((root / "assemble").glob("[!.]*.tsv"))},
         prepared=scans(folders(root / "prepare", "sub-*")),
-        registered=folders(root / "register", "sub-*"),
+        registered={name: path for name, path in folders(root / "register", "sub-*").items() if sidecar(path, "desc-register")},
         levels=folders(root / "synthesize" / "levels", "sub-*"),
         synthetic=scans(folders(root / "synthesize", "sub-*")),
         models=models,
-        segmented={arm: scans_of for arm, scans_of in real_first(segmented).items() if scans_of},
+        segmented={arm: segmented[arm] for arm in real_first(segmented) if segmented[arm]},
         unreadable=unreadable,
     )
     if results.cohort is None and not (results.prepared or results.segmented or results.synthetic):
@@ -86,9 +86,9 @@ def gather(root: Path) -> Results:
     return results
 
 
-def real_first(arms: dict[str, Folders]) -> dict[str, Folders]:
-    """The same dictionary with the arm `real` first and the rest by name."""
-    return {arm: arms[arm] for arm in sorted(arms, key=lambda arm: (arm != "real", arm))}
+def real_first(arms: Iterable[str]) -> list[str]:
+    """The arms in reading order: `real` first, the rest by name."""
+    return sorted(arms, key=lambda arm: (arm != "real", arm))
 
 
 def sidecar(folder: Path, ending: str) -> dict[str, Any]:

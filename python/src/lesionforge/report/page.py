@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -63,6 +64,7 @@ def build(results: Results, mode: str) -> str:
     template = environment.from_string(resources.files("lesionforge.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
         version=__version__,
+        lead=words.LEADS[mode],
         facts=words.what_was_run(results, mode, cards),
         sections=[section for section in sections if section],
         versions=sorted(made_with.items()),
@@ -112,7 +114,7 @@ def test_scans(results: Results) -> Section:
     section.caption = pictures.SEGMENTATION_CAPTION
     for scan in chosen:
         folders = {arm: found[scan] for arm, found in results.segmented.items() if scan in found}
-        add(section, results, scan, pictures.segmentation, results.prepared[scan], folders)
+        add(section, scan, pictures.segmentation, results.prepared[scan], folders)
     return section
 
 
@@ -125,8 +127,9 @@ def synthetic(results: Results, loads: dict[str, tuple[int, float] | None]) -> S
     chosen, section.shown = limited(painted, MOST_SYNTHETIC_FIGURES)
     section.caption = pictures.SYNTHETIC_CAPTION
     for scan in chosen:
-        canvas = results.prepared[tables.provenance(results, scan)["canvas"]]
-        add(section, results, scan, pictures.synthetic, results.synthetic[scan], canvas, results.levels.get(canvas.scan_id))
+        made_of = tables.provenance(results, scan)
+        levels = results.levels.get(made_of["canvas"]) if made_of.get("canvas_filled") else None
+        add(section, scan, pictures.synthetic, results.synthetic[scan], results.prepared[made_of["canvas"]], levels)
     return section
 
 
@@ -139,11 +142,11 @@ def preparation(results: Results) -> Section:
     chosen, section.shown = limited(list(results.prepared), MOST_FIGURES)
     section.caption = pictures.PREPARATION_CAPTION
     for scan in chosen:
-        add(section, results, scan, pictures.preparation, results.prepared[scan])
+        add(section, scan, pictures.preparation, results.prepared[scan])
     return section
 
 
-def add(section: Section, results: Results, name: str, draw, *what) -> None:  # type: ignore[no-untyped-def]
+def add(section: Section, name: str, draw: Callable[..., str], *what: object) -> None:
     """Draw one scan's picture into a section; a file that cannot be read becomes a sentence, not the end of the report."""
     try:
         section.pictures.append(Picture(name, draw(*what)))

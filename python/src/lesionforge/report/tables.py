@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lesionforge.images import Prepared, label_lesions, read_mask, voxel_volume_mm3
-from lesionforge.report.gather import Results, flat, numbers, sidecar
+from lesionforge.report.gather import Results, flat, numbers, real_first, sidecar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +37,12 @@ class Table:
     rows: list[list[str]] = field(default_factory=list)
     note: str = ""
 
+    @property
+    def textual(self) -> list[bool]:
+        """For each column, whether it holds words (set to the left) and not numbers."""
+        numeric = set("0123456789+−" + NOTHING)
+        return [any(cell[:1] not in numeric for cell in column if cell) for column in zip(*self.rows, strict=True)]
+
 
 def label(name: str) -> str:
     """A column name in words, its unit in parentheses: `lesion_volume_ml` becomes `lesion volume (ml)`."""
@@ -48,7 +53,7 @@ def label(name: str) -> str:
 
 
 def show(value: Any, sign: bool = False) -> str:
-    """A value for a reader: four significant figures, whole numbers whole, a dash for what is missing or undefined.
+    """A value for a reader: whole numbers whole, others with four figures or so, a dash for what is missing or undefined.
 
     With `sign`, numbers carry + or − (a difference).
     """
@@ -56,23 +61,31 @@ def show(value: Any, sign: bool = False) -> str:
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | float | np.number):
-        number = float(value)
-        if not np.isfinite(number):
-            return NOTHING
-        small = number != 0 and abs(number) < 0.0005
-        text = f"{number:.3g}" if small else f"{number:,.0f}" if number == int(number) or abs(number) >= 1000 else f"{number:.3f}"
-        text = ("+" + text if sign and number > 0 else text).replace("-", "−")
-        return text.replace(",", " ")
-    return str(value)
+    if not isinstance(value, int | float):
+        return str(value)
+    if not math.isfinite(value):
+        return NOTHING
+    size = abs(value)
+    if 0 < size < 0.0005:
+        text = f"{value:.3g}"
+    else:
+        text = f"{value:,.{0 if isinstance(value, int) or size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3}f}"
+    return ("+" + text if sign and value > 0 else text).replace("-", "−").replace(",", "\u2009")
 
 
 def as_number(text: str) -> float:
-    """A table cell as a number; NaN for `n/a` and other words."""
+    """A table cell as a number (int where it is whole); NaN for `n/a` and other words."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        return float("nan")
+        return math.nan
+    return int(number) if number.is_integer() and "." not in text else number
+
+
+def show_measure(name: str, text: str, sign: bool = False) -> str:
+    """A cell of an evaluation table for a reader; a mean of counts stays whole if it is."""
+    number = as_number(text)
+    return show(int(number) if name.startswith("lesions_") and number == number // 1 else float(number), sign)
 
 
 def evaluation_table(summary: pd.DataFrame) -> Table:
@@ -85,19 +98,19 @@ def evaluation_table(summary: pd.DataFrame) -> Table:
             continue
         cells = []
         for arm, value, defined in zip(arms, summary[name], summary.get(f"{name}_n", summary["n"]), strict=True):
-            text = show(as_number(value), sign=arm == DIFFERENCE)
+            text = show_measure(name, value, sign=arm == DIFFERENCE)
             cells.append(text if defined == scans[arm] or text == NOTHING else f"{text} ({defined} of {scans[arm]} scans)")
         table.rows.append([words, *cells])
     return table
 
 
 def scans_table(arms: pd.DataFrame) -> Table:
-    """One row per arm and test scan; `arms` is arms.tsv as text."""
-    measures = [name for name in MEASURES if name in arms]
-    table = Table(["subject", "session", "arm", *(MEASURES[name] for name in measures)])
+    """One row per arm and test scan with the measures of the file contract; `arms` is arms.tsv as text."""
+    measures = [name for name in MEASURES if name in arms and not name.startswith("voxel_")]
+    table = Table(["subject", "arm", *(MEASURES[name] for name in measures)])
     for _, row in arms.iterrows():
-        cells = [show(as_number(row[name])) for name in measures]
-        table.rows.append([row["subject"], show(row["session"]), row["arm"], *cells])
+        session = "" if row["session"] in ("", "n/a") else f", session {row['session']}"
+        table.rows.append([row["subject"] + session, row["arm"], *(show_measure(name, row[name]) for name in measures)])
     return table
 
 
@@ -177,7 +190,8 @@ def synthetic_table(results: Results, loads: dict[str, tuple[int, float] | None]
 def arms_table(results: Results) -> Table | None:
     """How many real and synthetic scans each arm trains on."""
     table = Table(["arm", "real, training", "synthetic, training", "real, validation"])
-    for arm, index in results.indices.items():
+    for arm in real_first(results.indices):
+        index = results.indices[arm]
         if {"origin", "split"} <= set(index.columns):
             kinds = [("real", "train"), ("synthetic", "train"), ("real", "validation")]
             counts = [int(((index["origin"] == origin) & (index["split"] == split)).sum()) for origin, split in kinds]

@@ -6,7 +6,12 @@ the viewer's left; a sagittal picture looks to the left), with row 0 at the bott
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+
+# From a volume [x, y, z] to a picture [row, column].
+Cut = Callable[[np.ndarray], np.ndarray]
 
 MARGIN_VOXELS = 4
 PERCENTILES = (1.0, 99.5)
@@ -44,7 +49,7 @@ def window(image: np.ndarray, brain: np.ndarray) -> tuple[float, float]:
 
 
 def grey(image: np.ndarray, brain: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """An image [x, y, z] in 0..1 between the limits, black outside the brain; NaN becomes black."""
+    """An image of any shape in 0..1 between the limits, black outside the brain; NaN becomes black."""
     low, high = limits
     return np.nan_to_num(np.where(brain, (image - low) / (high - low), 0.0)).clip(0, 1)
 
@@ -57,3 +62,17 @@ def axial(volume: np.ndarray, index: int) -> np.ndarray:
 def sagittal(volume: np.ndarray, index: int) -> np.ndarray:
     """The sagittal picture at an x index: top up, the nose on the viewer's left."""
     return volume[index, ::-1, :].T
+
+
+def axial_cut(index: int, brain: np.ndarray) -> Cut:
+    """A function that takes any volume of the brain's grid to its axial picture at a z index, cropped to the brain there."""
+    box = brain_box(brain[:, :, index : index + 1])
+    return lambda volume: axial(volume[box[0], box[1]], index)
+
+
+def sagittal_cut(brain: np.ndarray) -> Cut:
+    """The same for a sagittal picture a little right of the middle, where it meets brain and not the cleft between the halves."""
+    sides = np.flatnonzero(brain.any(axis=(1, 2)))
+    index = int(np.percentile(sides, 58)) if len(sides) else brain.shape[0] // 2
+    box = brain_box(brain[index : index + 1])
+    return lambda volume: sagittal(volume[:, box[1], box[2]], index)

@@ -16,6 +16,11 @@ STAGES = {
     "augment": ("cohort", "prepare", "register", "synthesize", "assemble"),
     "segment": ("cohort", "prepare", "segment"),
 }
+LEADS = {
+    "experiment": "Lesions of patients painted onto other brains, a segmenter trained with and without them, and the gain.",
+    "augment": "Lesions of patients painted onto other brains: the data set that a segmenter can be trained on.",
+    "segment": "Lesions found by a given model.",
+}
 FEW_SCANS = 5
 UNDEFINED = (
     "A dash means undefined, never zero: sensitivity needs a lesion in the reference, false discovery one in the prediction, "
@@ -32,23 +37,23 @@ def headline(summary: pd.DataFrame) -> str:
     """What the evaluation says, in one or two sentences; `summary` is summary.tsv as text."""
     by_arm = {row["arm"]: row for _, row in summary.iterrows()}
     difference = by_arm.get(DIFFERENCE)
-    if difference is not None and not math.isnan(gain := as_number(difference["dice"])):
+    if difference is not None and not math.isnan(gain := float(as_number(difference["dice"]))):
         scans = int(as_number(difference.get("dice_n", difference["n"])))
         verb = "left Dice unchanged" if abs(gain) < 0.0005 else "raised mean Dice" if gain > 0 else "lowered mean Dice"
         text = (
             f"Adding the synthetic scans {verb} ({show(gain, sign=True)}) over {plural(scans, 'test scan')} measured in both arms"
         )
-        for name, words in (("lesion_sensitivity", "lesion sensitivity"), ("lesion_false_discovery", "false discovery")):
-            if not math.isnan(change := as_number(difference[name])):
-                text += f", {words} by {show(change, sign=True)}"
-        text += "."
+        measures = {"lesion_sensitivity": "lesion sensitivity", "lesion_false_discovery": "false discovery (lower is better)"}
+        changes = {words: float(as_number(difference[name])) for name, words in measures.items()}
+        told = [f"{words} {show(change, sign=True)}" for words, change in changes.items() if not math.isnan(change)]
+        text += f"; {', '.join(told)}." if told else "."
         if scans < FEW_SCANS:
             text += " So few test scans show that the chain works; they cannot say which arm is better in general."
         return text
     defined = [row for row in by_arm.values() if not math.isnan(as_number(row["dice"]))]
     if not defined:
         return "No test scan has a lesion in its reference or its prediction, so that overlap is undefined throughout."
-    return "; ".join(f"Arm {row['arm']}: mean Dice {show(as_number(row['dice']))}" for row in defined) + "."
+    return "; ".join(f"Arm {row['arm']}: mean Dice {show(float(as_number(row['dice'])))}" for row in defined) + "."
 
 
 def canvases(results: Results) -> str:
@@ -97,7 +102,9 @@ def stops(results: Results, mode: str) -> list[str]:
         for stage, found, wanted in stages:
             missing = [scan for scan in wanted if scan not in found]
             if found and missing:
-                sentences.append(f"{stage} left no complete folder for {plural(len(missing), 'scan')}: {', '.join(missing)}.")
+                sentences.append(
+                    f"Stage {stage} left no complete folder for {plural(len(missing), 'scan')}: {', '.join(missing)}."
+                )
     return sentences + results.unreadable
 
 
@@ -106,7 +113,7 @@ def what_was_run(results: Results, mode: str, cards: dict[str, dict[str, Any]]) 
     facts = [("mode", mode)]
     if results.cohort is not None:
         roles = results.cohort["role"].value_counts()
-        facts.append(("cohort", ", ".join(f"{count} {role}" for role, count in roles.items())))
+        facts.append(("cohort", ", ".join(plural(count, f"{role} scan") for role, count in roles.items())))
     if results.synthetic:
         facts.append(("synthetic scans", str(len(results.synthetic))))
     if results.segmented:
