@@ -40,7 +40,10 @@ def without_bias(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np
 
 
 def rigid_onto(fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str) -> str:
-    """The path of a rigid transform that brings `moving` onto `fixed`; the identity where that is no worse (see MIN_INFORMATION_GAIN)."""
+    """The path of a rigid transform that brings `moving` onto `fixed`.
+
+    It is the identity where that is no worse (see MIN_INFORMATION_GAIN).
+    """
     import ants
 
     def information(image: ants.ANTsImage) -> float:
@@ -64,7 +67,10 @@ def resample(
     transform: str | None = None,
     inverse: bool = False,
 ) -> np.ndarray:
-    """Interpolate a volume linearly onto a grid (shape, affine), once, through an optional rigid transform file; 0 outside its field of view."""
+    """Interpolate a volume linearly onto a grid (shape, affine), once, through an optional rigid transform file.
+
+    Grid points outside the volume's field of view become 0.
+    """
     import ants
 
     shape, grid_affine = onto

@@ -97,12 +97,11 @@ def prepare(
 @out_option
 def strip(scan_id: str, t1w: Path, brain_mask: str | None, voxel_mm: float, out: Path) -> None:
     """Brain mask and rough template transform from a T1w."""
+    from lesionforge.images.interfaces import run
     from lesionforge.prepare.interfaces import Strip
-    from lesionforge.prepare.workflow import run
 
-    mask = brain_mask_of(brain_mask)
-    optional = {"brain_mask": mask} if mask else {}
-    click.echo(f"stripped {run(Strip, scan_id=scan_id, t1w=str(t1w.resolve()), voxel_mm=voxel_mm, out=str(out), **optional)}")
+    made = run(Strip, scan_id=scan_id, t1w=t1w, brain_mask=brain_mask_of(brain_mask), voxel_mm=voxel_mm, out=out)
+    click.echo(f"stripped {made}")
 
 
 @prepare.command()
@@ -114,12 +113,11 @@ def strip(scan_id: str, t1w: Path, brain_mask: str | None, voxel_mm: float, out:
 @out_option
 def align(scan_id: str, t1w: Path, flair: Path, lesion_mask: Path | None, stripped: Path, out: Path) -> None:
     """FLAIR and lesion mask onto the T1w's working grid, without bias field."""
+    from lesionforge.images.interfaces import run
     from lesionforge.prepare.interfaces import Align
-    from lesionforge.prepare.workflow import run
 
-    optional = {"lesion_mask": str(lesion_mask.resolve())} if lesion_mask else {}
-    scans = {"t1w": str(t1w.resolve()), "flair": str(flair.resolve())}
-    click.echo(f"aligned {run(Align, scan_id=scan_id, **scans, stripped=str(stripped.resolve()), out=str(out), **optional)}")
+    made = run(Align, scan_id=scan_id, t1w=t1w, flair=flair, lesion_mask=lesion_mask, stripped=stripped, out=out)
+    click.echo(f"aligned {made}")
 
 
 @prepare.command(name="tissues")
@@ -129,8 +127,8 @@ def align(scan_id: str, t1w: Path, flair: Path, lesion_mask: Path | None, stripp
 @out_option
 def classify_tissues(scan_id: str, stripped: Path, aligned: Path, out: Path) -> None:
     """Tissues and normalised intensities: the prepared folder."""
+    from lesionforge.images.interfaces import run
     from lesionforge.prepare.interfaces import Tissues
-    from lesionforge.prepare.workflow import run
 
-    made = run(Tissues, scan_id=scan_id, stripped=str(stripped.resolve()), aligned=str(aligned.resolve()), out=str(out))
+    made = run(Tissues, scan_id=scan_id, stripped=stripped, aligned=aligned, out=out)
     click.echo(f"prepared {made}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface, traits
 
 from lesionforge.errors import InputError
 from lesionforge.images import (
@@ -28,6 +28,7 @@ from lesionforge.images import (
     write_mask,
     write_volume,
 )
+from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.template import load_template
 from lesionforge.prepare import align, strip, tissues
 
@@ -35,10 +36,6 @@ STRIPPED = "stripped"
 MIN_BRAIN_ML = 500
 TEMPLATE_TO_T1W = ("from-MNI152_to-T1w_mode-image_desc-rough_xfm", ".h5")
 FLAIR_TO_T1W = ("from-FLAIR_to-T1w_mode-image_xfm", ".mat")
-
-
-class FolderOutput(TraitedSpec):
-    out_folder = Directory(exists=True, desc="folder of the scan, named by its id")
 
 
 class StripInput(BaseInterfaceInputSpec):
@@ -66,17 +63,17 @@ class Strip(SimpleInterface):
             if native_mask is None:
                 rough = strip.rough_mask(coarse)
             else:
-                given = to_ants(native_mask, affine)
                 rough = to_ants(align.resample(native_mask, affine, _grid_of(coarse)) >= 0.5, from_ants(coarse)[1])
             transform = strip.template_onto(coarse * rough, outprefix)
             if native_mask is None:
                 brain = strip.template_mask(to_ants(np.zeros(shape, np.float32), grid_affine), transform)
             else:
-                brain = align.resample(from_ants(given)[0], affine, (shape, grid_affine)) >= 0.5
+                brain = align.resample(native_mask, affine, (shape, grid_affine)) >= 0.5
             volume_ml = float(brain.sum()) * voxel_volume_mm3(grid_affine) / 1000
             if volume_ml < MIN_BRAIN_ML:
                 raise InputError(
-                    f"{inputs.t1w}: only {volume_ml:.0f} ml of brain were found; check that it is a T1w of a whole head, or give a brain_mask"
+                    f"{inputs.t1w}: only {volume_ml:.0f} ml of brain were found; "
+                    "check that it is a T1w of a whole head, or give a brain_mask"
                 )
             name = derivative(inputs.scan_id, grid_entities(inputs.voxel_mm), "desc-brain_mask")
             write_mask(brain, grid_affine, folder / name, "brain, on the working grid")
@@ -106,7 +103,10 @@ class AlignInput(BaseInterfaceInputSpec):
 
 
 class Align(SimpleInterface):
-    """T1w, FLAIR and lesion mask on the working grid, each interpolated once, without bias field; brain masks on the native grids."""
+    """T1w, FLAIR and lesion mask on the working grid, each interpolated once, without bias field.
+
+    Brain masks on the native grids carry the headers of the scans as given.
+    """
 
     input_spec = AlignInput
     output_spec = FolderOutput

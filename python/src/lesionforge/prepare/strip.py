@@ -56,7 +56,10 @@ def rough_mask(head: ants.ANTsImage) -> ants.ANTsImage:
 
 
 def template_onto(brain: ants.ANTsImage, outprefix: str) -> str:
-    """Register the template to a roughly stripped T1w, affine then SyN at COARSE_MM; the path of the template-to-scan transform."""
+    """Register the template to a roughly stripped T1w, affine then SyN at COARSE_MM.
+
+    Returns the path of the template-to-scan transform.
+    """
     import ants
 
     template = load_template(COARSE_MM)

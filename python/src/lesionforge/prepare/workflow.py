@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from lesionforge.images.interfaces import run
 from lesionforge.prepare.interfaces import Align, Strip, Tissues
 
 
@@ -20,23 +21,12 @@ def prepare_scan(
     """
     out.mkdir(parents=True, exist_ok=True)
     steps = Path(tempfile.mkdtemp(prefix=".prepare-", dir=out))
-    optional_mask = {"brain_mask": str(brain_mask)} if brain_mask else {}
-    optional_lesion = {"lesion_mask": str(lesion_mask.resolve())} if lesion_mask else {}
-    files = {"t1w": str(t1w.resolve()), "flair": str(flair.resolve())}
     try:
         click.echo(f"{scan_id}: skull-stripping", err=True)
-        strip = run(Strip, scan_id=scan_id, t1w=files["t1w"], voxel_mm=voxel_mm, out=str(steps / "strip"), **optional_mask)
+        strip = run(Strip, scan_id=scan_id, t1w=t1w, brain_mask=brain_mask, voxel_mm=voxel_mm, out=steps / "strip")
         click.echo(f"{scan_id}: bias field and alignment", err=True)
-        align = run(Align, scan_id=scan_id, **files, **optional_lesion, stripped=strip, out=str(steps / "align"))
+        align = run(Align, scan_id=scan_id, t1w=t1w, flair=flair, lesion_mask=lesion_mask, stripped=strip, out=steps / "align")
         click.echo(f"{scan_id}: tissues and normalisation", err=True)
-        return Path(run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, out=str(out)))
+        return run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, out=out)
     finally:
         shutil.rmtree(steps, ignore_errors=True)
-
-
-def run(interface: type, *, out: str, **inputs: object) -> str:
-    """Run one of our nipype interfaces here and now; the path of the folder it wrote."""
-    Path(out).mkdir(parents=True, exist_ok=True)
-    result = interface(out=str(Path(out).resolve()), **inputs).run(cwd=out)
-    folder: str = result.outputs.out_folder
-    return folder

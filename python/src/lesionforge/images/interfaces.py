@@ -1,0 +1,26 @@
+"""What our nipype interfaces share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nipype.interfaces.base import Directory, TraitedSpec
+
+
+class FolderOutput(TraitedSpec):
+    """The one output of each interface: the folder it wrote."""
+
+    out_folder = Directory(exists=True)
+
+
+def run(interface: type, *, out: Path, **inputs: object) -> Path:
+    """Run one of our interfaces here and now; the path of the folder it wrote into `out`.
+
+    Paths become absolute (nipype changes the working folder while it runs); inputs that are None are left out.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    given = {
+        name: str(value.resolve()) if isinstance(value, Path) else value for name, value in inputs.items() if value is not None
+    }
+    result = interface(out=str(out.resolve()), **given).run(cwd=str(out.resolve()))
+    return Path(result.outputs.out_folder)

@@ -1,0 +1,43 @@
+"""`lesionforge register`: one subject to the template, or a donor onto a canvas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+out_option = click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Output folder.")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--prepared", type=existing_folder, help="Prepared folder of one scan.")
+@out_option
+@click.pass_context
+def register(ctx: click.Context, prepared: Path | None, out: Path | None) -> None:
+    """Register one prepared scan to the template (--prepared and --out are needed)."""
+    if ctx.invoked_subcommand:
+        return
+    if prepared is None or out is None:
+        raise click.UsageError("--prepared and --out are needed.")
+    from lesionforge.images.interfaces import run
+    from lesionforge.register.interfaces import ToTemplate
+
+    click.echo(f"registered {run(ToTemplate, prepared=prepared, out=out)}")
+
+
+@register.command()
+@click.option("--donor", type=existing_folder, required=True, help="Prepared folder of the patient who gives lesions.")
+@click.option("--donor-transforms", type=existing_folder, required=True, help="Folder that register wrote for the donor.")
+@click.option("--canvas", type=existing_folder, required=True, help="Prepared folder of the scan that receives them.")
+@click.option("--canvas-transforms", type=existing_folder, required=True, help="Folder that register wrote for the canvas.")
+@out_option
+def pair(donor: Path, donor_transforms: Path, canvas: Path, canvas_transforms: Path, out: Path | None) -> None:
+    """Bring a donor's lesions onto a canvas by composing both template registrations."""
+    if out is None:
+        raise click.UsageError("--out is needed.")
+    from lesionforge.images.interfaces import run
+    from lesionforge.register.interfaces import Pair
+
+    made = run(Pair, donor=donor, donor_transforms=donor_transforms, canvas=canvas, canvas_transforms=canvas_transforms, out=out)
+    click.echo(f"paired {made}")
