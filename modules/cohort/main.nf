@@ -4,7 +4,6 @@ include { codeOf; quoted } from '../script'
 
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
 process CHECK {
-    tag "${sheet.tokenize('/').last()}"
     label 'cpu_small'
 
     input:
@@ -15,13 +14,14 @@ process CHECK {
 
     output:
     path 'cohort', emit: folder
-    path 'cohort/dataset_description.json', emit: description
+    path 'dataset_description.json', emit: description
 
     script:
     def model_option = model ? "--model ${model}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
         --input ${quoted(sheet)} ${model_option} ${task.ext.args} --out cohort
+    cp cohort/dataset_description.json .
     """
 
     stub:
@@ -30,6 +30,7 @@ process CHECK {
     lesionforge cohort --help
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
         --input ${quoted(sheet)} ${model_option} ${task.ext.args} --out cohort
+    cp cohort/dataset_description.json .
     """
 }
 

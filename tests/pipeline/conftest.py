@@ -1,0 +1,131 @@
+"""Runs of the real pipeline with the real Nextflow: a copy of it that a test may edit, and a phantom run shared by all."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Another Nextflow may be named, to try the pipeline under several versions.
+NEXTFLOW = Path(os.environ.get("NEXTFLOW") or ROOT / "bin" / "nextflow")
+LESIONFORGE = ROOT / ".venv" / "bin" / "lesionforge"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: exit code, what it printed, its results, and one row for each task from the trace."""
+
+    code: int
+    printed: str
+    outdir: Path
+    tasks: list[dict[str, str]]
+
+    def named(self, process: str) -> list[dict[str, str]]:
+        """The tasks of a process, by its own name such as STRIP."""
+        return [task for task in self.tasks if task["process"].endswith(f":{process}")]
+
+    def processes(self, *statuses: str) -> set[str]:
+        """The names of the processes that have a task with one of the statuses."""
+        return {task["process"].rsplit(":", 1)[1] for task in self.tasks if task["status"] in statuses}
+
+
+def nextflow(pipeline: Path, launch: Path, outdir: Path, *options: str) -> Run:
+    """Run `pipeline`/main.nf from the folder `launch`, which keeps its work folder for -resume."""
+    launch.mkdir(parents=True, exist_ok=True)
+    command = [NEXTFLOW, "run", pipeline / "main.nf", "-ansi-log", "false", "--outdir", outdir, *options]
+    done = subprocess.run(command, cwd=launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    trace = outdir / "pipeline_info" / "trace.tsv"
+    lines = trace.read_text().splitlines() if trace.exists() else []
+    tasks = list(csv.DictReader(lines, delimiter="\t"))
+    return Run(done.returncode, done.stdout, outdir, tasks)
+
+
+@pytest.fixture(scope="session")
+def sheet_writer() -> Callable[[Path, list[tuple[str, str, str]]], Path]:
+    """`write_sheet`, for tests."""
+    return write_sheet
+
+
+@pytest.fixture(scope="session")
+def stub(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """A function (sheet, name of the results folder, options) that makes a stub run of the copied pipeline.
+
+    All share one work folder and resume, so that each starts only what the runs before it did not do.
+    """
+    launch = tmp_path_factory.mktemp("launch")
+
+    def run(sheet: Path, results: str, *options: str) -> Run:
+        return nextflow(
+            pipeline, launch, launch / results, "--input", str(sheet), "-stub-run", "-resume", "-profile", "test", *options
+        )
+
+    return run
+
+
+def write_scan(path: Path, voxels: np.ndarray) -> str:
+    """Write a tiny image beside the sheet; returns the cell for the sheet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    return path.name
+
+
+def write_sheet(sheet: Path, rows: list[tuple[str, str, str]]) -> Path:
+    """A cohort of tiny noise images, which only CHECK reads in a stub run; rows are (subject, role, split).
+
+    The sheet is of the awkward kind: byte-order mark, CRLF, quoted cells, file names with blanks and accents.
+    """
+    generator = np.random.default_rng(1)
+    lines = ["subject,role,split,t1w,flair,lesion_mask"]
+    for subject, role, split in rows:
+        files = []
+        for contrast in ("T1w", "FLAIR"):
+            voxels = generator.random((8, 8, 8), dtype=np.float32) + 1
+            files.append(write_scan(sheet.parent / f"tête {subject}, {contrast}.nii.gz", voxels))
+        mask = np.zeros((8, 8, 8), np.uint8)
+        mask[3:5, 3:5, 3:5] = 1
+        files.append(write_scan(sheet.parent / f"{subject} mask.nii.gz", mask) if role == "patient" else "")
+        lines.append(",".join([subject, role, split, *(f'"{name}"' for name in files)]))
+    sheet.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
+    return sheet
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the pipeline whose files a test may edit; its `lesionforge` is the checkout's, behind a script.
+
+    The script fails for a FLAIR named *broken*, and as if out of memory, the first time, for one named *large*.
+    """
+    copy = tmp_path_factory.mktemp("pipeline")
+    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "modules", copy / "modules")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "python" / "src" / "lesionforge", copy / "python" / "src" / "lesionforge", ignore=ignored)
+    program = copy / ".venv" / "bin" / "lesionforge"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"""#!/bin/bash
+first="{copy}/first-attempt"
+if compgen -G 'flair/*broken*' > /dev/null; then echo 'Error: this scan is broken' >&2; exit 2; fi
+if compgen -G 'flair/*large*' > /dev/null && [ ! -e "$first" ]; then touch "$first"; exit 137; fi
+exec "{LESIONFORGE}" "$@"
+""")
+    program.chmod(0o755)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def phantom_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A real run of the whole chain, profile test, on a phantom cohort."""
+    folder = tmp_path_factory.mktemp("phantom")
+    made = [LESIONFORGE, "phantom", folder / "cohort", "--patients", "4", "--healthy", "2", "--seed", "1"]
+    subprocess.run(made, check=True)
+    return nextflow(ROOT, folder, folder / "results", "--input", str(folder / "cohort" / "cohort.csv"), "-profile", "test")

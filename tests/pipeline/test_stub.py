@@ -1,0 +1,161 @@
+"""Wiring, resume and refusals, in stub runs: Nextflow is real, each task but CHECK only asks its command for help."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+ROWS = [("01", "patient", "train"), ("02", "patient", "test"), ("03", "healthy", "train")]
+PER_SCAN = {"STRIP": 3, "ALIGN": 3, "TISSUES": 3}
+SYNTHESIS = {"TO_TEMPLATE": 2, "PAIR": 1, "LEVELS": 1, "TRAIN_GENERATOR": 1, "TRANSPLANT": 1, "PAINT": 1}
+TWO_ARMS = {"TRAIN": 2, "SEGMENT": 2, "EVALUATE": 2, "COMPARE": 1}
+
+
+@pytest.fixture(scope="session")
+def sheet(tmp_path_factory, sheet_writer):
+    return sheet_writer(tmp_path_factory.mktemp("données d'un test") / "ma cohorte.csv", ROWS)
+
+
+@pytest.fixture(scope="session")
+def experiment(stub, sheet):
+    run = stub(sheet, "experiment")
+    assert run.code == 0, run.printed
+    return run
+
+
+@pytest.fixture(scope="session")
+def repeated(stub, sheet, experiment):
+    return stub(sheet, "experiment")
+
+
+def counts(run):
+    return Counter(task["process"].rsplit(":", 1)[1] for task in run.tasks)
+
+
+def test_each_process_of_the_experiment_runs_as_often_as_the_cohort_asks(experiment):
+    assert counts(experiment) == {"CHECK": 1, **PER_SCAN, **SYNTHESIS, "ASSEMBLE": 1, **TWO_ARMS, "REPORT": 1}
+
+
+def test_each_stage_publishes_into_the_folder_of_its_name(experiment):
+    out = experiment.outdir
+    for path in (
+        "dataset_description.json",
+        "cohort/cohort.tsv",
+        "prepare/sub-02/sub-02_desc-prepare.json",
+        "register/sub-03",
+        "synthesize/levels/sub-01",
+        "synthesize/generator/model.json",
+        "synthesize/sub-syn0001",
+        "assemble/augmented.tsv",
+        "train/real/model.json",
+        "segment/augmented/sub-02",
+        "evaluate/arms.tsv",
+        "report/index.html",
+        "pipeline_info/trace.tsv",
+    ):
+        assert (out / path).exists(), path
+
+
+def test_the_test_patient_reaches_neither_the_generator_nor_a_training_set(experiment):
+    assert not (experiment.outdir / "synthesize" / "levels" / "sub-02").exists()
+    assert not (experiment.outdir / "register" / "sub-02").exists()
+    for arm in ("real", "augmented"):
+        assert "sub-02" not in (experiment.outdir / "assemble" / f"{arm}.tsv").read_text()
+
+
+def test_only_the_augmented_arm_gets_synthetic_scans(experiment):
+    assert "sub-syn0001" in (experiment.outdir / "assemble" / "augmented.tsv").read_text()
+    assert "sub-syn0001" not in (experiment.outdir / "assemble" / "real.tsv").read_text()
+
+
+def test_a_repeated_run_reuses_everything(repeated):
+    assert repeated.code == 0, repeated.printed
+    assert {task["status"] for task in repeated.tasks} == {"CACHED"}
+
+
+def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, sheet, pipeline, repeated):
+    edited = pipeline / "python" / "src" / "lesionforge" / "evaluate" / "metrics.py"
+    before = edited.read_text()
+    edited.write_text(before + "\n# A remark.\n")
+    run = stub(sheet, "experiment")
+    edited.write_text(before)
+    assert run.code == 0, run.printed
+    assert run.processes("COMPLETED") == {"EVALUATE", "COMPARE", "REPORT"}
+    assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE", "TRAIN", "SEGMENT"}
+
+
+def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated):
+    model = tmp_path / "my model"
+    model.mkdir()
+    (model / "model.json").write_text(json.dumps({"kind": "cascade", "checksums": {}}))
+    run = stub(sheet, "segment", "--mode", "segment", "--model", str(model))
+    assert run.code == 0, run.printed
+    per_patient = {"STRIP": 2, "ALIGN": 2, "TISSUES": 2, "SEGMENT": 2, "EVALUATE": 2}
+    assert counts(run) == {"CHECK": 1, **per_patient, "COMPARE": 1, "REPORT": 1}
+    # Preparation does not depend on the mode: what the experiment prepared is reused.
+    assert {task["status"] for task in run.named("TISSUES")} == {"CACHED"}
+    assert (run.outdir / "segment" / "model" / "sub-01").is_dir()
+
+
+@pytest.fixture(scope="session")
+def skipping(stub, sheet_writer, tmp_path_factory, repeated):
+    """A run of mode augment with no healthy scan, one patient whose FLAIR breaks ALIGN and one that first needs more memory."""
+    folder = tmp_path_factory.mktemp("augment")
+    rows = [
+        ("04", "patient", "train"),
+        ("05", "patient", "train"),
+        ("06broken", "patient", "train"),
+        ("07large", "patient", "train"),
+    ]
+    return stub(sheet_writer(folder / "cohort.csv", rows), "augment", "--mode", "augment", "--on_subject_error", "skip")
+
+
+def test_augment_ends_with_the_data_set_and_the_report(skipping):
+    ended = skipping.processes("COMPLETED")
+    assert {"LEVELS", "PAINT", "ASSEMBLE", "REPORT"} <= ended
+    assert not ended & {"TRAIN", "SEGMENT", "EVALUATE"}
+
+
+def test_a_skipped_scan_is_named_and_the_others_go_on(skipping):
+    assert skipping.code != 0
+    assert "sub-06broken did not get through prepare" in skipping.printed
+    assert sorted(path.name for path in (skipping.outdir / "prepare").iterdir()) == ["sub-04", "sub-05", "sub-07large"]
+
+
+def test_a_task_that_was_killed_gets_more_memory_once_more(skipping):
+    tries = [(task["attempt"], task["exit"], task["memory"]) for task in skipping.named("ALIGN") if task["tag"] == "sub-07large"]
+    assert [(attempt, code) for attempt, code, _ in tries] == [("1", "137"), ("2", "0")]
+    assert tries[0][2] != tries[1][2]
+
+
+def test_a_broken_scan_is_not_tried_again(skipping):
+    assert [task["exit"] for task in skipping.named("ALIGN") if task["tag"] == "sub-06broken"] == ["2"]
+
+
+def test_a_bad_sheet_stops_before_anything_else_is_queued(stub, sheet):
+    bad = sheet.with_name("bad.csv")
+    text = sheet.read_bytes().decode()
+    bad.write_bytes(text.replace("\n01,", "\n$(touch pwned),").replace("patient,test", "pateint,test").encode())
+    run = stub(bad, "bad")
+    assert run.code != 0
+    assert [task["status"] for task in run.named("CHECK")] == ["FAILED"]
+    assert len(run.tasks) == 1
+    assert "bad.csv, row 2, column subject" in run.printed
+    assert "bad.csv, row 3, column role" in run.printed
+    assert [path.name for path in run.outdir.iterdir()] == ["pipeline_info"]
+    assert not list(run.outdir.parent.rglob("pwned"))
+
+
+def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_each(stub, sheet):
+    run = stub(sheet, "refused", "--voxel-mm", "1", "--mode", "everything", "--train_epochs", "0", "--seed", "one")
+    assert run.code != 0
+    assert run.tasks == []
+    for sentence in (
+        "--voxel-mm is no parameter of this pipeline; did you mean --voxel_mm?",
+        "--mode is 'everything', but must be one of experiment, augment, segment.",
+        "--train_epochs is 0, but must lie between 1 and 10000.",
+        "--seed is 'one', but must be of type integer",
+    ):
+        assert sentence in run.printed
