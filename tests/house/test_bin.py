@@ -102,6 +102,14 @@ def test_a_new_enough_nextflow_on_path_is_taken_and_an_old_one_is_not(with_pytho
     assert bootstrap(with_python, tmp_path / "23.10.1", tmp_path / "24.10.5").stdout == "", "done set-up has nothing to do"
 
 
+def test_nextflow_gets_a_locale_that_can_name_every_path(with_python: Path, tmp_path: Path) -> None:
+    fake(tmp_path / "p" / "nextflow", '[ "$1" = -version ] && echo "version 25.04.0 build 1" || echo "$LC_ALL|$LANG"')
+    assert bootstrap(with_python, tmp_path / "p").returncode == 0
+    for lang, expected in (("C", "C.UTF-8|C"), ("en_GB.UTF-8", "|en_GB.UTF-8"), ("de_DE.utf8", "|de_DE.utf8")):
+        answer = run(with_python / "bin/nextflow", "config", env={"PATH": os.environ["PATH"], "LANG": lang})
+        assert answer.stdout.strip() == expected
+
+
 @pytest.mark.parametrize("data", ["", "no/such/folder", "."])
 def test_open_ms_cohort_without_the_scans_says_one_sentence(root: Path, tmp_path: Path, data: str) -> None:
     answer = run(root / "bin/open-ms-cohort", data, tmp_path / "sheet" / "cohort.csv", cwd=tmp_path)
