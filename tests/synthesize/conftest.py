@@ -1,0 +1,73 @@
+"""A head in miniature: concentric tissues, lesions in the white matter, 48 voxels a side."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesionforge.images import Scan, derivative, grid_entities, write_json, write_mask, write_volume, zscore
+
+AFFINE = np.array([[1.0, 0, 0, -24], [0, 1, 0, -24], [0, 0, 1, -24], [0, 0, 0, 1]])
+LESIONS = [(12, 24, 24, 3), (34, 26, 22, 2), (24, 12, 26, 2), (24, 35, 20, 3)]
+
+
+def make_scan(seed: int, lesions: list[tuple[int, int, int, int]] = LESIONS) -> Scan:
+    """Ventricle (CSF) in white matter in a ribbon of grey matter; lesions (x, y, z, radius) bright in FLAIR, dark in T1w."""
+    rng = np.random.default_rng(seed)
+    place = np.indices((48, 48, 48))
+    radius = np.sqrt(((place - 24) ** 2).sum(axis=0))
+    tissues = np.select([radius <= 5, radius <= 17, radius <= 21], [1, 3, 2], 0).astype(np.uint8)
+    lesion = np.zeros(tissues.shape, bool)
+    for x, y, z, size in lesions:
+        lesion |= ((place - np.array([x, y, z])[:, None, None, None]) ** 2).sum(axis=0) <= size**2
+    lesion &= tissues == 3
+    brain = tissues > 0
+    t1w = np.array([0, 20, 60, 100])[tissues] - 45 * lesion + 3 * rng.normal(size=tissues.shape)
+    flair = np.array([0, 10, 80, 60])[tissues] + 60 * lesion + 3 * rng.normal(size=tissues.shape)
+    return Scan(zscore(t1w, brain), zscore(flair, brain), brain, tissues, lesion, AFFINE)
+
+
+def write_scan(scan: Scan, folder: Path) -> Path:
+    """Write a scan as the prepared folder `folder`, named by its id."""
+    folder.mkdir(parents=True)
+    stem = (folder.name, grid_entities(1))
+    write_volume(scan.t1w, scan.affine, folder / derivative(*stem, "desc-preproc_T1w"))
+    write_volume(scan.flair, scan.affine, folder / derivative(*stem, "desc-preproc_FLAIR"))
+    write_mask(scan.brain, scan.affine, folder / derivative(*stem, "desc-brain_mask"), "brain")
+    write_volume(scan.tissues, scan.affine, folder / derivative(*stem, "dseg"))
+    write_mask(scan.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), "lesions")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def patient() -> Scan:
+    return make_scan(1)
+
+
+@pytest.fixture(scope="session")
+def healthy() -> Scan:
+    return make_scan(2, [])
+
+
+@pytest.fixture(scope="session")
+def cohort_root(tmp_path_factory: pytest.TempPathFactory, patient: Scan, healthy: Scan) -> Path:
+    """Three patients (one of them for testing), a healthy canvas, and pair folders, as the stages before publish them."""
+    root = tmp_path_factory.mktemp("outdir")
+    patients = {"sub-01": patient, "sub-02": make_scan(3, LESIONS[:3]), "sub-03": make_scan(4)}
+    for scan_id, scan in (patients | {"sub-04": healthy}).items():
+        write_scan(scan, root / "prepare" / scan_id)
+    rows = ["sub-01\tpatient\ttrain", "sub-02\tpatient\ttrain", "sub-03\tpatient\ttest", "sub-04\thealthy\ttrain"]
+    (root / "cohort").mkdir()
+    (root / "cohort" / "cohort.tsv").write_text("\n".join(["id\trole\tsplit", *rows]) + "\n")
+    pairs = ["sub-syn0001\tsub-01\tsub-04", "sub-syn0002\tsub-01\tsub-02"]
+    (root / "cohort" / "pairs.tsv").write_text("\n".join(["synthetic_id\tdonor\tcanvas", *pairs]) + "\n")
+    for canvas in ("sub-04", "sub-02"):
+        folder = root / "register" / f"sub-01_to_{canvas}"
+        folder.mkdir(parents=True)
+        # The donor lies a voxel off the canvas, as after a registration that is not perfect.
+        moved = np.roll(patient.lesion, 2, axis=0).astype(np.float32)
+        name = f"sub-01_space-{canvas.replace('-', '')}"
+        write_volume(moved, AFFINE, folder / f"{name}_label-lesion_probseg.nii.gz")
+        write_volume(np.roll(patient.flair, 2, axis=0), AFFINE, folder / f"{name}_desc-preproc_FLAIR.nii.gz")
+        write_json({"donor": "sub-01", "canvas": canvas}, folder / f"sub-01_to_{canvas}_desc-pair.json")
+    return root

@@ -1,0 +1,93 @@
+"""The commands, from folders to folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionforge import nets
+from lesionforge.cli import main
+from lesionforge.errors import InputError
+from lesionforge.images import Prepared, Scan, find_image, read_json, read_volume
+from lesionforge.synthesize import stage
+
+
+@pytest.fixture(scope="module")
+def whole_stage(cohort_root: Path) -> Path:
+    out = cohort_root / "synthesize"
+    options = ["--width", "2", "--epochs", "2", "--tiles-per-epoch", "64"]
+    result = CliRunner().invoke(main, ["synthesize", "--root", str(cohort_root), "--out", str(out), *options])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_whole_stage_leaves_prepared_folders(whole_stage: Path, cohort_root: Path, healthy: Scan) -> None:
+    synthetic = Prepared.open(whole_stage / "sub-syn0001").read()
+    assert synthetic.lesion.any()
+    assert (synthetic.tissues[synthetic.lesion] == 3).all()
+    assert np.array_equal(synthetic.brain, healthy.brain)
+    changed = synthetic.flair != healthy.flair
+    assert changed[synthetic.lesion].all()
+    assert changed.sum() < 0.2 * healthy.brain.sum()
+    assert not [path.name for path in whole_stage.iterdir() if path.name.startswith(".")]
+
+
+def test_a_patient_canvas_is_filled_first(whole_stage: Path) -> None:
+    synthetic = Prepared.open(whole_stage / "sub-syn0002").read()
+    filled = read_volume(find_image(whole_stage / "levels" / "sub-02", "desc-filled_FLAIR.nii.gz"))[0]
+    assert np.mean(synthetic.flair != filled) < 0.05
+    assert read_json(find_image(whole_stage / "sub-syn0002", "desc-provenance.json"))["canvas_filled"] is True
+
+
+def test_provenance_says_where_a_scan_comes_from(whole_stage: Path) -> None:
+    record = read_json(find_image(whole_stage / "sub-syn0001", "desc-provenance.json"))
+    assert (record["id"], record["donor"], record["canvas"]) == ("sub-syn0001", "sub-01", "sub-04")
+    assert record["generator_checksum"] == nets.checksum(whole_stage / "generator" / "generator.keras")
+    assert sum(record["counts"].values()) == len(record["lesions"]) > 0
+    assert record["versions"]["lesionforge"]
+
+
+def test_no_test_subject_reaches_the_generator(whole_stage: Path) -> None:
+    card = nets.read_card(whole_stage / "generator", "generator")
+    assert sorted(card["trained_on"] + card["validated_on"]) == ["sub-01", "sub-02"]
+    assert len(card["validated_on"]) == 1
+    assert (whole_stage / "generator" / "history.tsv").read_text().startswith("epoch\t")
+
+
+def test_levels_are_the_same_bytes_again(whole_stage: Path, cohort_root: Path, tmp_path: Path) -> None:
+    stage.write_levels(Prepared.open(cohort_root / "prepare" / "sub-01"), tmp_path, 1)
+    for path in sorted((tmp_path / "sub-01").glob("*.nii.gz")):
+        assert path.read_bytes() == (whole_stage / "levels" / "sub-01" / path.name).read_bytes()
+
+
+def test_single_commands_make_the_same_scan(whole_stage: Path, cohort_root: Path, tmp_path: Path) -> None:
+    canvas = str(cohort_root / "prepare" / "sub-04")
+    transplant = ["transplant", "--id", "sub-syn0001", "--pair", str(cohort_root / "register" / "sub-01_to_sub-04")]
+    transplant += ["--donor-levels", str(whole_stage / "levels" / "sub-01"), "--out", str(tmp_path / "transplant")]
+    paint = ["paint", "--transplant", str(tmp_path / "transplant" / "sub-syn0001"), "--out", str(tmp_path)]
+    paint += ["--generator", str(whole_stage / "generator")]
+    for command in (transplant, paint):
+        result = CliRunner().invoke(main, ["synthesize", *command, "--canvas", canvas])
+        assert result.exit_code == 0, result.output
+    mine, theirs = Prepared.open(tmp_path / "sub-syn0001").read(), Prepared.open(whole_stage / "sub-syn0001").read()
+    assert np.array_equal(mine.flair, theirs.flair)
+    assert np.array_equal(mine.lesion, theirs.lesion)
+
+
+def test_folders_that_do_not_belong_together_are_refused(whole_stage: Path, cohort_root: Path, tmp_path: Path) -> None:
+    pair = cohort_root / "register" / "sub-01_to_sub-04"
+    canvas = Prepared.open(cohort_root / "prepare" / "sub-04")
+    with pytest.raises(InputError, match="donor sub-01"):
+        stage.write_transplant("sub-syn0009", pair, canvas, stage.Levels.open(whole_stage / "levels" / "sub-02"), tmp_path)
+    with pytest.raises(InputError, match="--canvas-levels"):
+        patient = Prepared.open(cohort_root / "prepare" / "sub-02")
+        stage.write_painted(whole_stage / "transplant" / "sub-syn0002", patient, None, whole_stage / "generator", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_id_is_refused(whole_stage: Path, cohort_root: Path, tmp_path: Path) -> None:
+    folder = str(cohort_root / "prepare" / "sub-04")
+    options = ["--pair", folder, "--canvas", folder, "--donor-levels", folder, "--out", str(tmp_path)]
+    result = CliRunner().invoke(main, ["synthesize", "transplant", "--id", "../evil", *options])
+    assert result.exit_code == 2
