@@ -58,28 +58,33 @@ class Strip(SimpleInterface):
         shape, grid_affine = working_grid(data.shape, affine, inputs.voxel_mm)
         native_mask = self._native_mask(data, affine)
         with new_folder(Path(inputs.out) / inputs.scan_id) as folder, ants_scratch(folder) as outprefix:
-            head = to_ants(data, affine)
-            coarse = strip.coarse_without_bias(head)
+            coarse_grid = working_grid(data.shape, affine, strip.COARSE_MM)
+            coarse_affine = coarse_grid[1]
+            coarse = strip.coarse_without_bias(align.resample(data, affine, coarse_grid), coarse_affine)
             if native_mask is None:
-                rough = strip.rough_mask(coarse)
+                rough = strip.rough_mask(coarse, coarse_affine)
             else:
-                rough = to_ants(align.resample(native_mask, affine, _grid_of(coarse)) >= 0.5, from_ants(coarse)[1])
-            transform = strip.template_onto(coarse * rough, outprefix)
+                rough = align.resample(native_mask, affine, coarse_grid) >= 0.5
+            self._refuse_small_brain(rough, coarse_affine)
+            transform = strip.template_onto(to_ants(coarse * rough, coarse_affine), outprefix)
             if native_mask is None:
                 brain = strip.template_mask(to_ants(np.zeros(shape, np.float32), grid_affine), transform)
             else:
                 brain = align.resample(native_mask, affine, (shape, grid_affine)) >= 0.5
-            volume_ml = float(brain.sum()) * voxel_volume_mm3(grid_affine) / 1000
-            if volume_ml < MIN_BRAIN_ML:
-                raise InputError(
-                    f"{inputs.t1w}: only {volume_ml:.0f} ml of brain were found; "
-                    "check that it is a T1w of a whole head, or give a brain_mask"
-                )
+            self._refuse_small_brain(brain, grid_affine)
             name = derivative(inputs.scan_id, grid_entities(inputs.voxel_mm), "desc-brain_mask")
             write_mask(brain, grid_affine, folder / name, "brain, on the working grid")
             shutil.copyfile(transform, folder / derivative(inputs.scan_id, TEMPLATE_TO_T1W[0], extension=TEMPLATE_TO_T1W[1]))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
+
+    def _refuse_small_brain(self, brain: np.ndarray, affine: np.ndarray) -> None:
+        volume_ml = float(brain.sum()) * voxel_volume_mm3(affine) / 1000
+        if volume_ml < MIN_BRAIN_ML:
+            raise InputError(
+                f"{self.inputs.t1w}: only {volume_ml:.0f} ml of brain were found; "
+                "check that it is a T1w of a whole head, or give a brain_mask"
+            )
 
     def _native_mask(self, data: np.ndarray, affine: np.ndarray) -> np.ndarray | None:
         given = self.inputs.brain_mask
@@ -125,7 +130,11 @@ class Align(SimpleInterface):
 
         with new_folder(Path(inputs.out) / inputs.scan_id) as folder, ants_scratch(folder) as outprefix:
             t1w = align.resample(t1w_native, t1w_affine, grid)
-            rigid = align.rigid_onto(to_ants(t1w, grid_affine), to_ants(flair_native, flair_affine), outprefix)
+            fixed, moving = to_ants(t1w, grid_affine), to_ants(flair_native, flair_affine)
+            rigid = align.rigid_onto(fixed, moving, outprefix)
+            share_grid = same_grid(t1w_native.shape, t1w_affine, flair_native.shape, flair_affine)
+            if share_grid and not align.improves_alignment(fixed, moving, rigid):
+                align.write_identity(rigid)
             flair = align.resample(flair_native, flair_affine, grid, rigid)
             for image, suffix in ((t1w, "T1w"), (flair, "FLAIR")):
                 corrected = align.without_bias(image, brain, grid_affine)
@@ -202,10 +211,6 @@ class Tissues(SimpleInterface):
             write_json(figures, folder / derivative(inputs.scan_id, "desc-prepare", extension=".json"))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
-
-
-def _grid_of(image: Any) -> tuple[tuple[int, ...], np.ndarray]:
-    return image.shape, from_ants(image)[1]
 
 
 def _priors_on(grid: Any, template_to_scan: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
