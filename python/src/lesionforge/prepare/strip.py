@@ -44,7 +44,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 
 def coarse_without_bias(head: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """A head [x, y, z] with outliers cut at the 1st and 99.9th percentile, its bias field removed by N4, and no negative values."""
+    """A head [x, y, z] without bias field (N4), cut at its 1st and 99.9th percentile; 0 and more."""
     import ants
 
     cut = head.clip(*np.percentile(head, (1, 99.9)))
