@@ -65,7 +65,7 @@ class ToTemplate(SimpleInterface):
             syn = ants.registration(
                 fixed,
                 moving,
-                "SyN",
+                "SyNOnly",
                 initial_transform=affine["fwdtransforms"][0],
                 random_seed=1,
                 outprefix=outprefix,

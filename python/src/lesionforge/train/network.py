@@ -42,8 +42,8 @@ class CascadeConfig:
     learning_rate: float = 1.0
     samples_per_epoch: int = 20_000
     """Patches in one epoch, half of them lesion: bounds time, and gives every arm the same number of steps (ours)."""
-    mined_per_scan: int = 100_000
-    """Candidates per scan that CNN1 judges to find CNN2's negatives: bounds time (ours)."""
+    mined_per_negative: int = 10
+    """Candidates that CNN1 judges for each negative of an epoch, to find CNN2's: bounds time (ours)."""
 
 
 def build_network() -> keras.Model:

@@ -75,8 +75,9 @@ def hard_negatives(
     that number, and if there is none either, all candidates are the pool.
     """
     mined, bright = [], []
+    per_scan = max(1, config.mined_per_negative * wanted // len(scans))
     for scan in scans:
-        seen = scan.healthy[rng.permutation(len(scan.healthy))[: config.mined_per_scan]]
+        seen = scan.healthy[rng.permutation(len(scan.healthy))[:per_scan]]
         mined.append(seen[score(network, scan.volume, seen) > config.cnn1_threshold])
         bright.append(scan.healthy[scan.volume.flair_at(scan.healthy) > config.fallback_flair_z])
     found, spare = pool(mined), pool(bright)
