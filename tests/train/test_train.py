@@ -16,7 +16,7 @@ from lesionforge.train.network import CascadeConfig, build_network, build_optimi
 from lesionforge.train.patches import gather
 from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, label_scan, pool
 
-TINY = CascadeConfig(epochs=2, samples_per_epoch=257, mined_per_scan=500)
+TINY = CascadeConfig(epochs=2, samples_per_epoch=257, mined_per_negative=4)
 
 
 def silent(_: str) -> None:
