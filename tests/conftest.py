@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from lesionforge.cli import main
 from lesionforge.images import derivative, grid_entities, write_mask, write_volume
 
 VOXEL_MM = 2.0
@@ -41,3 +43,30 @@ def write_blob_scan() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def phantom_cohort(tmp_path_factory) -> Path:
+    """Two phantom patients and a healthy head, coarse."""
+    out = tmp_path_factory.mktemp("phantom") / "cohort"
+    arguments = ["--threads", "1", "phantom", str(out), "--patients", "2", "--healthy", "1", "--voxel-mm", "3", "--seed", "2"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="session")
+def prepared_phantom(phantom_cohort, tmp_path_factory) -> Path:
+    """The prepared folder of the first phantom patient, by the command that a user would type."""
+    anat = phantom_cohort / "sub-p01" / "anat"
+    mask = phantom_cohort / "derivatives/manual/sub-p01/anat/sub-p01_label-lesion_mask.nii.gz"
+    out = tmp_path_factory.mktemp("prepared")
+    scans = ["--t1w", str(anat / "sub-p01_T1w.nii.gz"), "--flair", str(anat / "sub-p01_FLAIR.nii.gz"), "--lesion-mask", str(mask)]
+    result = CliRunner().invoke(main, ["prepare", *scans, "--subject", "p01", "--voxel-mm", "3", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    return out / "sub-p01"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

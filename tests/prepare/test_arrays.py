@@ -1,0 +1,106 @@
+"""Laws of the array functions of `prepare`."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lesionforge.images import from_ants, same_grid, to_ants, working_grid
+from lesionforge.prepare.align import resample, without_bias
+from lesionforge.prepare.strip import brain_of_stripped, rough_mask
+from lesionforge.prepare.tissues import GM, WM, lesions_to_white_matter, normalise
+
+AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+
+
+def ball(shape, centre, radius):
+    place = np.indices(shape) - np.array(centre)[:, None, None, None]
+    return (place**2).sum(axis=0) <= radius**2
+
+
+@pytest.mark.parametrize("background", [0.0, -7.5])
+def test_the_brain_of_a_stripped_scan_is_what_differs_from_its_background(background):
+    brain = ball((30, 30, 30), (15, 15, 15), 9)
+    hole = ball((30, 30, 30), (15, 15, 15), 2)
+    data = np.where(brain & ~hole, 50.0, background)
+    data[2, 2, 2] = 3.0
+    found = brain_of_stripped(data)
+    assert (found & ~brain).sum() == 0
+    assert found[hole].all()
+    assert found.sum() > 0.97 * brain.sum()
+
+
+def test_the_rough_mask_is_the_brain_even_where_the_neck_is_larger():
+    shape = (70, 70, 90)
+    brain = ball(shape, (35, 35, 62), 22)
+    scalp = ball(shape, (35, 35, 62), 30) & ~ball(shape, (35, 35, 62), 27)
+    neck = np.zeros(shape, bool)
+    neck[5:65, 5:65, :28] = True
+    found = rough_mask(100.0 * (brain | scalp | neck), AFFINE)
+    assert 2 * (found & brain).sum() / (found.sum() + brain.sum()) > 0.95
+
+
+def test_normalised_intensities_ignore_scale_offset_and_what_lies_outside_the_brain(rng):
+    brain = ball((20, 20, 20), (10, 10, 10), 7)
+    image = rng.normal(100, 20, brain.shape)
+    first = normalise(image, brain)
+    second = normalise(3 * image + 40 + 1e4 * ~brain, brain)
+    assert np.allclose(first, second, atol=1e-4)
+    assert first[brain].mean() == pytest.approx(0, abs=1e-4)
+    assert first[brain].std() == pytest.approx(1, abs=1e-4)
+    assert not first[~brain].any()
+
+
+def test_annotated_and_hyperintense_voxels_become_white_matter_and_no_others(rng):
+    tissues = np.full((10, 10, 10), GM, np.uint8)
+    tissues[5:] = WM
+    tissues[0] = 0
+    flair = rng.normal(10, 1, tissues.shape)
+    flair[3, 3, 3] = 30
+    flair[2, 2, 2] = 30
+    prior = np.ones(tissues.shape)
+    prior[2, 2, 2] = 0
+    lesion = np.zeros(tissues.shape, bool)
+    lesion[4, 4, 4] = lesion[0, 0, 0] = True
+    flair[4, 4, 4] = 5
+    found = lesions_to_white_matter(tissues, flair, np.where(flair > 20, prior, 0), lesion)
+    changed = np.argwhere(found != tissues).tolist()
+    assert changed == [[3, 3, 3], [4, 4, 4]]
+
+
+def test_n4_removes_a_smooth_field_and_keeps_the_range(rng):
+    brain = ball((40, 40, 40), (20, 20, 20), 16)
+    truth = np.where(ball(brain.shape, (20, 20, 20), 9), 150.0, 100.0) * brain
+    field = np.exp(0.4 * (np.indices(brain.shape)[0] - 20) / 20)
+    image = truth * field + rng.normal(0, 1, brain.shape) * brain
+    corrected = without_bias(image, brain, AFFINE)
+    spread_before = np.std(image[brain] / truth[brain])
+    spread_after = np.std(corrected[brain] / truth[brain])
+    assert spread_after < 0.5 * spread_before
+    assert corrected[brain].mean() == pytest.approx(image[brain].mean(), rel=0.1)
+
+
+def test_resampling_a_grid_onto_itself_changes_nothing(rng):
+    data = rng.normal(size=(9, 10, 11)).astype(np.float32)
+    turned = nib.affines.from_matvec(np.array([[0, -2.0, 0], [2, 0, 0], [0, 0, 3]]), [5, -3, 2])
+    assert np.allclose(resample(data, turned, (data.shape, turned)), data, atol=1e-5)
+
+
+def test_ras_and_lps_meet_again(rng):
+    data = rng.normal(size=(5, 6, 7)).astype(np.float32)
+    affine = nib.affines.from_matvec(np.array([[0, -1.5, 0], [2, 0, 0], [0, 0, 3.0]]), [5, -3, 2])
+    back, back_affine = from_ants(to_ants(data, affine))
+    assert np.array_equal(back, data)
+    assert np.allclose(back_affine, affine)
+
+
+def test_the_working_grid_covers_the_scan_and_a_scan_on_it_keeps_it():
+    affine = nib.affines.from_matvec(np.array([[-0.7, 0, 0], [0, -0.7, 0], [0, 0, 3.0]]), [80, 90, -40])
+    shape, grid = working_grid((200, 220, 40), affine, 1.0)
+    assert nib.aff2axcodes(grid) == ("R", "A", "S")
+    assert np.allclose(np.abs(np.diag(grid)[:3]), 1)
+    corners = np.array([[0, 0, 0], [199, 219, 39]])
+    inside = nib.affines.apply_affine(np.linalg.inv(grid), nib.affines.apply_affine(affine, corners))
+    assert (inside >= -0.51).all()
+    assert (inside <= np.array(shape) - 0.49).all()
+    again = working_grid(shape, grid, 1.0)
+    assert same_grid(*again, shape, grid)
