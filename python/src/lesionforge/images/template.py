@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -19,8 +20,9 @@ class Template:
     affine: np.ndarray
 
 
+@cache
 def load_template(voxel_mm: int) -> Template:
-    """The template at an isotropic voxel size in whole millimetres, 1 or more."""
+    """The template at an isotropic voxel size in whole millimetres, 1 or more; do not change its arrays, they are shared."""
     from nilearn import datasets
 
     t1w_image = datasets.load_mni152_template(resolution=voxel_mm)

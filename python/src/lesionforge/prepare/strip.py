@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.images import from_ants, to_ants
+from lesionforge.images.deform import affine_and_syn
 from lesionforge.images.template import load_template
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ COARSE_MM = 2
 # Half of N4's usual iterations: the field only has to be flat enough to tell brain from scalp.
 STRIP_N4 = {"iters": [25, 25, 25], "tol": 1e-6}
 EROSION_MM = 8
+# More than was eroded: registration tolerates a rim of CSF and meninges better than a shaved cortex.
+DILATION_MM = 10
 CLOSING_MM = 8
 UPPER_HEAD_MM = 120
 
@@ -56,10 +59,11 @@ def coarse_without_bias(head: np.ndarray, affine: np.ndarray) -> np.ndarray:
 def rough_mask(head: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """A first brain mask by intensity and morphology alone; bool [x, y, z], RAS, at COARSE_MM.
 
-    What is brighter than the mean is cut from the scalp by an erosion; of the pieces, the brain is the one with most
-    voxels in the upper part of the head (the neck and the face may be larger). It may keep some of the eyes.
+    What is brighter than half the median of the head's tissue is cut from the scalp by an erosion; of the pieces, the
+    brain is the one with most voxels in the upper part of the head (the neck and the face may be larger). It may keep
+    some of the eyes.
     """
-    bright = head > head.mean()
+    bright = head > 0.5 * np.median(head[head > head.mean()])
     cut = ndimage.binary_erosion(bright, iterations=EROSION_MM // COARSE_MM)
     height = nib.affines.apply_affine(affine, np.argwhere(bright))[:, 2]
     if not cut.any():
@@ -68,10 +72,9 @@ def rough_mask(head: np.ndarray, affine: np.ndarray) -> np.ndarray:
     upper = heights > np.percentile(height, 99.9) - UPPER_HEAD_MM
     labels, _ = ndimage.label(cut)
     pieces = np.bincount(labels[:, :, upper].ravel(), minlength=2)[1:]
-    brain = ndimage.binary_dilation(labels == np.argmax(pieces) + 1, iterations=EROSION_MM // COARSE_MM)
-    closed = ndimage.binary_closing(np.pad(brain, CLOSING_MM), iterations=CLOSING_MM // COARSE_MM)[
-        (slice(CLOSING_MM, -CLOSING_MM),) * 3
-    ]
+    brain = ndimage.binary_dilation(labels == np.argmax(pieces) + 1, iterations=DILATION_MM // COARSE_MM)
+    margin = CLOSING_MM // COARSE_MM
+    closed = ndimage.binary_closing(np.pad(brain, margin), iterations=margin)[(slice(margin, -margin),) * 3]
     filled: np.ndarray = ndimage.binary_fill_holes(closed)
     return filled
 
@@ -81,22 +84,9 @@ def template_onto(brain: ants.ANTsImage, outprefix: str) -> str:
 
     Returns the path of the template-to-scan transform.
     """
-    import ants
-
     template = load_template(COARSE_MM)
     fixed = to_ants(template.t1w, template.affine)
-    affine = ants.registration(fixed, brain, "Affine", random_seed=1, outprefix=outprefix + "affine_")
-    syn = ants.registration(
-        fixed,
-        brain,
-        "SyNOnly",
-        initial_transform=affine["fwdtransforms"][0],
-        random_seed=1,
-        outprefix=outprefix + "rough_",
-        write_composite_transform=True,
-    )
-    path: str = syn["invtransforms"]
-    return path
+    return affine_and_syn(fixed, brain, outprefix)[1]
 
 
 def template_mask(grid: ants.ANTsImage, template_to_scan: str) -> np.ndarray:

@@ -22,6 +22,7 @@ from lesionforge.images import (
     write_json,
     write_volume,
 )
+from lesionforge.images.deform import affine_and_syn
 from lesionforge.images.geometry import RAS_TO_LPS
 from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.template import load_template
@@ -61,22 +62,13 @@ class ToTemplate(SimpleInterface):
         fixed = to_ants(template.t1w, template.affine)
         with new_folder(Path(self.inputs.out) / prepared.scan_id) as folder, ants_scratch(folder) as outprefix:
             moving = to_ants(registration_image(scan), scan.affine)
-            affine = ants.registration(fixed, moving, "Affine", random_seed=1, outprefix=outprefix + "affine_")
-            syn = ants.registration(
-                fixed,
-                moving,
-                "SyNOnly",
-                initial_transform=affine["fwdtransforms"][0],
-                random_seed=1,
-                outprefix=outprefix,
-                write_composite_transform=True,
-            )
-            for made, name in ((syn["fwdtransforms"], TO_TEMPLATE), (syn["invtransforms"], FROM_TEMPLATE)):
+            forward, inverse = affine_and_syn(fixed, moving, outprefix)
+            for made, name in ((forward, TO_TEMPLATE), (inverse, FROM_TEMPLATE)):
                 shutil.copyfile(made, folder / derivative(prepared.scan_id, name, extension=""))
             tissues = to_ants(scan.tissues, scan.affine)
-            moved = from_ants(ants.apply_transforms(fixed, tissues, [syn["fwdtransforms"]], interpolator="genericLabel"))[0]
+            moved = from_ants(ants.apply_transforms(fixed, tissues, [forward], interpolator="genericLabel"))[0]
             expected = np.stack([1 - template.brain, template.csf, template.gm, template.wm]).argmax(axis=0)
-            displacement = displacement_field(fixed, [syn["fwdtransforms"]], outprefix)
+            displacement = displacement_field(fixed, [forward], outprefix)
             figures = tissue_overlap(moved.round(), expected) | {
                 "folding_fraction": folding_fraction(displacement, template.affine, template.brain)
             }

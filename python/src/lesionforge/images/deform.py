@@ -1,0 +1,34 @@
+"""Nonlinear registration, as `prepare` (roughly, to strip) and `register` need it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ants
+
+# Iterations of the affine step from coarse to fine; the deformation that follows corrects what the last level would.
+AFFINE_ITERATIONS = (1000, 500, 250, 0)
+
+
+def affine_and_syn(fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str) -> tuple[str, str]:
+    """Register `moving` onto `fixed`, affine then SyN, by mutual information; files beginning with `outprefix` are written.
+
+    Returns the paths of the composite transforms moving to fixed and fixed to moving. The seed is fixed.
+    Source: Avants et al. 2008, doi 10.1016/j.media.2007.06.004.
+    """
+    import ants
+
+    affine = ants.registration(
+        fixed, moving, "Affine", random_seed=1, outprefix=outprefix + "affine_", aff_iterations=AFFINE_ITERATIONS
+    )
+    syn = ants.registration(
+        fixed,
+        moving,
+        "SyNOnly",
+        initial_transform=affine["fwdtransforms"][0],
+        random_seed=1,
+        outprefix=outprefix + "syn_",
+        write_composite_transform=True,
+    )
+    return syn["fwdtransforms"], syn["invtransforms"]
