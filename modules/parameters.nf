@@ -25,10 +25,10 @@ def parameterProblems(given) {
     // Nextflow adds a camelCase twin for each name with a dash; the name as it was typed is enough.
     def twins = given.keySet().findAll { name -> name.contains('-') }.collect { name -> camelCase(name) }
     def unknown = (given.keySet() - rules.keySet() - twins).collect { name -> unknownSentence(name, rules.keySet()) }
-    def missing = required.findAll { name -> given[name] == null }.collect { name ->
+    def missing = required.findAll { name -> !(name in given.keySet()) || given[name] == null }.collect { name ->
         "--${name} is missing: ${rules[name].description}"
     }
-    def wrong = rules.findAll { name, _rule -> given[name] != null }.collect { name, rule -> valueProblem(name, given[name], rule) }
+    def wrong = rules.findAll { name, _rule -> name in given.keySet() && given[name] != null }.collect { name, rule -> valueProblem(name, given[name], rule) }
     return unknown + missing + wrong.findAll { sentence -> sentence }
 }
 

@@ -33,6 +33,7 @@ process TRAIN_GENERATOR {
     input:
     path prepared, stageAs: 'prepare/*'
     path levels, stageAs: 'levels/*'
+    path roster, stageAs: 'cohort/*'
     val code
 
     output:
@@ -41,7 +42,7 @@ process TRAIN_GENERATOR {
     script:
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} synthesize train-generator \\
-        --root . ${task.ext.args} --out generator
+        --root . --cohort cohort ${task.ext.args} --out generator
     """
 
     stub:
@@ -108,6 +109,7 @@ process PAINT {
 workflow SYNTHESIZE {
     take:
     patients // [id, prepared folder] of training and validation patients, never of test patients
+    roster // table of their id, role and split
     healthy // [id, prepared folder] of healthy canvases
     pairs // [synthetic_id, donor, canvas, split]
     warped // [donor, canvas, pair folder]
@@ -121,6 +123,7 @@ workflow SYNTHESIZE {
     TRAIN_GENERATOR(
         collected.map { rows -> rows.collect { row -> row[1] } },
         collected.map { rows -> rows.collect { row -> row[2] } },
+        roster,
         code,
     )
 
