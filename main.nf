@@ -51,9 +51,16 @@ workflow LESIONFORGE {
             .filter { _id, meta, _has_mask, _folder -> meta.role == 'healthy' }
             .map { id, _meta, _has_mask, folder -> [id, folder] }
 
+        // Who among them validates; it changes only when they change, so that another test subject trains nothing anew.
+        roster = by_meta
+            .filter { _id, meta, _has_mask, _folder -> meta.role == 'patient' && meta.split in ['train', 'validation'] }
+            .map { id, meta, _has_mask, _folder -> "${id}\t${meta.role}\t${meta.split}" }
+            .collectFile(name: 'cohort.tsv', seed: "id\trole\tsplit", newLine: true, sort: true)
+            .first()
+
         REGISTER(prepared, COHORT.out.pairs)
         transforms = REGISTER.out.transforms
-        SYNTHESIZE(learned_from, healthy, COHORT.out.pairs, REGISTER.out.warped)
+        SYNTHESIZE(learned_from, roster, healthy, COHORT.out.pairs, REGISTER.out.warped)
         levels = SYNTHESIZE.out.levels
         synthetic = SYNTHESIZE.out.synthetic
         generator = SYNTHESIZE.out.generator
