@@ -129,3 +129,15 @@ def phantom_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = [LESIONFORGE, "phantom", folder / "cohort", "--patients", "4", "--healthy", "2", "--seed", "1"]
     subprocess.run(made, check=True)
     return nextflow(ROOT, folder, folder / "results", "--input", str(folder / "cohort" / "cohort.csv"), "-profile", "test")
+
+
+@pytest.fixture(scope="session")
+def lesionforge() -> Path:
+    """The installed command."""
+    return LESIONFORGE
+
+
+@pytest.fixture(scope="session")
+def run_nextflow() -> Callable[..., Run]:
+    """A function (launch folder, results folder, options) that runs the checkout's own pipeline."""
+    return lambda launch, outdir, *options: nextflow(ROOT, launch, outdir, *options)

@@ -1,0 +1,40 @@
+"""The profile `reproducible`: two runs, the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SHORT = {"synthetic": 1, "generator_epochs": 1, "generator_tiles": 64, "train_epochs": 1, "train_samples": 1000}
+
+
+def digests(outdir: Path) -> dict[str, str]:
+    """SHA-256 of every image of a run, by its path in the results."""
+    return {
+        str(path.relative_to(outdir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(outdir.rglob("*.nii.gz"))
+    }
+
+
+@pytest.mark.slow
+def test_two_runs_give_the_same_scans_and_masks_byte_for_byte(tmp_path, lesionforge, run_nextflow):
+    cohort = tmp_path / "cohort"
+    subprocess.run([lesionforge, "phantom", cohort, "--patients", "2", "--healthy", "1"], check=True)
+    (tmp_path / "short.json").write_text(json.dumps(SHORT))
+    options = (
+        "--input",
+        str(cohort / "cohort.csv"),
+        "-params-file",
+        str(tmp_path / "short.json"),
+        "-profile",
+        "test,reproducible",
+    )
+    runs = [run_nextflow(tmp_path / name, tmp_path / name / "results", *options) for name in ("first", "second")]
+    assert [run.code for run in runs] == [0, 0], runs[0].printed + runs[1].printed
+    first, second = (digests(run.outdir) for run in runs)
+    assert any("synthesize/sub-syn0001" in name for name in first)
+    assert any("segment/augmented" in name for name in first)
+    assert first == second
