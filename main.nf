@@ -127,6 +127,9 @@ workflow {
         if (params.mode == 'segment' && !params.model) {
             problems = problems + ['--mode segment needs --model, the folder of a trained cascade.']
         }
+        if (params.synthetic == 0 && params.mode == 'experiment' && 'augmented' in params.arms.tokenize(',')) {
+            problems = problems + ['--synthetic 0 leaves nothing for the arm augmented: give a number above 0, or --arms real.']
+        }
         if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {
             problems = problems + ['-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.']
         }

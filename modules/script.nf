@@ -14,7 +14,7 @@ def codeOf(stage) {
 def importedPackages(root, names) {
     def found = names.collectMany { name ->
         sourcesOf(root.resolve(name)).collectMany { path ->
-            (path.text =~ /(?m)^\s*(?:from|import)\s+lesionforge\.(\w+)/).collect { match -> match[1] }
+            (path.text =~ /(?m)^\s*(?:(?:from|import)\s+lesionforge\.|from\s+lesionforge\s+import\s+)(\w+)/).collect { match -> match[1] }
         }
     }
     def all = names + found.findAll { name -> root.resolve(name).isDirectory() }

@@ -8,6 +8,7 @@ process CHECK {
 
     input:
     val sheet
+    val content
     path files, stageAs: 'inputs/?/*'
     path model, stageAs: 'model/*'
     val code
@@ -40,7 +41,7 @@ workflow COHORT {
     model // path of a model folder, or an empty list
 
     main:
-    CHECK(sheet.toString(), filesNamedIn(sheet), model, codeOf('cohort'))
+    CHECK(sheet.toString(), digestOf(sheet), filesNamedIn(sheet), model, codeOf('cohort'))
     folder = CHECK.out.folder
     scans = folder
         .flatMap { checked -> checked.resolve('cohort.tsv').splitCsv(header: true, sep: '\t') }
@@ -63,6 +64,11 @@ def scanOf(row) {
 // The file that a cell names; an empty list for an empty cell, which a process takes as no file.
 def fileOf(cell) {
     return cell ? file(cell, glob: false) : []
+}
+
+// Digest of the sheet's content: the task gets its path as a value, which alone would not tell that it was edited.
+def digestOf(sheet) {
+    return sheet.isFile() ? sheet.bytes.md5() : ''
 }
 
 // Every existing file that a cell of the sheet names: staged for CHECK, so that a changed scan is checked again and an

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lesionforge.images import read_tsv, write_json
+from lesionforge.nets import checksum
 
 NAME = "été à, Zürich (l'un & l'autre) #1 T1w.nii.gz"
 
@@ -134,7 +135,10 @@ def test_augment_needs_no_test_patient(sheet):
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     (tmp_path / "model").mkdir()
-    write_json({"kind": "cascade", "checksums": {}}, tmp_path / "model" / "model.json")
+    files = [tmp_path / "model" / f"{name}.keras" for name in ("cnn1", "cnn2")]
+    for file in files:
+        file.write_bytes(b"weights")
+    write_json({"kind": "cascade", "checksums": {file.name: checksum(file) for file in files}}, tmp_path / "model" / "model.json")
     return tmp_path / "model"
 
 

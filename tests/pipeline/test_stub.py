@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 
@@ -89,7 +90,10 @@ def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, 
 def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated):
     model = tmp_path / "my model"
     model.mkdir()
-    (model / "model.json").write_text(json.dumps({"kind": "cascade", "checksums": {}}))
+    for name in ("cnn1.keras", "cnn2.keras"):
+        (model / name).write_bytes(b"weights")
+    sums = dict.fromkeys(("cnn1.keras", "cnn2.keras"), hashlib.sha256(b"weights").hexdigest())
+    (model / "model.json").write_text(json.dumps({"kind": "cascade", "checksums": sums}))
     run = stub(sheet, "segment", "--mode", "segment", "--model", str(model))
     assert run.code == 0, run.printed
     per_patient = {"STRIP": 2, "ALIGN": 2, "TISSUES": 2, "SEGMENT": 2, "EVALUATE": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import Any
 
 import click
@@ -45,30 +46,43 @@ class StageGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Before a command's module is imported, which may import numpy.
+        prepare_environment(ctx.params["threads"], ctx.params["reproducible"])
         try:
             return super().invoke(ctx)
         except InputError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            # A full disk, a file where a folder should be, no permission: the user's to mend as well.
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"Error: {where}{error.strerror or error}; check the path, its permissions and the free space", err=True)
+            ctx.exit(InputError.exit_code)
 
 
-def set_threads(threads: int) -> None:
-    """Set the thread count of every numerical library; must run before any of them is imported."""
+def prepare_environment(threads: int | None, reproducible: bool) -> None:
+    """Set thread counts and switches that the numerical libraries read while they are imported.
+
+    Keras neither reads nor writes a settings file in the home folder, which could change results, and matplotlib keeps
+    its font list in our environment.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("NO_ET", "1")
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(sys.prefix, ".matplotlib"))  # noqa: PTH118
+    os.environ["KERAS_HOME"] = os.path.join(os.devnull, "keras")  # noqa: PTH118
+    threads = threads or len(os.sched_getaffinity(0))
     for name in ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
     os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    if reproducible:
+        os.environ["LESIONFORGE_REPRODUCIBLE"] = "1"
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 
 
 @click.group(cls=StageGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lesionforge")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads to use [default: all].")
-@click.option("--reproducible", is_flag=True, help="Same seed, same bytes: one ITK thread, deterministic training.")
+@click.option("--reproducible", is_flag=True, help="Same seed, same images and masks: one ITK thread, deterministic training.")
 def main(threads: int | None, reproducible: bool) -> None:
     """Make a multiple-sclerosis lesion segmenter out of very few annotated scans."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("NO_ET", "1")
-    set_threads(threads or len(os.sched_getaffinity(0)))
-    if reproducible:
-        os.environ["LESIONFORGE_REPRODUCIBLE"] = "1"
-        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"

@@ -65,6 +65,9 @@ def assemble(cohort: Path, root: Path, arms: tuple[str, ...], out: Path) -> None
         rows = []
         for row in arm_rows(arm, cohort_rows, synthetic):
             folder = root / ("prepare" if row.origin == "real" else "synthesize") / row.scan_id
+            if not folder.is_dir():
+                click.echo(f"{arm}: {row.scan_id} is left out, it was not prepared", err=True)
+                continue
             if Prepared.open(folder).lesion is None:
                 raise InputError(f"{folder}: holds no lesion mask; run the stage that writes it again")
             # Paths stay as they are named: symbolic links of a task folder must not be resolved.

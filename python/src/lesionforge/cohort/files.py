@@ -82,8 +82,6 @@ def inspect_file(path: str, is_mask: bool) -> Facts:
             voxel_sizes = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
     except InputError as error:
         return Facts((without_path(error),))
-    if image.get_data_dtype().kind not in "iuf":
-        return Facts((f"has voxels of type {image.get_data_dtype()}, not one number each; convert it to a grey-scale image",))
     faults = grid_faults(image.shape, image.affine, voxel_sizes)
     affine = None if faults else image.affine
     if 0 in image.shape:

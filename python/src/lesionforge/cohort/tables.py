@@ -32,11 +32,11 @@ PAIRS_COLUMNS = {
 FILES = {"cohort.tsv", "cohort.json", "pairs.tsv", "pairs.json", "dataset_description.json"}
 
 
-def check_destination(out: Path, sheet: Path) -> None:
+def check_destination(out: Path, sheet_folder: Path) -> None:
     """Raise InputError unless `out` is absent, empty, or a cohort folder that may be replaced without losing anything else."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give another --out")
-    if out.is_dir() and (sheet.parent == out or {path.name for path in out.iterdir()} - FILES):
+    if out.is_dir() and (sheet_folder == out.resolve() or {path.name for path in out.iterdir()} - FILES):
         raise InputError(f"{out}: holds files of others that would be lost; give an empty or new folder as --out")
 
 

@@ -36,6 +36,9 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
         raise InputError(f"{path}: cannot be read as NIfTI ({type(error).__name__}); convert it to .nii.gz") from error
     if not isinstance(image, nib.Nifti1Image):
         raise InputError(f"{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+    if image.get_data_dtype().kind not in "iuf":
+        kind = image.get_data_dtype()
+        raise InputError(f"{path}: has voxels of type {kind}, not one number each; convert it to a grey-scale image")
     if len(image.shape) > 3 and set(image.shape[3:]) == {1}:
         # A reshaped proxy: the voxels stay on disk, so that a truncated file is found where its voxels are read.
         volume = nib.arrayproxy.reshape_dataobj(image.dataobj, image.shape[:3])
@@ -81,8 +84,16 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Give an empty temporary folder beside `path`; it replaces `path` if the block ends well, else it is deleted."""
+    """Give an empty temporary folder beside `path`; it replaces `path` if the block ends well, else it is deleted.
+
+    Raises InputError when `path` is a file, or holds the current folder. What a folder of this name held is lost: see
+    `refuse_foreign_folder` where the user names it.
+    """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file where a folder is to be written; give another --out")
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise InputError(f"{path}: holds the current folder and cannot be replaced; give a new folder as --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -93,6 +104,24 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_input_as_output(out: str | Path, *folders: str | Path | None) -> None:
+    """Raise InputError when an input folder lies in `out`, where a folder of its name is to be written."""
+    for folder in folders:
+        if folder is not None and Path(folder).resolve().parent == Path(out).resolve():
+            raise InputError(
+                f"{out}: is the folder that {Path(folder).name} is read from and would replace it; give another --out"
+            )
+
+
+def refuse_foreign_folder(path: str | Path, mark: str) -> None:
+    """Raise InputError unless `path` is absent, an empty folder, or one that holds a file named `mark`: ours, to be replaced."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file where a folder is to be written; give another --out")
+    if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
+        raise InputError(f"{path}: holds other files, which would be lost; give a new or empty folder as --out")
 
 
 def write_volume(data: np.ndarray, affine: np.ndarray, path: str | Path, like: nib.Nifti1Image | None = None) -> None:
@@ -163,7 +192,12 @@ def read_tsv(path: str | Path) -> pd.DataFrame:
 
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; check the path")
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    try:
+        return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: is no table of ours ({type(error).__name__}); write it again with the command that made it"
+        ) from error
 
 
 def write_tsv(table: pd.DataFrame, path: str | Path, columns: dict[str, str]) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from nipype.interfaces.base import Directory, TraitedSpec
 
+from lesionforge.images.files import refuse_input_as_output
+
 
 class FolderOutput(TraitedSpec):
     """The one output of each interface: the folder it wrote."""
@@ -18,6 +20,7 @@ def run(interface: type, *, out: Path, **inputs: object) -> Path:
 
     Paths become absolute (nipype changes the working folder while it runs); inputs that are None are left out.
     """
+    refuse_input_as_output(out, *(value for value in inputs.values() if isinstance(value, Path) and value.is_dir()))
     out.mkdir(parents=True, exist_ok=True)
     given = {
         name: str(value.resolve()) if isinstance(value, Path) else value for name, value in inputs.items() if value is not None

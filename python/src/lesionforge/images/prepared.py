@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lesionforge.errors import InputError
-from lesionforge.images.files import read_mask, read_volume
+from lesionforge.images.files import read_image, read_mask, read_volume
+from lesionforge.images.geometry import same_grid
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Prepared:
     @classmethod
     def open(cls, folder: str | Path) -> Prepared:
         """Find the files of a folder named by its scan (`sub-01_ses-1`); raises InputError when one is missing."""
-        folder = Path(folder)
+        folder = Path(folder).absolute()
         scan_id = folder.name
         found = sorted(folder.glob(f"{scan_id}_space-T1w_res-*mm_desc-preproc_T1w.nii.gz"))
         if len(found) != 1:
@@ -48,8 +49,13 @@ class Prepared:
         return cls(folder=folder, scan_id=scan_id, grid=grid, lesion=lesion if lesion.is_file() else None, **paths)
 
     def read(self) -> Scan:
-        """Read all volumes."""
+        """Read all volumes; raises InputError when they do not lie on one grid."""
         t1w, affine = read_volume(self.t1w)
+        for path in (self.flair, self.brain, self.tissues, self.lesion):
+            if path is not None:
+                other = read_image(path)
+                if not same_grid(other.shape, other.affine, t1w.shape, affine):
+                    raise InputError(f"{path}: does not lie on the grid of {self.t1w.name}; run lesionforge prepare again")
         tissues, _ = read_volume(self.tissues)
         return Scan(
             t1w=t1w,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import keras
 
 CARD = "model.json"
+# The networks of each kind of model folder.
+NETWORKS_OF = {"generator": ("generator",), "cascade": ("cnn1", "cnn2")}
 
 
 def set_up(seed: int) -> None:
@@ -64,9 +66,13 @@ def read_card(folder: str | Path, kind: str) -> dict[str, Any]:
     if not (folder / CARD).is_file():
         raise InputError(f"{folder}: is no model folder (no {CARD} in it); give a folder that lesionforge wrote")
     card: dict[str, Any] = read_json(folder / CARD)
-    if card.get("kind") != kind:
-        raise InputError(f"{folder}: holds a {card.get('kind')}, not a {kind}; give the other folder")
-    for name, wanted in card.get("checksums", {}).items():
+    found = card.get("kind") if isinstance(card, dict) else None
+    if found != kind:
+        raise InputError(f"{folder}: holds a {found}, not a {kind}; give the other folder")
+    checksums = card.get("checksums")
+    if not isinstance(checksums, dict) or set(checksums) != {f"{name}.keras" for name in NETWORKS_OF[kind]}:
+        raise InputError(f"{folder / CARD}: lacks the checksums of its networks; copy the whole model folder again")
+    for name, wanted in checksums.items():
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: is missing; copy the whole model folder again")
         if checksum(folder / name) != wanted:
@@ -78,4 +84,8 @@ def load_model(folder: str | Path, name: str) -> keras.Model:
     """Load one network of a model folder; no code from the file is executed. Check the folder with `read_card` first."""
     import keras
 
-    return keras.saving.load_model(Path(folder) / f"{name}.keras", compile=False, safe_mode=True)
+    path = Path(folder) / f"{name}.keras"
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: is no network that Keras can load ({type(error).__name__}); copy the model again") from error

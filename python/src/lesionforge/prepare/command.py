@@ -25,7 +25,16 @@ voxel_option = click.option(
 out_option = click.option(
     "--out", type=folder, required=True, help="Output folder; a folder named by the scan is written into it."
 )
-id_option = click.option("--id", "scan_id", required=True, help="Scan id, such as sub-01_ses-1.")
+
+
+def checked_scan_id(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """The scan id as it is given; raises InputError where it is none, since it names files."""
+    if not re.fullmatch(r"sub-[A-Za-z0-9]+(_ses-[A-Za-z0-9]+)?", value):
+        raise InputError(f"--id {value!r}: is no scan id; give one such as sub-01 or sub-01_ses-1")
+    return value
+
+
+id_option = click.option("--id", "scan_id", required=True, callback=checked_scan_id, help="Scan id, such as sub-01_ses-1.")
 
 
 def scan_id_of(subject: str, session: str | None) -> str:

@@ -54,7 +54,7 @@ class Strip(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         inputs = self.inputs
-        data, affine = read_volume(inputs.t1w)
+        data, affine = _read_finite(inputs.t1w)
         shape, grid_affine = working_grid(data.shape, affine, inputs.voxel_mm)
         native_mask = self._native_mask(data, affine)
         with new_folder(Path(inputs.out) / inputs.scan_id) as folder, ants_scratch(folder) as outprefix:
@@ -122,8 +122,8 @@ class Align(SimpleInterface):
         brain, grid_affine = read_mask(brain_path)
         entities = brain_path.name.removeprefix(inputs.scan_id + "_").removesuffix("_desc-brain_mask.nii.gz")
         grid = (brain.shape, grid_affine)
-        t1w_native, t1w_affine = read_volume(inputs.t1w)
-        flair_native, flair_affine = read_volume(inputs.flair)
+        t1w_native, t1w_affine = _read_finite(inputs.t1w)
+        flair_native, flair_affine = _read_finite(inputs.flair)
 
         def name(*parts: str, extension: str = ".nii.gz") -> str:
             return derivative(inputs.scan_id, *parts, extension=extension)
@@ -211,6 +211,15 @@ class Tissues(SimpleInterface):
             write_json(figures, folder / derivative(inputs.scan_id, "desc-prepare", extension=".json"))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
+
+
+def _read_finite(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a scan; raises InputError where a voxel is NaN or infinite, which would empty every result without a word."""
+    data, affine = read_volume(path)
+    broken = int((~np.isfinite(data)).sum())
+    if broken:
+        raise InputError(f"{path}: holds {broken} NaN or infinite voxels; replace them by 0 or export the scan again")
+    return data, affine
 
 
 def _priors_on(grid: Any, template_to_scan: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -87,16 +87,17 @@ def stops(results: Results, mode: str) -> list[str]:
     if silent:
         sentences.append(f"Nothing from {', '.join(silent)}: not run, failed for every scan, or not given to this report.")
     if results.cohort is not None:
-        scans = list(results.cohort["id"])
+        patients = set(results.cohort.loc[results.cohort["role"] == "patient", "id"])
+        scans = [scan for scan in results.cohort["id"] if mode != "segment" or scan in patients]
         stages: list[tuple[str, Any, list[str]]] = [("prepare", results.prepared, scans)]
         if mode != "segment":
-            prepared = [scan for scan in scans if scan in results.prepared]
-            stages.append(("register", results.registered, prepared))
+            paired = set() if results.pairs is None else set(results.pairs["donor"]) | set(results.pairs["canvas"])
+            stages.append(("register", results.registered, [scan for scan in scans if scan in paired]))
             stages.append(("synthesize", results.synthetic, [] if results.pairs is None else list(results.pairs["synthetic_id"])))
         tested = [
             row["id"]
             for _, row in results.cohort.iterrows()
-            if row["id"] in results.prepared and (mode == "segment" or row["split"] == "test")
+            if row["id"] in results.prepared and row["id"] in patients and (mode == "segment" or row["split"] == "test")
         ]
         stages += [(f"segment ({arm})", found, tested) for arm, found in results.segmented.items()]
         for stage, found, wanted in stages:

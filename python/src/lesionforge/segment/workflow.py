@@ -17,6 +17,7 @@ from lesionforge.images import (
     lesion_table,
     new_folder,
     read_image,
+    refuse_input_as_output,
     voxel_volume_mm3,
     write_json,
     write_mask,
@@ -75,6 +76,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     Every file is written even when no lesion is found. A synthetic scan has no native grids. Raises InputError when the
     folder is incomplete or was prepared at another voxel size than the model's.
     """
+    refuse_input_as_output(out, prepared_folder)
     prepared = Prepared.open(prepared_folder)
     scan = prepared.read()
     voxel_mm = float(np.linalg.norm(scan.affine[:3, 0]))

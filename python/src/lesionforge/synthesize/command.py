@@ -12,7 +12,7 @@ from lesionforge.errors import InputError
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
-SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Seed of all random draws.")
+SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of all random draws.")
 WIDTH = click.option("--width", default=32, show_default=True, type=click.IntRange(min=1), help="Channels of the first level.")
 EPOCHS = click.option("--epochs", default=70, show_default=True, type=click.IntRange(min=1), help="Training epochs.")
 TILES = click.option(

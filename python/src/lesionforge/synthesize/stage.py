@@ -20,6 +20,8 @@ from lesionforge.images import (
     read_json,
     read_tsv,
     read_volume,
+    refuse_foreign_folder,
+    refuse_input_as_output,
     same_grid,
     voxel_volume_mm3,
     write_json,
@@ -49,13 +51,14 @@ def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
 
     Raises InputError when the scan has no usable grey matter.
     """
+    refuse_input_as_output(out, prepared.folder)
     scan = prepared.read()
     try:
         statistics = grey_matter_flair(scan.flair, scan.tissues, scan.lesion)
     except InputError as error:
         raise InputError(f"{prepared.folder}: {error}") from error
     levels = hyperintensity_levels(scan.flair, scan.tissues, scan.lesion, statistics)
-    hyperintense = (levels > 0) | scan.lesion
+    hyperintense = (levels > 0) | (scan.lesion & scan.brain)
     filled, filling = fill_lesions(
         [scan.t1w, scan.flair], hyperintense, scan.tissues == WHITE_MATTER, np.random.default_rng(seed)
     )
@@ -171,6 +174,8 @@ def write_generator(
 
     from lesionforge.synthesize.training import draw_validation, train_generator
 
+    refuse_foreign_folder(out, nets.CARD)
+
     subjects = {prepared.scan_id: prepared.scan_id.split("_")[0] for prepared, _, _ in patients}
     validation = {prepared.scan_id for prepared, _, split in patients if split == "validation"}
     if not validation or len(validation) == len(patients):
@@ -275,6 +280,8 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     if canvas_levels and canvas_levels.scan_id != canvas.scan_id:
         raise InputError(f"{canvas_levels.folder}: belongs to {canvas_levels.scan_id}, not {canvas.scan_id}; give its folder")
     card = nets.read_card(generator, "generator")
+    refuse_input_as_output(out, transplant)
+    nets.set_up(card["seed"])
     scan = canvas.read()
     if canvas_levels is None and scan.lesion.any():
         raise InputError(f"{canvas.folder}: has lesions of its own; give its levels folder with --canvas-levels to fill them")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lesionforge.errors import InputError
 from lesionforge.synthesize.network import build_generator, compile_for_training
 from lesionforge.synthesize.tiles import TrainingScan, tile_stream
 
@@ -64,5 +65,7 @@ def train_generator(
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch)],
     )
+    if not np.isfinite(best[0]):
+        raise InputError("the generator's training diverged, no epoch had a finite loss; check the scans' intensities")
     training.set_weights(best[1])
     return inference, history

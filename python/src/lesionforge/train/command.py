@@ -11,7 +11,7 @@ import numpy as np
 
 from lesionforge import nets
 from lesionforge.errors import InputError
-from lesionforge.images import Prepared, new_folder, read_tsv, write_tsv
+from lesionforge.images import Prepared, new_folder, read_tsv, refuse_foreign_folder, write_tsv
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import CONTRASTS, CascadeConfig
 from lesionforge.train.sampling import LabelledScan, label_scan
@@ -70,12 +70,13 @@ def read_index(index: Path, config: CascadeConfig) -> tuple[dict[str, list[Label
     show_default=True,
     help="Patches in an epoch, half of them lesion.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 def train(index: Path, epochs: int, samples_per_epoch: int, seed: int, out: Path) -> None:
     """Read the arm, train, save the model folder."""
     import pandas as pd
 
+    refuse_foreign_folder(out, nets.CARD)
     config = replace(DEFAULTS, epochs=epochs, samples_per_epoch=samples_per_epoch)
     scans, voxel_mm = read_index(index, config)
     nets.set_up(seed)
