@@ -75,7 +75,7 @@ def test_a_scan_without_a_head_is_refused_in_one_sentence(tmp_path):
     arguments = ["prepare", "--t1w", str(scan), "--flair", str(scan), "--subject", "x", "--voxel-mm", "2", "--out", str(out)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert "tiny.nii.gz: only 2 ml of brain were found; check that it is a T1w" in result.output
+    assert "tiny.nii.gz: only 4 ml of brain were found; check that it is a T1w" in result.output
     assert not list(out.iterdir())
 
 
