@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ants
 
+SEED = 1
 # Iterations of the affine step from coarse to fine; the deformation that follows corrects what the last level would.
 AFFINE_ITERATIONS = (1000, 500, 250, 0)
+
+
+def fix_seed() -> None:
+    """Give every registration that follows the same seed for the samples its metric draws.
+
+    antspyx ignores a `random_seed` given to `ants.registration`; without this, two runs differ in every voxel.
+    """
+    import ants
+
+    ants.config.set_ants_deterministic(on=False, seed_value=SEED)
 
 
 def affine_and_syn(fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str) -> tuple[str, str]:
@@ -19,15 +30,13 @@ def affine_and_syn(fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str
     """
     import ants
 
-    affine = ants.registration(
-        fixed, moving, "Affine", random_seed=1, outprefix=outprefix + "affine_", aff_iterations=AFFINE_ITERATIONS
-    )
+    fix_seed()
+    affine = ants.registration(fixed, moving, "Affine", outprefix=outprefix + "affine_", aff_iterations=AFFINE_ITERATIONS)
     syn = ants.registration(
         fixed,
         moving,
         "SyNOnly",
         initial_transform=affine["fwdtransforms"][0],
-        random_seed=1,
         outprefix=outprefix + "syn_",
         write_composite_transform=True,
     )

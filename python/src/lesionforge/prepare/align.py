@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesionforge.images import from_ants, to_ants
+from lesionforge.images.deform import fix_seed
 
 if TYPE_CHECKING:
     import ants
@@ -45,8 +46,9 @@ def rigid_onto(fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str) ->
     """Register `moving` onto `fixed` rigidly by mutual information; the path of the transform."""
     import ants
 
+    fix_seed()
     coarse = ants.resample_image(fixed, (RIGID_MM,) * 3, use_voxels=False, interp_type=0)
-    path: str = ants.registration(coarse, moving, "Rigid", random_seed=1, outprefix=outprefix + "rigid_")["fwdtransforms"][0]
+    path: str = ants.registration(coarse, moving, "Rigid", outprefix=outprefix + "rigid_")["fwdtransforms"][0]
     return path
 
 
