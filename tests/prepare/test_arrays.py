@@ -7,7 +7,7 @@ import pytest
 from lesionforge.images import from_ants, same_grid, to_ants, working_grid
 from lesionforge.prepare.align import resample, without_bias
 from lesionforge.prepare.strip import brain_of_stripped, rough_mask
-from lesionforge.prepare.tissues import GM, WM, lesions_to_white_matter, normalise
+from lesionforge.prepare.tissues import GM, WM, classify, lesions_to_white_matter, normalise
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 
@@ -50,6 +50,16 @@ def test_normalised_intensities_ignore_scale_offset_and_what_lies_outside_the_br
     assert first[brain].mean() == pytest.approx(0, abs=1e-4)
     assert first[brain].std() == pytest.approx(1, abs=1e-4)
     assert not first[~brain].any()
+
+
+def test_the_same_scan_gives_the_same_tissues_twice(rng):
+    brain = ball((24, 24, 24), (12, 12, 12), 10)
+    classes = np.where(ball(brain.shape, (12, 12, 12), 5), 3, np.where(ball(brain.shape, (12, 12, 12), 8), 2, 1)) * brain
+    t1w = (50.0 * classes + rng.normal(0, 20, brain.shape)) * brain
+    priors = tuple(np.where(classes == label, 0.6, 0.2).astype(np.float32) * brain for label in (1, 2, 3))
+    first, second = (classify(t1w, brain, priors, AFFINE) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert (first == classes)[brain].mean() > 0.8
 
 
 def test_annotated_and_hyperintense_voxels_become_white_matter_and_no_others(rng):

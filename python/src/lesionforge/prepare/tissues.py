@@ -44,6 +44,8 @@ def classify(
         i=images,
         m="[0.1,1x1x1]",
         c="[5,0]",
+        # A fixed seed; Atropos draws from the clock otherwise.
+        r=0,
         priorweight=PRIOR_WEIGHT,
     )
     return from_ants(found["segmentation"])[0].round().astype(np.uint8) * brain
