@@ -120,7 +120,7 @@ class Align(SimpleInterface):
         inputs = self.inputs
         brain_path = find_image(inputs.stripped, "desc-brain_mask.nii.gz")
         brain, grid_affine = read_mask(brain_path)
-        entities = brain_path.name.removeprefix(inputs.scan_id + "_").removesuffix("_desc-brain_mask.nii.gz")
+        entities = _grid_entities_of(brain_path, inputs.scan_id)
         grid = (brain.shape, grid_affine)
         t1w_native, t1w_affine = _read_finite(inputs.t1w)
         flair_native, flair_affine = _read_finite(inputs.flair)
@@ -186,7 +186,7 @@ class Tissues(SimpleInterface):
         lesions = sorted(aligned.glob("*_label-lesion_mask.nii.gz"))
         lesion = read_mask(lesions[0])[0] if lesions else np.zeros(brain.shape, bool)
         transform = str(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
-        entities = brain_path.name.removeprefix(inputs.scan_id + "_").removesuffix("_desc-brain_mask.nii.gz")
+        entities = _grid_entities_of(brain_path, inputs.scan_id)
 
         with new_folder(Path(inputs.out) / inputs.scan_id) as folder:
             with ants_scratch(folder):
@@ -211,6 +211,11 @@ class Tissues(SimpleInterface):
             write_json(figures, folder / derivative(inputs.scan_id, "desc-prepare", extension=".json"))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
+
+
+def _grid_entities_of(brain_mask: Path, scan_id: str) -> str:
+    """The entities of the working grid in the name of the mask that Strip wrote, such as `space-T1w_res-1mm`."""
+    return brain_mask.name.removeprefix(scan_id + "_").removesuffix("_desc-brain_mask.nii.gz")
 
 
 def _read_finite(path: str) -> tuple[np.ndarray, np.ndarray]:
