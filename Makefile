@@ -53,9 +53,10 @@ lint: setup
 	cd python && ../.venv/bin/mypy
 	bin/nextflow -log .setup/lint.log lint main.nf modules nextflow.config
 
+# docopt has no wheel; only the command line of num2words, which nothing here calls, imports it.
 lock: setup
-	.setup/uv/bin/uv pip compile --no-cache --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header -q --extra dev python/pyproject.toml -o python/requirements.txt
+	echo docopt | .setup/uv/bin/uv pip compile --excludes /dev/stdin --no-cache --upgrade --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header -q --extra dev python/pyproject.toml -o python/requirements.txt
 	echo uv | .setup/uv/bin/uv pip compile --no-cache --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate -q - -o python/requirements-setup.txt
 
