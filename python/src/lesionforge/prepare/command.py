@@ -141,3 +141,23 @@ def classify_tissues(scan_id: str, stripped: Path, aligned: Path, out: Path) -> 
 
     made = run(Tissues, scan_id=scan_id, stripped=stripped, aligned=aligned, out=out)
     click.echo(f"prepared {made}")
+
+
+@prepare.command(name="judge")
+@click.option("--figures", type=existing_file, required=True, help="ID_desc-prepare.json or ID_desc-register.json of a scan.")
+@click.option("--limits", type=existing_file, help="JSON file of own limits; docs/quality.md shows one.")
+def judge_figures(figures: Path, limits: Path | None) -> None:
+    """Hold a scan's quality figures against their limits: say what warns, end with an error when one fails."""
+    from lesionforge.prepare.quality import judge, read_figures, read_limits, remedies, worst
+
+    allowed = read_limits(limits)
+    scan_id, found = read_figures(figures)
+    verdicts = judge(found, allowed)
+    for verdict in verdicts:
+        if verdict.level == "warn":
+            click.echo(f"Warning: {scan_id}: {verdict.sentence}; {remedies([verdict], allowed)}", err=True)
+    failed = [verdict for verdict in verdicts if verdict.level == "fail"]
+    if failed:
+        wrong = ", ".join(verdict.sentence for verdict in failed)
+        raise InputError(f"{scan_id}: {wrong}; {remedies(failed, allowed)}; docs/quality.md explains the limits")
+    click.echo(f"judged {scan_id}: {worst(verdicts)}")
