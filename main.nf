@@ -20,6 +20,7 @@ workflow LESIONFORGE {
     mode // experiment, augment or segment
     arms // names of the arms
     model // model folder for the mode segment, else an empty list
+    limits // file of own quality limits, or an empty list
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
@@ -28,7 +29,7 @@ workflow LESIONFORGE {
     // Act 2: run the stages.
     segmenting = mode == 'segment'
     scans = COHORT.out.scans.filter { meta, _t1w, _flair, _lesion_mask, _brain_mask -> !segmenting || meta.role == 'patient' }
-    PREPARE(scans)
+    PREPARE(scans, limits)
     prepared = PREPARE.out.folder
     metas = scans.map { meta, _t1w, _flair, lesion_mask, _brain_mask -> [meta.id, meta, lesion_mask ? true : false] }
     by_meta = metas.join(prepared) // [id, meta, has a reference mask, prepared folder]
@@ -80,7 +81,7 @@ workflow LESIONFORGE {
     // Act 3: close with the report, and say what did not get through.
     REPORT_ALL(
         COHORT.out.folder,
-        prepared,
+        PREPARE.out.measured,
         transforms,
         levels,
         synthetic,
@@ -89,6 +90,7 @@ workflow LESIONFORGE {
         models,
         SEGMENT_SCANS.out.folder,
         EVALUATE_SCANS.out.folder,
+        limits,
     )
     to_apply = to_segment.combine(models).map { row -> ["${row[0]} (${row[4]})".toString()] }
     applied = SEGMENT_SCANS.out.folder.map { arm, id, _folder -> ["${id} (${arm})".toString()] }
@@ -142,6 +144,7 @@ workflow {
             params.mode,
             params.arms.tokenize(',').unique(),
             params.model ? file(params.model, glob: false).toAbsolutePath() : [],
+            params.quality_limits ? file(params.quality_limits, glob: false).toAbsolutePath() : [],
         )
         LESIONFORGE.out.stopped.toSortedList().subscribe { sentences ->
             if (sentences) {

@@ -1,4 +1,4 @@
-// prepare: skull-strip, bias correction, all images on the working grid, tissues, normalised intensities.
+// prepare: skull-strip, bias correction, all images on the working grid, tissues, normalised intensities, quality limits.
 
 include { codeOf } from '../script'
 
@@ -80,9 +80,36 @@ process TISSUES {
     """
 }
 
+// Fails for a scan beyond a quality limit; only scans that it lets through go on.
+process QUALITY {
+    tag "${id}"
+    label 'cpu_small'
+    label 'one_scan'
+
+    input:
+    tuple val(id), path(figures, stageAs: 'figures/*')
+    path limits, stageAs: 'limits/*'
+    val code
+
+    output:
+    val id, emit: id
+
+    script:
+    def limits_option = limits ? "--limits ${limits}" : ''
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} prepare judge --figures ${figures} ${limits_option}
+    """
+
+    stub:
+    """
+    lesionforge prepare judge --help
+    """
+}
+
 workflow PREPARE {
     take:
     scans // [meta, t1w, flair, lesion_mask or [], brain_mask or [] or 'stripped']
+    limits // file of own quality limits, or an empty list
 
     main:
     // The processes get the id alone, not the meta: a scan that changes its split needs no new preparation.
@@ -97,8 +124,11 @@ workflow PREPARE {
         .join(STRIP.out.folder)
     ALIGN(to_align, code)
     TISSUES(STRIP.out.folder.join(ALIGN.out.folder), code)
-    folder = TISSUES.out.folder
+    measured = TISSUES.out.folder
+    QUALITY(measured.map { id, folder -> [id, folder.resolve("${id}_desc-prepare.json")] }, limits, code)
+    folder = measured.join(QUALITY.out.id.map { id -> [id] })
 
     emit:
-    folder // [id, prepared folder]
+    folder // [id, prepared folder] of scans within their quality limits
+    measured // the same of all scans
 }

@@ -17,6 +17,7 @@ process REPORT {
     val arms
     path segmented, stageAs: 'segmented/?/*'
     path evaluation
+    path limits, stageAs: 'limits/*'
     val code
 
     output:
@@ -27,24 +28,25 @@ process REPORT {
     def links = [arms, [segmented].flatten()].transpose().collect { arm, folder ->
         "mkdir -p segment/${arm} && ln -sfn ../../${folder} segment/${arm}/"
     }
+    def limits_option = limits ? "--limits ${limits}" : ''
     """
     ${links.join('\n    ')}
-    lesionforge --threads ${task.cpus} ${task.ext.common} report --root . ${task.ext.args} --out report
+    lesionforge --threads ${task.cpus} ${task.ext.common} report --root . ${task.ext.args} ${limits_option} --out report
     """
 
     stub:
     """
     lesionforge report --help
     mkdir report
-    touch report/index.html
+    touch report/index.html report/quality.tsv
     """
 }
 
 workflow REPORT_ALL {
     take:
     cohort // cohort folder
-    prepared // [id, folder]
-    transforms // [id, folder]
+    prepared // [id, folder], those beyond a quality limit too
+    transforms // [id, folder], those beyond a quality limit too
     levels // [id, folder]
     synthetic // [id, folder]
     generator // folder
@@ -52,6 +54,7 @@ workflow REPORT_ALL {
     models // [arm, folder]
     segmented // [arm, id, folder]
     evaluation // folder
+    limits // file of own quality limits, or an empty list
 
     main:
     by_arm_and_id = segmented.toSortedList { left, right -> left[0] <=> right[0] ?: left[1] <=> right[1] }
@@ -67,6 +70,7 @@ workflow REPORT_ALL {
         by_arm_and_id.map { rows -> rows.collect { row -> row[0] } },
         by_arm_and_id.map { rows -> rows.collect { row -> row[2] } },
         evaluation.ifEmpty([]),
+        limits,
         codeOf('report'),
     )
     folder = REPORT.out.folder
