@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from lesionforge.cli import main
 
 SHAPE = (8, 8, 8)
+# So few voxels cover a head only when they are large.
+AFFINE = np.diag([10.0, 10.0, 10.0, 1.0])
 COLUMNS = ("subject", "session", "role", "split", "t1w", "flair", "lesion_mask", "brain_mask")
 
 
@@ -22,7 +24,7 @@ def write_scan(path: Path, data: np.ndarray | None = None, affine: np.ndarray | 
     path.parent.mkdir(parents=True, exist_ok=True)
     if data is None:
         data = np.random.default_rng(zlib.crc32(path.name.encode())).random(SHAPE, np.float32)
-    nib.Nifti1Image(data, np.eye(4) if affine is None else affine).to_filename(path)
+    nib.Nifti1Image(data, AFFINE if affine is None else affine).to_filename(path)
     return path
 
 
@@ -97,6 +99,11 @@ def write_scan_fixture():
 @pytest.fixture(name="lesion")
 def lesion_fixture():
     return lesion
+
+
+@pytest.fixture
+def affine() -> np.ndarray:
+    return AFFINE.copy()
 
 
 @pytest.fixture

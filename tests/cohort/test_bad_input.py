@@ -225,8 +225,8 @@ def test_images(sheet, write_scan, case, column):
 @pytest.mark.parametrize(
     ("patch", "start"),
     [
-        ((80, np.float32(0)), "has the voxel size 0 x 1 x 1 mm in its header"),
-        ((80, np.float32(np.nan)), "has the voxel size nan x 1 x 1 mm in its header"),
+        ((80, np.float32(0)), "has the voxel size 0 x 10 x 10 mm in its header"),
+        ((80, np.float32(np.nan)), "has the voxel size nan x 10 x 10 mm in its header"),
         ((280, np.float32(0)), "has an affine that is singular or not finite"),
         ((280, np.float32(np.inf)), "has an affine that is singular or not finite"),
     ],
@@ -278,8 +278,7 @@ def test_truncated_without_gzip(sheet, write_scan):
     assert [f"row 3, column t1w: {path}: its voxels cannot be read" in line for line in problems(sheet.run())] == [True]
 
 
-def masks(lesion) -> dict:
-    moved = np.eye(4)
+def masks(lesion, moved) -> dict:
     moved[2, 3] = 5
     return {
         "shape": (
@@ -321,8 +320,8 @@ def masks(lesion) -> dict:
     "case",
     ["shape", "affine", "no lesions", "255", "probability", "NaN", "healthy with lesions", "empty brain", "brain grid"],
 )
-def test_masks(sheet, write_scan, lesion, case):
-    (row, column, data, affine), fault = masks(lesion)[case]
+def test_masks(sheet, write_scan, lesion, affine, case):
+    (row, column, data, affine), fault = masks(lesion, affine)[case]
     sheet.rows[row][column] = "given_mask.nii.gz"
     write_scan(sheet.folder / "given_mask.nii.gz", data, affine)
     refuse(sheet, sheet.run(), f"cohort.csv, row {row + 2}, column {column}: given_mask.nii.gz: {fault}")

@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -108,15 +109,26 @@ def test_an_empty_mask_of_a_test_patient_is_fine(sheet, write_scan, shape):
 
 
 def test_a_lesion_mask_may_lie_on_the_flair_grid(sheet, write_scan, lesion):
-    thick = np.diag([1.0, 1.0, 2.0, 1.0])
-    write_scan(sheet.path(0, "flair"), np.random.default_rng(0).random((8, 8, 6)), thick)
-    write_scan(sheet.path(0, "lesion_mask"), lesion(shape=(8, 8, 6)), thick)
+    thick = np.diag([10.0, 10.0, 12.0, 1.0])
+    write_scan(sheet.path(0, "flair"), np.random.default_rng(0).random((8, 8, 9)), thick)
+    write_scan(sheet.path(0, "lesion_mask"), lesion(shape=(8, 8, 9)), thick)
     assert sheet.run().exit_code == 0
 
 
 def test_a_last_axis_of_one_is_a_volume(sheet, write_scan, shape):
     write_scan(sheet.path(0, "t1w"), np.random.default_rng(0).random((*shape, 1)))
     assert sheet.run().exit_code == 0
+
+
+def test_a_qform_that_disagrees_is_a_warning_that_names_the_scan(sheet, affine):
+    path = sheet.path(1, "flair")
+    image = nib.load(path)
+    image.set_sform(affine, 1)
+    image.set_qform(affine + np.diag([0, 0, 3, 0]), 1)
+    nib.save(image, path)
+    result = sheet.run()
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith(f"Warning: cohort.csv, row 3, column flair: {path}: has an sform and a qform that disagree")
 
 
 def test_without_healthy_scans_the_line_says_who_is_the_canvas(sheet):

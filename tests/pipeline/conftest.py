@@ -74,7 +74,7 @@ def stub(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 def write_scan(path: Path, voxels: np.ndarray) -> str:
     """Write a tiny image beside the sheet; returns the cell for the sheet."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    nib.save(nib.Nifti1Image(voxels, np.diag([10.0, 10.0, 10.0, 1.0])), path)  # a head's size in few voxels
     return path.name
 
 
@@ -102,7 +102,8 @@ def write_sheet(sheet: Path, rows: list[tuple[str, str, str]]) -> Path:
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the pipeline whose files a test may edit; its `lesionforge` is the checkout's, behind a script.
 
-    The script fails for a FLAIR named *broken*, and as if out of memory, the first time, for one named *large*.
+    The script fails for a FLAIR named *broken*, and as if out of memory, the first time, for one named *large*; and for the
+    quality figures of a scan named *unfit*, as prepare judge does beyond a limit.
     """
     copy = tmp_path_factory.mktemp("pipeline")
     for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
@@ -115,6 +116,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program.write_text(f"""#!/bin/bash
 first="{copy}/first-attempt"
 if compgen -G 'flair/*broken*' > /dev/null; then echo 'Error: this scan is broken' >&2; exit 2; fi
+if compgen -G 'figures/*unfit*' > /dev/null; then echo 'Error: this scan is beyond a quality limit' >&2; exit 2; fi
 if compgen -G 'flair/*large*' > /dev/null && [ ! -e "$first" ]; then touch "$first"; exit 137; fi
 exec "{LESIONFORGE}" "$@"
 """)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from lesionforge.cohort.files import inspect_files, judge_files
+from lesionforge.cohort.files import file_warnings, inspect_files, judge_files
 from lesionforge.cohort.judge import judge_rows
 from lesionforge.cohort.pairs import Plan, plan_pairs
 from lesionforge.cohort.rows import REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
@@ -40,7 +40,7 @@ def cohort(sheet: Path, root: Path | None, mode: str, seed: int, synthetic: int,
     out = Path(os.path.abspath(out))  # noqa: PTH100
     content = read_sheet(sheet)
     check_destination(out, Path(os.path.abspath(sheet)).parent)  # noqa: PTH100
-    rows, problems = check_sheet(content, os.path.abspath(root or sheet.parent), mode, seed)  # noqa: PTH100
+    rows, problems = check_sheet(content, sheet.name, os.path.abspath(root or sheet.parent), mode, seed)  # noqa: PTH100
     problems += check_model(mode, model)
     if problems:
         for problem in sorted(problems, key=lambda problem: problem.line or math.inf):
@@ -64,7 +64,7 @@ def read_sheet(sheet: Path) -> bytes:
     return sheet.read_bytes()
 
 
-def check_sheet(content: bytes, root: str, mode: str, seed: int) -> tuple[list[Row], list[Problem]]:
+def check_sheet(content: bytes, name: str, root: str, mode: str, seed: int) -> tuple[list[Row], list[Problem]]:
     """All rows with their splits chosen, and all problems of rows, cohort and files, found in one pass."""
     required = tuple(name for name in REQUIRED_COLUMNS if mode != "segment" or name != "split")
     rows, problems = parse_sheet(content, required)
@@ -81,6 +81,8 @@ def check_sheet(content: bytes, root: str, mode: str, seed: int) -> tuple[list[R
             click.echo(f"cohort: {done} of {total} files read", err=True)
 
     facts = inspect_files(rows, int(os.environ.get("OMP_NUM_THREADS", "1")), progress)
+    for warning in file_warnings(rows, facts):
+        click.echo(f"Warning: {warning.sentence(name)}", err=True)
     return rows, problems + judge_files(rows, facts, masks_train=mode != "segment")
 
 

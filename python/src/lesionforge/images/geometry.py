@@ -18,11 +18,14 @@ def same_grid(
     shape_a: tuple[int, ...], affine_a: np.ndarray, shape_b: tuple[int, ...], affine_b: np.ndarray, tolerance_mm: float = 0.01
 ) -> bool:
     """True when two grids have the same shape and no corner is apart by more than `tolerance_mm`."""
-    if tuple(shape_a) != tuple(shape_b):
-        return False
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape_a], indexing="ij")).reshape(3, -1)
+    return tuple(shape_a) == tuple(shape_b) and corners_apart(shape_a, affine_a, affine_b) <= tolerance_mm
+
+
+def corners_apart(shape: tuple[int, ...], affine_a: np.ndarray, affine_b: np.ndarray) -> float:
+    """The largest distance in mm, along any axis, between the corners of one grid under two affines."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
     apart = nib.affines.apply_affine(affine_a, corners.T) - nib.affines.apply_affine(affine_b, corners.T)
-    return bool(np.abs(apart).max() <= tolerance_mm)
+    return float(np.abs(apart).max())
 
 
 def voxel_volume_mm3(affine: np.ndarray) -> float:
