@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 ROWS = [("01", "patient", "train"), ("02", "patient", "test"), ("03", "healthy", "train")]
-PER_SCAN = {"STRIP": 3, "ALIGN": 3, "TISSUES": 3}
+PER_SCAN = {"STRIP": 3, "ALIGN": 3, "TISSUES": 3, "QUALITY": 3}
 SYNTHESIS = {"TO_TEMPLATE": 2, "PAIR": 1, "LEVELS": 1, "TRAIN_GENERATOR": 1, "TRANSPLANT": 1, "PAINT": 1}
 TWO_ARMS = {"TRAIN": 2, "SEGMENT": 2, "EVALUATE": 2, "COMPARE": 1}
 
@@ -96,7 +96,7 @@ def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated
     (model / "model.json").write_text(json.dumps({"kind": "cascade", "checksums": sums}))
     run = stub(sheet, "segment", "--mode", "segment", "--model", str(model))
     assert run.code == 0, run.printed
-    per_patient = {"STRIP": 2, "ALIGN": 2, "TISSUES": 2, "SEGMENT": 2, "EVALUATE": 2}
+    per_patient = {"STRIP": 2, "ALIGN": 2, "TISSUES": 2, "QUALITY": 2, "SEGMENT": 2, "EVALUATE": 2}
     assert counts(run) == {"CHECK": 1, **per_patient, "COMPARE": 1, "REPORT": 1}
     # Preparation does not depend on the mode: what the experiment prepared is reused.
     assert {task["status"] for task in run.named("TISSUES")} == {"CACHED"}
@@ -105,13 +105,15 @@ def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated
 
 @pytest.fixture(scope="session")
 def skipping(stub, sheet_writer, tmp_path_factory, repeated):
-    """A run of mode augment with no healthy scan, one patient whose FLAIR breaks ALIGN and one that first needs more memory."""
+    """A run of mode augment with no healthy scan, one patient whose FLAIR breaks ALIGN, one that first needs more memory and
+    one beyond its quality limits."""
     folder = tmp_path_factory.mktemp("augment")
     rows = [
         ("04", "patient", "train"),
         ("05", "patient", "train"),
         ("06broken", "patient", "train"),
         ("07large", "patient", "train"),
+        ("08unfit", "patient", "train"),
     ]
     return stub(sheet_writer(folder / "cohort.csv", rows), "augment", "--mode", "augment", "--on_subject_error", "skip")
 
@@ -125,7 +127,18 @@ def test_augment_ends_with_the_data_set_and_the_report(skipping):
 def test_a_skipped_scan_is_named_and_the_others_go_on(skipping):
     assert skipping.code != 0
     assert "sub-06broken did not get through prepare" in skipping.printed
-    assert sorted(path.name for path in (skipping.outdir / "prepare").iterdir()) == ["sub-04", "sub-05", "sub-07large"]
+    assert sorted(path.name for path in (skipping.outdir / "prepare").iterdir()) == [
+        "sub-04",
+        "sub-05",
+        "sub-07large",
+        "sub-08unfit",
+    ]
+
+
+def test_a_scan_beyond_its_quality_limits_goes_no_further_but_is_there_to_look_at(skipping):
+    assert "sub-08unfit did not get through prepare" in skipping.printed
+    assert "sub-08unfit" not in {task["tag"] for task in skipping.named("LEVELS") + skipping.named("TO_TEMPLATE")}
+    assert (skipping.outdir / "prepare" / "sub-08unfit").is_dir()
 
 
 def test_a_task_that_was_killed_gets_more_memory_once_more(skipping):

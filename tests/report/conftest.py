@@ -47,7 +47,10 @@ def table(path: Path, rows: list[dict]) -> None:
 
 
 def make_root(root: Path) -> Path:
-    """A finished experiment: patients 01 (train) and 02 (test), 03 without mask stopped at prepare, one synthetic scan."""
+    """A finished experiment: patients 01 (train, doubtful) and 02 (test, beyond a limit), 03 without mask stopped at prepare.
+
+    There is one synthetic scan.
+    """
     lesions = {"sub-01": ball((12, 22, 16), 3) | ball((24, 30, 18), 2), "sub-02": ball((14, 26, 14), 4), "sub-03": None}
     table(
         root / "cohort/cohort.tsv",
@@ -59,8 +62,9 @@ def make_root(root: Path) -> Path:
     table(root / "cohort/pairs.tsv", [{"synthetic_id": "sub-syn0001", "donor": "sub-01", "canvas": "sub-01", "split": "train"}])
     for number, name in enumerate(("sub-01", "sub-02")):
         write_scan(root / "prepare" / name, number, lesions[name])
-        write_json({"brain_volume_ml": 1234.5, "ok": True}, root / f"prepare/{name}/{name}_desc-prepare.json")
-        write_json({"overlap": {"dice": 0.93}, "folded_percent": 0.0}, root / f"register/{name}/{name}_desc-register.json")
+        figures = {"brain_volume_ml": 1234.5, "csf_share_percent": (2, 0.5)[number], "lesion_outside_brain_percent": None}
+        write_json(figures, root / f"prepare/{name}/{name}_desc-prepare.json")
+        write_json({"dice_gm": 0.93, "folding_fraction": 0.0}, root / f"register/{name}/{name}_desc-register.json")
     write_scan(root / "synthesize/sub-syn0001", 7, lesions["sub-01"])
     write_json(
         {"donor": "sub-01", "canvas": "sub-01", "counts": {"kept": 1, "cut": 1, "dropped": 3}, "canvas_filled": True},

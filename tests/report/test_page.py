@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from lesionforge.cli import main
+from lesionforge.prepare.quality import read_limits
 from lesionforge.report.gather import gather
 from lesionforge.report.page import build
 
@@ -89,8 +90,8 @@ def test_scans_that_stopped_are_named(page):
 def test_every_quality_figure_appears_with_its_unit(page):
     words = text_of(page)
     for expected in (
-        "brain volume (ml) sub-01 1 234",
-        "folded (%) overlap dice sub-01 0.000 0.930",
+        "sub-02 sub-01 brain volume (ml) 1 234 1 234 csf share (%) 0.500 2 ",
+        "register dice gm 0.930 0.930",
         "sub-syn0001 sub-01 sub-01 1 1 3 2",
     ):
         assert expected in words
@@ -115,7 +116,7 @@ def test_any_stage_may_be_missing_and_the_page_says_so(root, tmp_path, stage, mo
     for folder in root.iterdir():
         if folder.name != stage:
             (tmp_path / folder.name).symlink_to(folder, target_is_directory=True)
-    html = build(gather(tmp_path), "experiment")
+    html = build(gather(tmp_path), "experiment", [], read_limits())
     assert re.search(rf"Nothing from [a-z, ]*{stage}", text_of(html))
 
 

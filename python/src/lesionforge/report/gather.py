@@ -86,6 +86,11 @@ def gather(root: Path) -> Results:
     return results
 
 
+def expected_scans(cohort: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """The rows of a cohort table that a mode works on: all, or the patients alone where it only segments."""
+    return cohort[cohort["role"] == "patient"] if mode == "segment" else cohort
+
+
 def real_first(arms: Iterable[str]) -> list[str]:
     """The arms in reading order: `real` first, the rest by name."""
     return sorted(arms, key=lambda arm: (arm != "real", arm))
@@ -108,8 +113,3 @@ def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, int | float | str):
             out[name] = value
     return out
-
-
-def numbers(content: dict[str, Any]) -> dict[str, float]:
-    """The numbers of nested JSON under flat names."""
-    return {key: value for key, value in flat(content).items() if isinstance(value, int | float) and not isinstance(value, bool)}

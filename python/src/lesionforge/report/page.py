@@ -10,9 +10,11 @@ from lesionforge import __version__
 from lesionforge.errors import InputError
 from lesionforge.images import read_json, read_tsv
 from lesionforge.nets import CARD, versions
+from lesionforge.prepare.quality import Limit
 from lesionforge.report import pictures, tables, words
 from lesionforge.report.figures import curves_figure, loss_curves
 from lesionforge.report.gather import Results
+from lesionforge.report.quality import ScanQuality, worst_first
 from lesionforge.report.tables import Table
 
 MOST_FIGURES = 12
@@ -43,8 +45,8 @@ class Section:
         return bool(self.sentences or self.tables or self.pictures)
 
 
-def build(results: Results, mode: str) -> str:
-    """The HTML of the page about a run in the given mode (experiment, augment or segment)."""
+def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[str, Limit]) -> str:
+    """The HTML of the page about a run in the given mode (experiment, augment or segment), its scans judged by limits."""
     import jinja2
 
     cards = {name: read_json(folder / CARD) for name, folder in results.models.items() if (folder / CARD).is_file()}
@@ -54,7 +56,7 @@ def build(results: Results, mode: str) -> str:
         cohort(results, mode, loads),
         test_scans(results),
         synthetic(results, loads),
-        preparation(results),
+        preparation(results, worst_first(quality), limits),
         training(results, cards),
     ]
     made_with = dict(versions())
@@ -133,13 +135,17 @@ def synthetic(results: Results, loads: dict[str, tuple[int, float] | None]) -> S
     return section
 
 
-def preparation(results: Results) -> Section:
-    """Brain mask, tissues and alignment of each scan, and every figure the stages wrote about them."""
+def preparation(results: Results, quality: list[ScanQuality], limits: dict[str, Limit]) -> Section:
+    """What to look at first: the quality of each scan, worst first, then brain mask, tissues and alignment."""
     section = Section("preparation", "Preparation and registration")
+    if not results.prepared:
+        return section
+    section.sentences = [words.quality(quality), words.HOW_TO_JUDGE]
     section.tables = optional(
-        ("Measured by prepare", tables.quality_table(results)), ("Measured by register", tables.registration_table(results))
+        ("Scans to look at", tables.doubtful_table(quality)), ("Quality figures", tables.quality_table(quality, limits))
     )
-    chosen, section.shown = limited(list(results.prepared), MOST_FIGURES)
+    ranked = [scan.scan_id for scan in quality if scan.scan_id in results.prepared]
+    chosen, section.shown = limited(ranked, MOST_FIGURES)
     section.caption = pictures.PREPARATION_CAPTION
     for scan in chosen:
         add(section, scan, pictures.preparation, results.prepared[scan])

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lesionforge.images import Prepared, label_lesions, read_mask, voxel_volume_mm3
-from lesionforge.report.gather import Results, flat, numbers, real_first, sidecar
+from lesionforge.prepare.quality import Limit, Verdict
+from lesionforge.report.gather import Results, flat, real_first, sidecar
+from lesionforge.report.quality import ScanQuality, describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,18 @@ MEASURES = {
     "voxel_recall": "voxel recall",
 }
 DIFFERENCE = "augmented minus real"
+
+
+class JudgedCell(str):
+    """A cell's text with the level of its figure (pass, warn or fail) and a hint that shows when it is pointed at."""
+
+    level: str
+    hint: str
+
+    def __new__(cls, text: str, level: str, hint: str) -> JudgedCell:
+        cell = super().__new__(cls, text)
+        cell.level, cell.hint = level, hint
+        return cell
 
 
 @dataclass
@@ -61,8 +75,8 @@ def show(value: Any, sign: bool = False) -> str:
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if not isinstance(value, int | float):
-        return str(value)
+    if isinstance(value, str):
+        return value
     if not math.isfinite(value):
         return NOTHING
     size = abs(value)
@@ -152,14 +166,22 @@ def keyed_table(records: dict[str, dict[str, Any]]) -> Table | None:
     )
 
 
-def quality_table(results: Results) -> Table | None:
-    """Every figure that prepare wrote about each scan."""
-    return keyed_table({name: numbers(sidecar(scan.folder, "desc-prepare")) for name, scan in results.prepared.items()})
+def doubtful_table(scans: list[ScanQuality]) -> Table:
+    """The scans that do not pass, in the order given, each with what is wrong."""
+    return Table(
+        ["scan", "status", "what is wrong"],
+        [[scan.scan_id, scan.status, "; ".join(scan.reasons)] for scan in scans if scan.status != "pass"],
+    )
 
 
-def registration_table(results: Results) -> Table | None:
-    """Every figure that register wrote about each scan."""
-    return keyed_table({name: numbers(sidecar(folder, "desc-register")) for name, folder in results.registered.items()})
+def quality_table(scans: list[ScanQuality], limits: dict[str, Limit]) -> Table | None:
+    """Every figure of the scans that have any, in the order given; each cell bears its level and its limits."""
+
+    def cell(verdict: Verdict) -> JudgedCell:
+        limit = limits[verdict.figure]
+        return JudgedCell(show(verdict.value), verdict.level, f"{describe(limit)}; {limit.remedy}")
+
+    return keyed_table({scan.scan_id: {name: cell(v) for name, v in scan.verdicts.items()} for scan in scans if scan.verdicts})
 
 
 def provenance(results: Results, scan_id: str) -> dict[str, Any]:

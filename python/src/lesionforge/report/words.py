@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lesionforge.report.gather import GIVEN_MODEL, Results
+from lesionforge.report.gather import GIVEN_MODEL, Results, expected_scans
+from lesionforge.report.quality import STATUSES, ScanQuality
 from lesionforge.report.tables import DIFFERENCE, as_number, show
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ FEW_SCANS = 5
 UNDEFINED = (
     "A dash means undefined, never zero: sensitivity needs a lesion in the reference, false discovery one in the prediction, "
     "Dice one in either. Undefined values are left out of means, and the number of scans that remain is given."
+)
+
+HOW_TO_JUDGE = (
+    "A figure on red lies beyond its fail limit, one on amber beyond its warn limit; pointing at a figure shows its limits and "
+    "what to check. A scan that fails went no further: look at its brain mask and tissues below before you change a limit. "
+    "docs/quality.md says what each figure means and where its limits come from."
 )
 
 
@@ -88,7 +95,7 @@ def stops(results: Results, mode: str) -> list[str]:
         sentences.append(f"Nothing from {', '.join(silent)}: not run, failed for every scan, or not given to this report.")
     if results.cohort is not None:
         patients = set(results.cohort.loc[results.cohort["role"] == "patient", "id"])
-        scans = [scan for scan in results.cohort["id"] if mode != "segment" or scan in patients]
+        scans = list(expected_scans(results.cohort, mode)["id"])
         stages: list[tuple[str, Any, list[str]]] = [("prepare", results.prepared, scans)]
         if mode != "segment":
             paired = set() if results.pairs is None else set(results.pairs["donor"]) | set(results.pairs["canvas"])
@@ -107,6 +114,13 @@ def stops(results: Results, mode: str) -> list[str]:
                     f"Stage {stage} left no complete folder for {plural(len(missing), 'scan')}: {', '.join(missing)}."
                 )
     return sentences + results.unreadable
+
+
+def quality(scans: list[ScanQuality]) -> str:
+    """How many scans passed, warned, failed and are missing."""
+    counts = {status: sum(scan.status == status for scan in scans) for status in reversed(STATUSES)}
+    told = [f"{count} {status}" for status, count in counts.items() if count]
+    return f"Quality of {plural(len(scans), 'scan')}: {', '.join(told)}."
 
 
 def what_was_run(results: Results, mode: str, cards: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:

@@ -1,0 +1,94 @@
+"""The quality of each scan of a cohort: the figures of prepare and register, judged against their limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesionforge.images import write_tsv
+from lesionforge.prepare.quality import Limit, Verdict, in_words, judge, named_figures, worst
+from lesionforge.report.gather import Results, expected_scans, sidecar
+
+STATUSES = ("fail", "missing", "warn", "pass")
+UNPREPARED = "prepare left no complete folder"
+WITHOUT_FIGURES = "prepare left no quality figures"
+
+
+@dataclass(frozen=True)
+class ScanQuality:
+    """One scan judged: `status` is one of STATUSES, `reasons` say why it is no pass, `verdicts` are keyed by figure."""
+
+    scan_id: str
+    subject: str
+    session: str
+    role: str
+    status: str
+    reasons: list[str]
+    verdicts: dict[str, Verdict]
+
+
+def quality_of(results: Results, mode: str, limits: dict[str, Limit]) -> list[ScanQuality]:
+    """One entry for each scan that the mode works on, in the order of the cohort; without a cohort, for each prepared scan."""
+    if results.cohort is None:
+        return [_scan_quality({"id": scan_id}, results, limits) for scan_id in results.prepared]
+    return [_scan_quality(row.to_dict(), results, limits) for _, row in expected_scans(results.cohort, mode).iterrows()]
+
+
+def _scan_quality(row: dict[Any, str], results: Results, limits: dict[str, Limit]) -> ScanQuality:
+    scan_id = row["id"]
+    figures: dict[str, float | None] = {}
+    if scan_id in results.prepared:
+        figures |= named_figures("prepare", sidecar(results.prepared[scan_id].folder, "desc-prepare"))
+    if scan_id in results.registered:
+        figures |= named_figures("register", sidecar(results.registered[scan_id], "desc-register"))
+    verdicts = judge(figures, limits)
+    status, reasons = worst(verdicts), [verdict.sentence for verdict in verdicts if verdict.sentence]
+    if scan_id not in results.prepared or not verdicts:
+        status, reasons = "missing", [WITHOUT_FIGURES if scan_id in results.prepared else UNPREPARED]
+    subject, session, role = (row.get(name, "") for name in ("subject", "session", "role"))
+    return ScanQuality(scan_id, subject, session, role, status, reasons, {verdict.figure: verdict for verdict in verdicts})
+
+
+def worst_first(scans: list[ScanQuality]) -> list[ScanQuality]:
+    """The scans by status, those that fail first; within a status in their order."""
+    return sorted(scans, key=lambda scan: STATUSES.index(scan.status))
+
+
+def write_quality(scans: list[ScanQuality], limits: dict[str, Limit], path: Path) -> None:
+    """Write the cohort's quality table: one row per scan, a column for each figure; the dictionary beside it says the limits."""
+    import pandas as pd
+
+    columns = {
+        "id": "scan id",
+        "subject": "BIDS subject label",
+        "session": "BIDS session label",
+        "role": "patient or healthy",
+        "status": "pass, warn or fail: the worst of the figures; missing: prepare left no complete folder",
+        "reasons": "what is beyond its limits, separated by semicolons",
+    }
+    rows = [_words(scan) | _numbers(scan) for scan in scans]
+    table = pd.DataFrame(rows, columns=[*columns, *limits])
+    write_tsv(table, path, columns | {name: describe(limit) for name, limit in limits.items()})
+
+
+def _numbers(scan: ScanQuality) -> dict[str, Any]:
+    return {name: None if v.value is None else float(f"{v.value:.6g}") for name, v in scan.verdicts.items()}
+
+
+def _words(scan: ScanQuality) -> dict[str, Any]:
+    words = {
+        "id": scan.scan_id,
+        "subject": scan.subject,
+        "session": scan.session,
+        "role": scan.role,
+        "status": scan.status,
+        "reasons": "; ".join(scan.reasons),
+    }
+    return {name: text or None for name, text in words.items()}
+
+
+def describe(limit: Limit) -> str:
+    """A figure's meaning with its unit and limits."""
+    unit = f" ({limit.unit})" if limit.unit else ""
+    return f"{limit.description}{unit}; warn limit: {in_words(limit.warn)}; fail limit: {in_words(limit.fail)}"
