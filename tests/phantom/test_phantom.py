@@ -58,7 +58,7 @@ def test_same_seed_same_bytes_and_another_seed_another_head(cohort, make_cohort,
 
 def test_subjects_of_one_cohort_differ(cohort):
     first, second = (read_volume(raw(cohort, label, "T1w"))[0] for label in ("p01", "p02"))
-    brain = read_mask(truth(cohort, "p01", "desc-brain_mask.nii.gz"))[0]
+    brain = read_mask(truth(cohort, "p01", "desc-truth_mask.nii.gz"))[0]
     assert np.corrcoef(first[brain], second[brain])[0, 1] < 0.95
 
 
@@ -99,7 +99,7 @@ def test_t1w_and_flair_show_the_same_head_once_the_motion_is_undone(cohort):
 
 def test_a_dark_skull_parts_brain_and_bright_scalp(cohort):
     t1w, _ = read_volume(raw(cohort, "h01", "T1w"))
-    brain, affine = read_mask(truth(cohort, "h01", "desc-brain_mask.nii.gz"))
+    brain, affine = read_mask(truth(cohort, "h01", "desc-truth_mask.nii.gz"))
     white = np.median(t1w[read_volume(truth(cohort, "h01", "dseg.nii.gz"))[0] == 3])
     above_base = np.arange(brain.shape[2]) * affine[2, 2] + affine[2, 3] > 10
     distance_mm = np.where(above_base, ndimage.distance_transform_edt(~brain) * 4, 0)
@@ -142,7 +142,7 @@ def test_the_sheet_names_existing_files_on_one_grid(cohort):
 
 def test_the_brain_lies_inside_both_fields_of_view(cohort):
     for label in ("p01", "p02", "h01"):
-        brain, affine = read_mask(truth(cohort, label, "desc-brain_mask.nii.gz"))
+        brain, affine = read_mask(truth(cohort, label, "desc-truth_mask.nii.gz"))
         assert not any(brain.take(end, axis).any() for axis in range(3) for end in (0, -1))
         flair = nib.load(raw(cohort, label, "FLAIR"))
         motion = np.array(json.loads(truth(cohort, label, "from-FLAIR_to-T1w_mode-image_xfm.json").read_text())["matrix"])

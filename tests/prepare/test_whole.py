@@ -22,7 +22,7 @@ def truth(phantom_cohort):
 
 def test_brain_and_tissues_agree_with_the_truth(prepared_phantom, truth):
     scan = Prepared.open(prepared_phantom).read()
-    brain, affine = read_mask(truth / "sub-p01_desc-brain_mask.nii.gz")
+    brain, affine = read_mask(truth / "sub-p01_desc-truth_mask.nii.gz")
     tissues, _ = read_volume(truth / "sub-p01_dseg.nii.gz")
     assert np.allclose(affine, scan.affine)
     assert dice(scan.brain, brain) > 0.95

@@ -91,7 +91,8 @@ def write_subject(folder: Path, subject: Subject, spec: HeadSpec, scans: Phantom
     if paths["lesion_mask"]:
         write_mask(scans.lesion, scans.t1w_affine, folder / paths["lesion_mask"], "Lesions, exact, on the grid of the T1w")
     truth = folder / "derivatives" / "phantom" / name / "anat"
-    write_mask(scans.brain, scans.t1w_affine, truth / derivative(name, "desc-brain_mask"), "Brain, exact, on the grid of the T1w")
+    # Not called desc-brain, which the cohort stage would take for the brain mask that it is to use.
+    write_mask(scans.brain, scans.t1w_affine, truth / derivative(name, "desc-truth_mask"), "Brain, exact, on the grid of the T1w")
     write_volume(scans.tissues, scans.t1w_affine, truth / derivative(name, "dseg"))
     write_json({"1": "CSF", "2": "GM", "3": "WM, lesions included"}, truth / derivative(name, "dseg", extension=".json"))
     transform_name = derivative(name, "from-FLAIR_to-T1w_mode-image_xfm", extension=".json")
@@ -122,9 +123,10 @@ def write_tables(folder: Path, subjects: list[Subject]) -> None:
         for subject in subjects:
             row = {"subject": subject.label, "role": subject.role, "split": subject.split}
             writer.writerow(dict.fromkeys(SHEET_COLUMNS, "") | row | scan_paths(subject))
-    rows = "".join(f"sub-{subject.label}\t{subject.role}\n" for subject in subjects)
-    (folder / "participants.tsv").write_text(f"participant_id\trole\n{rows}", encoding="utf-8")
-    write_json({"role": {"Description": "patient (with lesions) or healthy"}}, folder / "participants.json")
+    rows = "".join(f"sub-{subject.label}\t{subject.role}\t{subject.split}\n" for subject in subjects)
+    (folder / "participants.tsv").write_text(f"participant_id\trole\tsplit\n{rows}", encoding="utf-8")
+    columns = {"role": "patient (with lesions) or healthy", "split": "train, validation or test"}
+    write_json({name: {"Description": text} for name, text in columns.items()}, folder / "participants.json")
     generated_by = [{"Name": "lesionforge phantom", "Version": __version__}]
     raw = {"Name": "Phantom heads", "BIDSVersion": "1.9.0", "DatasetType": "raw", "GeneratedBy": generated_by}
     write_json(raw, folder / "dataset_description.json")
