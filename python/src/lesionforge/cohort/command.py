@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 
-from lesionforge.cohort.files import file_warnings, inspect_files, judge_files
+from lesionforge.cohort.bids import read_bids
+from lesionforge.cohort.files import file_warnings, inspect_files, judge_files, judge_lesions, shared_files
 from lesionforge.cohort.judge import judge_rows
 from lesionforge.cohort.pairs import Plan, plan_pairs
 from lesionforge.cohort.rows import REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
@@ -19,71 +21,145 @@ from lesionforge.cohort.split import choose_splits, judge_cohort
 from lesionforge.cohort.tables import check_destination, write_cohort
 from lesionforge.errors import InputError
 from lesionforge.nets import read_card
+from lesionforge.prepare.engines import PROGRAMS, require_engine
 
 PROGRESS_EVERY = 100
 
 
 @click.command()
-@click.option("--input", "sheet", required=True, type=click.Path(path_type=Path), help="CSV or TSV, one row for each scan.")
+@click.option("--input", "source", required=True, type=click.Path(path_type=Path), help="CSV or TSV, or a BIDS folder.")
 @click.option("--root", type=click.Path(path_type=Path), default=None, help="Folder of relative paths [default: the sheet's].")
 @click.option("--mode", type=click.Choice(["experiment", "augment", "segment"]), default="experiment", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Chooses empty splits and the pairs.")
 @click.option("--synthetic", type=click.IntRange(min=0), default=20, show_default=True, help="Synthetic scans to plan.")
 @click.option("--model", type=click.Path(path_type=Path), default=None, help="Folder of a trained cascade, for mode segment.")
+@click.option(
+    "--strip-engine",
+    type=click.Choice(["builtin", *PROGRAMS, "given"]),
+    default="builtin",
+    show_default=True,
+    help="What will strip the skulls; it must be installed.",
+)
+@click.option(
+    "--on-subject-error",
+    type=click.Choice(["finish", "skip"]),
+    default="finish",
+    show_default=True,
+    help="A scan with a broken file: refuse the cohort, or leave the scan out.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-def cohort(sheet: Path, root: Path | None, mode: str, seed: int, synthetic: int, model: Path | None, out: Path) -> None:
-    """Check a samplesheet and every file in it, split it by subject, plan the synthetic scans.
+def cohort(
+    source: Path,
+    root: Path | None,
+    mode: str,
+    seed: int,
+    synthetic: int,
+    model: Path | None,
+    strip_engine: str,
+    on_subject_error: str,
+    out: Path,
+) -> None:
+    """Check a samplesheet or BIDS folder and every file of it, split it by subject, plan the synthetic scans.
 
-    Columns: subject, session (optional), role (patient or healthy), split (train, validation, test or empty), t1w, flair,
-    lesion_mask (optional), brain_mask (optional: a file, or the word `stripped`). All problems are reported together.
+    Columns of a sheet: subject, session (optional), role (patient or healthy), split (train, validation, test or empty), t1w,
+    flair, lesion_mask (optional), brain_mask (optional: a file, or the word `stripped`). A BIDS folder says role and split in
+    participants.tsv and has its masks in derivatives. All problems are reported together.
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100
-    content = read_sheet(sheet)
-    check_destination(out, Path(os.path.abspath(sheet)).parent)  # noqa: PTH100
-    rows, problems = check_sheet(content, sheet.name, os.path.abspath(root or sheet.parent), mode, seed)  # noqa: PTH100
-    problems += check_model(mode, model)
-    if problems:
-        for problem in sorted(problems, key=lambda problem: problem.line or math.inf):
-            click.echo(problem.sentence(sheet.name), err=True)
-        number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError(f"{sheet}: {number}, listed above; nothing was written, correct the sheet and start again")
+    source = Path(os.path.abspath(source))  # noqa: PTH100
+    rows, problems, remarks = read_rows(source, root, mode)
+    check_destination(out, source if source.is_dir() else source.parent)
+    # A row or column that was lost could be the very one the cohort needs.
+    complete = not problems
+    rows, row_problems = judge_rows(rows, os.path.abspath(root or source.parent))  # noqa: PTH100
+    problems += row_problems + list(shared_files(rows)) + check_model(mode, model) + check_strip(strip_engine, rows)
+    checked = check_files(rows, mode, seed, skip=on_subject_error == "skip")
+    problems += checked.cohort_problems if complete else []
+
+    warnings = [warning.sentence(source.name) for warning in (*remarks, *checked.warnings)]
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    refused = [] if on_subject_error == "skip" and not problems else [*problems, *checked.file_problems]
+    if refused:
+        echo_problems(refused, source)
+        number = "1 problem" if len(refused) == 1 else f"{len(refused)} problems"
+        remedy = "correct the dataset" if source.is_dir() else "correct the sheet"
+        raise InputError(f"{source}: {number}, listed above; nothing was written, {remedy} and start again")
+    echo_problems(checked.file_problems, source)
     if mode == "segment":
         plan = Plan((), possible=0, filled=False, own=False)
     else:
-        plan = plan_pairs(rows, synthetic, np.random.default_rng(seed))
-    write_cohort(out, rows, plan)
-    click.echo(result_line(rows, plan, synthetic if mode != "segment" else 0))
+        plan = plan_pairs(checked.rows, synthetic, np.random.default_rng(seed))
+    names = {row.line: row.scan_id for row in rows}
+    refused_scans = [(names[problem.line], problem) for problem in checked.file_problems if problem.line is not None]
+    write_cohort(out, checked.rows, plan, refused_scans, warnings)
+    click.echo(result_line(checked.rows, plan, synthetic if mode != "segment" else 0, len({name for name, _ in refused_scans})))
 
 
-def read_sheet(sheet: Path) -> bytes:
-    """The bytes of the sheet; raises InputError when there is no such file."""
-    if sheet.is_dir():
-        raise InputError(f"{sheet}: is a folder, and BIDS folders cannot be read yet; give a CSV or TSV sheet")
-    if not sheet.is_file():
-        raise InputError(f"{sheet}: no such file; check the path")
-    return sheet.read_bytes()
-
-
-def check_sheet(content: bytes, name: str, root: str, mode: str, seed: int) -> tuple[list[Row], list[Problem]]:
-    """All rows with their splits chosen, and all problems of rows, cohort and files, found in one pass."""
+def read_rows(source: Path, root: Path | None, mode: str) -> tuple[list[Row], list[Problem], list[Problem]]:
+    """(rows, problems, remarks) of a samplesheet or a BIDS folder; raises InputError when there is no such file or folder."""
+    if source.is_dir():
+        if root is not None:
+            raise InputError(f"{source}: is a folder, and --root belongs to a samplesheet; leave --root out")
+        return read_bids(source)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file; check the path")
     required = tuple(name for name in REQUIRED_COLUMNS if mode != "segment" or name != "split")
-    rows, problems = parse_sheet(content, required)
-    # A row or column that was lost could be the very one the cohort needs.
-    complete = not problems
-    rows, row_problems = judge_rows(rows, root)
-    problems += row_problems
-    if mode != "segment":
-        rows = choose_splits(rows, seed, need_test=mode == "experiment")
-        problems += judge_cohort(rows, need_test=mode == "experiment") if complete else []
+    return *parse_sheet(source.read_bytes(), required), []
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows whose splits are chosen, without those left out, the problems of their files and of the cohort, the warnings."""
+
+    rows: list[Row]
+    file_problems: list[Problem]
+    cohort_problems: list[Problem]
+    warnings: list[Problem]
+
+
+def check_files(rows: list[Row], mode: str, seed: int, skip: bool) -> Checked:
+    """Read all files and choose the splits; with `skip`, rows with a broken file are left out before that."""
 
     def progress(done: int, total: int) -> None:
         if done % PROGRESS_EVERY == 0:
             click.echo(f"cohort: {done} of {total} files read", err=True)
 
+    def sound(rows: list[Row], problems: list[Problem]) -> list[Row]:
+        broken = {problem.line for problem in problems}
+        return [row for row in rows if not (skip and row.line in broken)]
+
     facts = inspect_files(rows, int(os.environ.get("OMP_NUM_THREADS", "1")), progress)
-    for warning in file_warnings(rows, facts):
-        click.echo(f"Warning: {warning.sentence(name)}", err=True)
-    return rows, problems + judge_files(rows, facts, masks_train=mode != "segment")
+    file_problems = judge_files(rows, facts)
+    left = sound(rows, file_problems)
+    cohort_problems = []
+    if mode != "segment":
+        need_test = mode == "experiment"
+        left = choose_splits(left, seed, need_test)
+        file_problems += judge_lesions(left, facts)
+        left = sound(left, file_problems)
+        cohort_problems = judge_cohort(left, need_test)
+    if rows and not left:
+        cohort_problems = [Problem("has no scan without a broken file; correct the files")]
+    return Checked(left, file_problems, cohort_problems, file_warnings(left, facts))
+
+
+def echo_problems(problems: Sequence[Problem], source: Path) -> None:
+    """Print problems in the order of the rows, those of the whole at the end."""
+    for problem in sorted(problems, key=lambda problem: problem.line or math.inf):
+        click.echo(problem.sentence(source.name), err=True)
+
+
+def check_strip(engine: str, rows: Sequence[Row]) -> list[Problem]:
+    """The problems of --strip-engine: its program is not installed, or masks are to be given and a row has none."""
+    if engine == "given":
+        text = "is empty, but with --strip_engine given each scan needs a mask, or the word stripped; add it or choose builtin"
+        return [row.problem(text, "brain_mask") for row in rows if row.brain_mask == ""]
+    try:
+        require_engine(engine)
+    except InputError as error:
+        return [Problem(str(error))]
+    return []
 
 
 def check_model(mode: str, model: Path | None) -> list[Problem]:
@@ -99,7 +175,7 @@ def check_model(mode: str, model: Path | None) -> list[Problem]:
     return []
 
 
-def result_line(rows: Sequence[Row], plan: Plan, asked: int) -> str:
+def result_line(rows: Sequence[Row], plan: Plan, asked: int, left_out: int) -> str:
     """One line that counts patients and healthy scans per split and the pairs."""
     counts = []
     for split in (*SPLITS, ""):
@@ -112,6 +188,8 @@ def result_line(rows: Sequence[Row], plan: Plan, asked: int) -> str:
         line += f" of {asked} asked for (there are no more pairs)"
     if plan.pairs and plan.filled:
         line += "; no healthy scans, so lesion-filled patients are the canvases"
+    if left_out:
+        line += f"; left out for broken files: {left_out}"
     if plan.own:
         line += "; with a single patient, it is painted onto its own filled scan"
     return line

@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 from lesionforge.cohort.rows import Problem, Row
 from lesionforge.images import same_grid
 from lesionforge.images.check import Facts, inspect_file, times
@@ -29,46 +27,49 @@ def inspect_files(rows: Iterable[Row], threads: int, progress: Callable[[int, in
     return found
 
 
-def judge_files(rows: list[Row], facts: Mapping[tuple[str, bool], Facts], masks_train: bool) -> list[Problem]:
-    """Problems of each file, and of the files of a row against each other.
-
-    With `masks_train` the masks are learned from, so that a patient's mask in train or validation must hold lesions.
-    """
-    problems = list(shared_files(rows))
+def judge_files(rows: list[Row], facts: Mapping[tuple[str, bool], Facts]) -> list[Problem]:
+    """Problems of each file, and of the files of a row against each other and against its role."""
+    problems = []
     for row in rows:
         own = {column: facts[path, column in MASK_COLUMNS] for column, path in row.files.items()}
         for column, path in row.files.items():
             faults = list(own[column].faults)
             if column in MASK_COLUMNS:
-                faults += mask_meaning(row, column, own[column].maximum, masks_train)
+                faults += mask_meaning(row, column, own[column].maximum)
                 faults += mask_grid(column, own)
-            problems += [Problem(f"{path}: {fault}", row.line, column) for fault in faults]
+            problems += [row.problem(f"{path}: {fault}", column) for fault in faults]
+    return problems
+
+
+def judge_lesions(rows: list[Row], facts: Mapping[tuple[str, bool], Facts]) -> list[Problem]:
+    """Problems of masks without lesions that would be learned from: those of patients in train or validation."""
+    problems = []
+    for row in rows:
+        if not row.lesion_mask or row.role != "patient" or row.split not in ("train", "validation"):
+            continue
+        if facts[row.lesion_mask, True].maximum <= 0.5:
+            split = f"{row.split}, chosen by seed" if row.split_drawn else row.split
+            fault = f"holds no lesions, but the patient is in split {split}; set its split to test or leave the mask out"
+            problems.append(row.problem(f"{row.lesion_mask}: {fault}", "lesion_mask"))
     return problems
 
 
 def file_warnings(rows: list[Row], facts: Mapping[tuple[str, bool], Facts]) -> list[Problem]:
     """What is odd about the files of the rows without being a fault."""
     return [
-        Problem(f"{path}: {warning}", row.line, column)
+        row.problem(f"{path}: {warning}", column)
         for row in rows
         for column, path in row.files.items()
         for warning in facts[path, column in MASK_COLUMNS].warnings
     ]
 
 
-def mask_meaning(row: Row, column: str, maximum: float, masks_train: bool) -> list[str]:
-    """Faults of a mask for what its row says it is; none where its largest voxel is NaN, because it has other faults."""
-    if np.isnan(maximum):
-        return []
-    marks_something = maximum > 0.5
-    if column == "brain_mask":
-        return [] if marks_something else ["holds no brain; give another mask or leave the cell empty"]
-    if row.role == "healthy" and marks_something:
-        return ["holds lesions, but the subject is healthy; set its role to patient or leave the cell empty"]
-    learned = masks_train and row.role == "patient" and row.split in ("train", "validation")
-    if learned and not marks_something:
-        split = f"{row.split}, chosen by seed" if row.split_drawn else row.split
-        return [f"holds no lesions, but the patient is in split {split}; set its split to test or leave the mask's cell empty"]
+def mask_meaning(row: Row, column: str, maximum: float) -> list[str]:
+    """The fault of a mask for what its row says it is; none where its largest voxel is NaN, because it has other faults."""
+    if column == "brain_mask" and maximum <= 0.5:
+        return ["holds no brain; give another mask or none"]
+    if column == "lesion_mask" and row.role == "healthy" and maximum > 0.5:
+        return ["holds lesions, but the subject is healthy; set its role to patient or leave the mask out"]
     return []
 
 
@@ -94,9 +95,9 @@ def mask_grid(column: str, own: Mapping[str, Facts]) -> list[str]:
 
 def shared_files(rows: Iterable[Row]) -> Iterator[Problem]:
     """A problem for each cell that names a file which another cell named before, links followed."""
-    seen: dict[str, tuple[int, str]] = {}
+    seen: dict[str, tuple[Row, str]] = {}
     for row in rows:
         for column, path in row.files.items():
-            line, other = seen.setdefault(os.path.realpath(path), (row.line, column))
-            if (line, other) != (row.line, column):
-                yield Problem(f"{path} is also the {other} of row {line}; give each cell its own file", row.line, column)
+            first, other = seen.setdefault(os.path.realpath(path), (row, column))
+            if (first.line, other) != (row.line, column):
+                yield row.problem(f"{path} is also the {other} of {first.where}; give each cell its own file", column)

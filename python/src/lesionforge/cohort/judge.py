@@ -1,4 +1,4 @@
-"""What the rows of a sheet must satisfy before any file is opened."""
+"""What the rows of a cohort must satisfy before any file is opened."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def judge_rows(rows: list[Row], root: str) -> tuple[list[Row], list[Problem]]:
             cell = getattr(row, column)
             cells[column], text = judge(cell) if cell is not None else (None, None)
             if text:
-                problems.append(Problem(text, row.line, column))
+                problems.append(row.problem(text, column))
         for column in FILE_COLUMNS:
             cell = getattr(row, column)
             cells[column], text = judge_path(cell, column, root) if cell is not None else (None, None)
             if text:
-                problems.append(Problem(text, row.line, column))
+                problems.append(row.problem(text, column))
         judged.append(replace(row, **cells))
     problems += [*duplicate_scans(judged), *contradictions(judged, "role"), *contradictions(judged, "split")]
     return judged, problems
@@ -102,14 +102,14 @@ def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | Non
 
 def duplicate_scans(rows: list[Row]) -> Iterator[Problem]:
     """A problem for each row whose subject and session another row above has."""
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str], Row] = {}
     for row in rows:
         if row.subject is None or row.session is None:
             continue
-        first = seen.setdefault((row.subject, row.session), row.line)
-        if first != row.line:
+        first = seen.setdefault((row.subject, row.session), row)
+        if first is not row:
             scan = f"subject {row.subject}" + (f", session {row.session}," if row.session else "")
-            yield Problem(f"{scan} is already in row {first}; remove one or give each its session", row.line, "subject")
+            yield row.problem(f"{scan} is already in {first.where}; remove one or give each its session", "subject")
 
 
 def contradictions(rows: list[Row], column: str) -> Iterator[Problem]:
@@ -118,14 +118,11 @@ def contradictions(rows: list[Row], column: str) -> Iterator[Problem]:
         "role": "give all rows of a subject the same role",
         "split": "give all sessions of a subject the same split, or training would see the test subject",
     }[column]
-    first: dict[str, tuple[str, int]] = {}
+    first: dict[str, tuple[str, str]] = {}
     for row in rows:
         cell = getattr(row, column)
         if row.subject is None or not cell:
             continue
-        said, line = first.setdefault(row.subject, (cell, row.line))
+        said, where = first.setdefault(row.subject, (cell, row.where))
         if said != cell:
-            yield Problem(f"subject {row.subject} is {cell} here but {said} in row {line}; {remedy}", row.line, column)
-
-
-CELL_JUDGES = {"subject": judge_subject, "session": judge_session, "role": judge_role, "split": judge_split}
+            yield row.problem(f"subject {row.subject} is {cell} here but {said} in {where}; {remedy}", column)

@@ -1,4 +1,4 @@
-"""Rows of a samplesheet and the problems found in them."""
+"""Rows of a cohort, from a samplesheet or a BIDS folder, and the problems found in them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ STRIPPED = "stripped"
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of a sheet: what is wrong and the remedy, at a line of the file (from 1) and a column, where it has them."""
+    """One fault of a cohort: what is wrong and the remedy, at a line (from 1), a column and a place, where it has them."""
 
     text: str
     line: int | None = None
     column: str | None = None
+    place: str = ""
 
-    def sentence(self, sheet: str) -> str:
-        """The whole sentence: `cohort.csv, row 3, column flair: ...`."""
-        place = [sheet]
-        if self.line is not None:
-            place.append(f"row {self.line}")
-        if self.column is not None:
-            place.append(f"column {self.column}")
-        return f"{', '.join(place)}: {self.text}"
+    def sentence(self, source: str) -> str:
+        """The whole sentence: `cohort.csv, row 3, column flair: ...` or `dataset, sub-01_ses-1, flair: ...`."""
+        where = [source]
+        if self.place:
+            where += [self.place, self.column or ""]
+        else:
+            where += [f"row {self.line}" if self.line is not None else "", f"column {self.column}" if self.column else ""]
+        return f"{', '.join(part for part in where if part)}: {self.text}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One scan of a sheet.
+    """One scan of a cohort.
 
-    `line` is the line of the file on which the row starts, from 1. A cell is "" when empty, and None when a problem was
-    reported about it: checks that follow then leave it alone instead of complaining twice.
-    `split_drawn` says that the split was chosen by seed.
+    `line` is the line of the sheet on which the row starts, from 1, or a number of its own; `place` is what to call it
+    where there are no lines, in a BIDS folder. A cell is "" when empty, and None when a problem was reported about it:
+    checks that follow then leave it alone instead of complaining twice. `split_drawn` says that the split was chosen by seed.
     """
 
     line: int
@@ -49,6 +50,16 @@ class Row:
     lesion_mask: str | None = ""
     brain_mask: str | None = ""
     split_drawn: bool = False
+    place: str = ""
+
+    def problem(self, text: str, column: str) -> Problem:
+        """A problem of one of its cells."""
+        return Problem(text, self.line, column, self.place)
+
+    @property
+    def where(self) -> str:
+        """`row 3`, or the place."""
+        return self.place or f"row {self.line}"
 
     @property
     def scan_id(self) -> str:

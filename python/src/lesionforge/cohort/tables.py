@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lesionforge import __version__
 from lesionforge.cohort.pairs import Plan
-from lesionforge.cohort.rows import Row
+from lesionforge.cohort.rows import Problem, Row
 from lesionforge.errors import InputError
 from lesionforge.images import new_folder, write_json, write_tsv
 
@@ -29,26 +29,40 @@ PAIRS_COLUMNS = {
     "canvas": "id of the scan that receives them",
     "split": "split of the synthetic scan: that of its donor and canvas",
 }
-FILES = {"cohort.tsv", "cohort.json", "pairs.tsv", "pairs.json", "dataset_description.json"}
+PROBLEMS_COLUMNS = {
+    "id": "name of a scan that was left out because a file of it is broken",
+    "column": "which of its files",
+    "problem": "what is wrong with it and what to do",
+}
+TABLES = ("cohort", "pairs", "problems")
+FILES = {*(f"{name}.{ending}" for name in TABLES for ending in ("tsv", "json")), "warnings.txt", "dataset_description.json"}
 
 
-def check_destination(out: Path, sheet_folder: Path) -> None:
+def check_destination(out: Path, source: Path) -> None:
     """Raise InputError unless `out` is absent, empty, or a cohort folder that may be replaced without losing anything else."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give another --out")
-    if out.is_dir() and (sheet_folder == out.resolve() or {path.name for path in out.iterdir()} - FILES):
+    if out.is_dir() and (source == out.resolve() or {path.name for path in out.iterdir()} - FILES):
         raise InputError(f"{out}: holds files of others that would be lost; give an empty or new folder as --out")
 
 
-def write_cohort(out: Path, rows: Sequence[Row], plan: Plan) -> None:
-    """Write cohort.tsv, pairs.tsv, their data dictionaries and dataset_description.json as the whole folder `out`."""
+def write_cohort(
+    out: Path, rows: Sequence[Row], plan: Plan, refused: Sequence[tuple[str, Problem]], warnings: Sequence[str]
+) -> None:
+    """Write the tables with their data dictionaries, warnings.txt and dataset_description.json as the whole folder `out`.
+
+    `refused` holds (scan id, problem) for each problem of a scan that was left out.
+    """
     import pandas as pd
 
     cohort = pd.DataFrame([asdict(row) | {"id": row.scan_id} for row in rows])
     pairs = pd.DataFrame([(*pair, "train") for pair in plan.pairs], columns=list(PAIRS_COLUMNS))
+    problems = pd.DataFrame([(scan, problem.column, problem.text) for scan, problem in refused], columns=list(PROBLEMS_COLUMNS))
     with new_folder(out) as folder:
         write_tsv(cohort, folder / "cohort.tsv", COHORT_COLUMNS)
         write_tsv(pairs, folder / "pairs.tsv", PAIRS_COLUMNS)
+        write_tsv(problems, folder / "problems.tsv", PROBLEMS_COLUMNS)
+        (folder / "warnings.txt").write_text("".join(f"{line}\n" for line in warnings), encoding="utf-8")
         write_json(
             {
                 "Name": "lesionforge cohort",

@@ -92,7 +92,7 @@ def inspect_file(path: str, is_mask: bool) -> Facts:
 
 
 def grid_faults(shape: tuple[int, ...], affine: np.ndarray, voxel_sizes: np.ndarray) -> list[str]:
-    """Faults of a grid: no voxels, a voxel size (mm, as the header has it) that is zero, not finite or huge, a singular affine."""
+    """Faults of a grid: no voxels, a voxel size (mm, as the header has it) zero, not finite or huge, a singular affine."""
     if 0 in shape:
         return ["holds no voxels; export it again"]
     if not np.isfinite(voxel_sizes).all() or (voxel_sizes == 0).any():
@@ -112,9 +112,8 @@ def coverage_faults(shape: tuple[int, ...], affine: np.ndarray) -> list[str]:
     extent_mm = np.array(shape) * np.linalg.norm(affine[:3, :3], axis=0)
     if min(shape) >= FEWEST_VOXELS and extent_mm.min() >= SMALLEST_EXTENT_MM:
         return []
-    return [
-        f"has {times(shape)} voxels over {times(extent_mm.round())} mm and looks like a localizer; give the scan of the whole head"
-    ]
+    covered = f"has {times(shape)} voxels over {times(extent_mm.round())} mm"
+    return [f"{covered} and looks like a localizer; give the scan of the whole head"]
 
 
 def times(sizes: Iterable[float]) -> str:
