@@ -52,9 +52,9 @@ def test_the_page_names_doubtful_scans_worst_first_and_colours_figures(root):
     assert "Quality of 3 scans: 1 warn, 1 missing, 1 fail." in html
     table = html.split("Scans to look at")[1].split("</table>")[0]
     assert re.findall(r'<th scope="row">(.*?)</th>', table) == ["sub-02", "sub-03", "sub-01"]
-    marked = re.findall(r'<td class="(\w+)" title="CSF as a share[^"]*fail limit: 1 to 50; look at[^"]*">(.*?)</td>', html)
+    marked = re.findall(r'<td class="(\w+)" title="warn limit: 3 to 35; fail limit: 1 to 50; look at[^"]*">(.*?)</td>', html)
     assert marked == [("fail", "0.500"), ("warn", "2")]
-    assert '<td class="pass" title="volume of the brain mask' in html
+    assert '<td class="pass" title="warn limit: 1000 to 1900; fail limit: 800 to 2300">1\u2009234' in html
 
 
 def test_healthy_scans_are_not_missed_where_only_patients_are_prepared(root):

@@ -88,7 +88,12 @@ def _words(scan: ScanQuality) -> dict[str, Any]:
     return {name: text or None for name, text in words.items()}
 
 
+def both_limits(limit: Limit) -> str:
+    """`warn limit: 1000 to 1900; fail limit: 800 to 2300`."""
+    return f"warn limit: {in_words(limit.warn)}; fail limit: {in_words(limit.fail)}"
+
+
 def describe(limit: Limit) -> str:
     """A figure's meaning with its unit and limits."""
     unit = f" ({limit.unit})" if limit.unit else ""
-    return f"{limit.description}{unit}; warn limit: {in_words(limit.warn)}; fail limit: {in_words(limit.fail)}"
+    return f"{limit.description}{unit}; {both_limits(limit)}"

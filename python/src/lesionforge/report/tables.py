@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lesionforge.images import Prepared, label_lesions, read_mask, voxel_volume_mm3
 from lesionforge.prepare.quality import Limit, Verdict
 from lesionforge.report.gather import Results, flat, real_first, sidecar
-from lesionforge.report.quality import ScanQuality, describe
+from lesionforge.report.quality import ScanQuality, both_limits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,11 +175,12 @@ def doubtful_table(scans: list[ScanQuality]) -> Table:
 
 
 def quality_table(scans: list[ScanQuality], limits: dict[str, Limit]) -> Table | None:
-    """Every figure of the scans that have any, in the order given; each cell bears its level and its limits."""
+    """Every figure of the scans that have any, in the order given; each cell bears its level and limits."""
 
     def cell(verdict: Verdict) -> JudgedCell:
         limit = limits[verdict.figure]
-        return JudgedCell(show(verdict.value), verdict.level, f"{describe(limit)}; {limit.remedy}")
+        remedy = "" if verdict.level == "pass" else f"; {limit.remedy}"
+        return JudgedCell(show(verdict.value), verdict.level, both_limits(limit) + remedy)
 
     return keyed_table({scan.scan_id: {name: cell(v) for name, v in scan.verdicts.items()} for scan in scans if scan.verdicts})
 

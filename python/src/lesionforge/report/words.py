@@ -29,9 +29,9 @@ UNDEFINED = (
 )
 
 HOW_TO_JUDGE = (
-    "A figure on red lies beyond its fail limit, one on amber beyond its warn limit; pointing at a figure shows its limits and "
-    "what to check. A scan that fails went no further: look at its brain mask and tissues below before you change a limit. "
-    "docs/quality.md says what each figure means and where its limits come from."
+    "A figure on red lies beyond its fail limit, one on amber beyond its warn limit; pointing at a figure shows its limits and, "
+    "beyond them, what to check. A scan that fails went no further: look at its brain mask and tissues below before you change "
+    "a limit. docs/quality.md says what each figure means and where its limits come from."
 )
 
 
