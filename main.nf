@@ -16,7 +16,7 @@ include { REPORT_ALL      } from './modules/report/main'
 
 workflow LESIONFORGE {
     take:
-    sheet // path of the samplesheet
+    source // path of the samplesheet or BIDS folder
     mode // experiment, augment or segment
     arms // names of the arms
     model // model folder for the mode segment, else an empty list
@@ -24,7 +24,7 @@ workflow LESIONFORGE {
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
-    COHORT(sheet, model)
+    COHORT(source, model)
 
     // Act 2: run the stages.
     segmenting = mode == 'segment'
@@ -97,6 +97,7 @@ workflow LESIONFORGE {
     stopped = lost(metas, prepared, 'prepare')
         .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic, 'register or synthesize'))
         .mix(lost(to_apply, applied, 'segment'))
+        .mix(COHORT.out.refused.map { row -> "${row.id} did not get through cohort: ${row.problem}".toString() })
     report = REPORT_ALL.out.folder
 
     emit:

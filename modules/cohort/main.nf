@@ -1,4 +1,4 @@
-// cohort: reads and checks the samplesheet before any other work is queued, splits it, plans the synthetic scans.
+// cohort: reads and checks the samplesheet or BIDS folder before any other work is queued, splits it, plans the synthetic scans.
 
 include { codeOf; quoted } from '../script'
 
@@ -7,7 +7,7 @@ process CHECK {
     label 'cpu_small'
 
     input:
-    val sheet
+    val source
     val content
     path files, stageAs: 'inputs/?/*'
     path model, stageAs: 'model/*'
@@ -21,7 +21,7 @@ process CHECK {
     def model_option = model ? "--model ${model}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
-        --input ${quoted(sheet)} ${model_option} ${task.ext.args} --out cohort
+        --input ${quoted(source)} ${model_option} ${task.ext.args} --out cohort
     cp cohort/dataset_description.json .
     """
 
@@ -30,28 +30,57 @@ process CHECK {
     """
     lesionforge cohort --help
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
-        --input ${quoted(sheet)} ${model_option} ${task.ext.args} --out cohort
+        --input ${quoted(source)} ${model_option} ${task.ext.args} --out cohort
     cp cohort/dataset_description.json .
+    """
+}
+
+// Fails for a scan that CHECK left out, with what is wrong, so that it counts as any scan that a stage gave up.
+process REFUSE {
+    tag "${id}"
+    label 'cpu_small'
+    label 'one_scan'
+
+    input:
+    val id
+    path problems
+
+    script:
+    """
+    awk -F '\\t' '\$1 == "${id}" { print "Error: " \$2 ": " \$3 }' ${problems} >&2
+    exit 2
     """
 }
 
 workflow COHORT {
     take:
-    sheet // path of the samplesheet
+    source // path of the samplesheet or BIDS folder
     model // path of a model folder, or an empty list
 
     main:
-    CHECK(sheet.toString(), digestOf(sheet), filesNamedIn(sheet), model, codeOf('cohort'))
+    files = source.isDirectory() ? imagesIn(source, source) : filesNamedIn(source)
+    CHECK(source.toString(), digestOf(source, files), files.findAll { path -> isSafePath(path.toString()) }, model, codeOf('cohort'))
     folder = CHECK.out.folder
     scans = folder
         .flatMap { checked -> checked.resolve('cohort.tsv').splitCsv(header: true, sep: '\t') }
         .map { row -> scanOf(row) }
     pairs = folder.flatMap { checked -> checked.resolve('pairs.tsv').splitCsv(header: true, sep: '\t') }
+    problems = folder.map { checked -> checked.resolve('problems.tsv') }
+    refused = problems.flatMap { table -> table.splitCsv(header: true, sep: '\t') }
+    REFUSE(refused.map { row -> row.id }.unique(), problems.first())
+    folder.subscribe { checked -> warn(checked.resolve('warnings.txt').readLines()) }
 
     emit:
     folder // cohort.tsv and pairs.tsv
     scans // [meta, t1w, flair, lesion_mask or [], brain_mask or [] or 'stripped']
     pairs // [synthetic_id, donor, canvas, split]
+    refused // [id, column, problem] of scans left out
+}
+
+def warn(lines) {
+    if (lines) {
+        log.warn("CHECK says:\n  ${lines.join('\n  ')}")
+    }
 }
 
 // One row of the checked table. Its ids are safe names and its files exist: CHECK saw to it.
@@ -66,16 +95,44 @@ def fileOf(cell) {
     return cell ? file(cell, glob: false) : []
 }
 
-// Digest of the sheet's content: the task gets its path as a value, which alone would not tell that it was edited.
-def digestOf(sheet) {
-    return sheet.isFile() ? sheet.bytes.md5() : ''
+// Digest of the sheet's content, or of what a BIDS folder holds: the task gets its path as a value, which alone would not
+// tell that it was edited.
+def digestOf(source, files) {
+    def table = source.isDirectory() ? source.resolve('participants.tsv') : source
+    def content = table.isFile() ? table.bytes.md5() : ''
+    return source.isDirectory() ? "${content} ${files.join('\n').md5()}".toString() : content
+}
+
+// Where a BIDS folder has no scan or mask for CHECK, and may have many files.
+def isIgnored(name) {
+    return name.startsWith('.') || name.startsWith('freesurfer') || name in [
+        'sourcedata', 'code', 'stimuli', 'func', 'dwi', 'fmap', 'perf', 'meg', 'eeg', 'ieeg', 'nirs', 'pet', 'beh',
+    ]
+}
+
+// The images of a BIDS folder that CHECK may read, and the tables of its root.
+def imagesIn(folder, root) {
+    def inside = folder.listFiles()
+        .findAll { path -> folder != root || isTable(path.name) || path.name ==~ /sub-.*|derivatives/ }
+        .sort { path -> path.toString() }
+    def own = inside.findAll { path -> path.isFile() && (isImage(path.name) || (folder == root && isTable(path.name))) }
+    return own + inside.findAll { path -> path.isDirectory() && !isIgnored(path.name) }.collectMany { path -> imagesIn(path, root) }
+}
+
+// A resampled image (entity res), such as lesionforge writes, is none of its inputs.
+def isImage(name) {
+    return name ==~ /sub-.*_(T1w|FLAIR|mask)\.nii(\.gz)?/ && !name.contains('_res-')
+}
+
+def isTable(name) {
+    return name in ['participants.tsv', 'dataset_description.json']
 }
 
 // Every existing file that a cell of the sheet names: staged for CHECK, so that a changed scan is checked again and an
 // engine mounts its folder. This reads leniently and judges nothing; CHECK reports what is wrong with sheet and files.
 def filesNamedIn(sheet) {
     return cellsOf(sheet)
-        .findAll { cell -> isSafePath(cell) && isSafePath(sheet.parent.toString()) }
+        .findAll { cell -> isSafePath(cell) }
         .collect { cell -> sheet.parent.resolve(cell) }
         .findAll { path -> path.isFile() }
         .unique()

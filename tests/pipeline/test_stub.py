@@ -105,8 +105,8 @@ def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated
 
 @pytest.fixture(scope="session")
 def skipping(stub, sheet_writer, tmp_path_factory, repeated):
-    """A run of mode augment with no healthy scan, one patient whose FLAIR breaks ALIGN, one that first needs more memory and
-    one beyond its quality limits."""
+    """A run of mode augment with no healthy scan, one patient whose FLAIR breaks ALIGN, one that first needs more memory,
+    one beyond its quality limits and one whose T1w is no image."""
     folder = tmp_path_factory.mktemp("augment")
     rows = [
         ("04", "patient", "train"),
@@ -114,8 +114,11 @@ def skipping(stub, sheet_writer, tmp_path_factory, repeated):
         ("06broken", "patient", "train"),
         ("07large", "patient", "train"),
         ("08unfit", "patient", "train"),
+        ("09", "patient", "train"),
     ]
-    return stub(sheet_writer(folder / "cohort.csv", rows), "augment", "--mode", "augment", "--on_subject_error", "skip")
+    sheet = sheet_writer(folder / "cohort.csv", rows)
+    (folder / "tête 09, T1w.nii.gz").write_bytes(b"no image")
+    return stub(sheet, "augment", "--mode", "augment", "--on_subject_error", "skip")
 
 
 def test_augment_ends_with_the_data_set_and_the_report(skipping):
@@ -149,6 +152,38 @@ def test_a_task_that_was_killed_gets_more_memory_once_more(skipping):
 
 def test_a_broken_scan_is_not_tried_again(skipping):
     assert [task["exit"] for task in skipping.named("ALIGN") if task["tag"] == "sub-06broken"] == ["2"]
+
+
+def test_a_scan_with_a_broken_file_is_left_out_by_check_and_counts_as_failed(skipping):
+    assert [task["tag"] for task in skipping.named("REFUSE")] == ["sub-09"]
+    assert "sub-09 did not get through cohort: " in skipping.printed
+    assert "tête 09, T1w.nii.gz: cannot be read as NIfTI" in skipping.printed
+    assert "sub-09" not in {task["tag"] for task in skipping.named("STRIP")}
+
+
+def test_a_bids_folder_is_read_and_an_edit_of_its_participants_is_seen(stub, sheet_writer, tmp_path, repeated):
+    folder = tmp_path / "my données"
+    sheet_writer(tmp_path / "files" / "cohort.csv", [("01", "patient", "train"), ("02", "patient", "train")])
+    for subject in ("01", "02"):
+        for contrast in ("T1w", "FLAIR"):
+            scan = folder / f"sub-{subject}" / "anat" / f"sub-{subject}_{contrast}.nii.gz"
+            scan.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "files" / f"tête {subject}, {contrast}.nii.gz").rename(scan)
+        mask = folder / "derivatives" / "manual" / f"sub-{subject}" / f"sub-{subject}_label-lesion_mask.nii.gz"
+        mask.parent.mkdir(parents=True)
+        (tmp_path / "files" / f"{subject} mask.nii.gz").rename(mask)
+    participants = folder / "participants.tsv"
+    participants.write_text("participant_id\tgroup\tsplit\nsub-01\tMS\ttrain\nsub-02\tHC\tn/a\n")
+    run = stub(folder, "bids", "--mode", "augment")
+    assert run.code != 0
+    assert "my données, sub-02, lesion_mask: " in run.printed
+    assert "holds lesions, but the subject is healthy" in run.printed
+
+    participants.write_text(participants.read_text().replace("HC", "rrms"))
+    run = stub(folder, "bids", "--mode", "augment")
+    assert run.code == 0, run.printed
+    assert {task["tag"] for task in run.named("STRIP")} == {"sub-01", "sub-02"}
+    assert str(mask) in (run.outdir / "cohort" / "cohort.tsv").read_text()
 
 
 def test_a_bad_sheet_stops_before_anything_else_is_queued(stub, sheet):
