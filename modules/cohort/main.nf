@@ -67,7 +67,7 @@ workflow COHORT {
     pairs = folder.flatMap { checked -> checked.resolve('pairs.tsv').splitCsv(header: true, sep: '\t') }
     problems = folder.map { checked -> checked.resolve('problems.tsv') }
     refused = problems.flatMap { table -> table.splitCsv(header: true, sep: '\t') }
-    REFUSE(refused.map { row -> row.id }.unique(), problems.first())
+    REFUSE(refused.map { row -> row.id }.unique(), problems)
     folder.subscribe { checked -> warn(checked.resolve('warnings.txt').readLines()) }
 
     emit:
@@ -103,10 +103,10 @@ def digestOf(source, files) {
     return source.isDirectory() ? "${content} ${files.join('\n').md5()}".toString() : content
 }
 
-// Where a BIDS folder has no scan or mask for CHECK, and may have many files.
+// Where a BIDS folder has no scan or mask for CHECK, but maybe many files: as `IGNORED` in cohort/bids.py.
 def isIgnored(name) {
     return name.startsWith('.') || name.startsWith('freesurfer') || name in [
-        'sourcedata', 'code', 'stimuli', 'func', 'dwi', 'fmap', 'perf', 'meg', 'eeg', 'ieeg', 'nirs', 'pet', 'beh',
+        'work', 'sourcedata', 'code', 'stimuli', 'func', 'dwi', 'fmap', 'perf', 'meg', 'eeg', 'ieeg', 'nirs', 'pet', 'beh',
     ]
 }
 

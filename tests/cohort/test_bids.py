@@ -147,6 +147,13 @@ def test_which_masks_are_taken(dataset, lesion, affine):
     assert list(table["brain_mask"]) == [str(brain), "", ""]
 
 
+def test_copies_that_a_pipeline_made_inside_the_folder_are_not_scans(dataset, lesion):
+    dataset.file("01", "label-lesion_mask", lesion(), pipeline="lesionforge/work/ab")
+    for folder in ("work/cd/inputs", "derivatives/lesionforge"):
+        dataset.write_scan(dataset.root / folder / "sub-01_T1w.nii.gz")
+    assert dataset.table()["t1w"]["sub-01"] == str(dataset.root / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+
+
 def test_files_are_judged_as_those_of_a_sheet_are(dataset):
     path = dataset.file("02", "FLAIR", np.full((8, 8, 8), 7, np.int16))
     assert f"ds, sub-02, flair: {path}: has the value 7 in all voxels; give the scan itself\n" in dataset.run().stderr

@@ -19,10 +19,10 @@ MASKS = {
     "lesion_mask": ("lesion", (None, "orig", "T1w", "FLAIR")),
     "brain_mask": ("brain", (None, "orig", "T1w")),
 }
-# Not indexed, because they hold no scan or mask for us and may hold many files.
+OUTSIDE_SUBJECTS = re.compile(r"^/(?!sub-)")
+# Not indexed, because they hold no scan or mask for us, may hold many files, or (work) links to the very same ones.
 IGNORED = [
-    re.compile(r"^/derivatives"),
-    re.compile(r"/(sourcedata|code|stimuli|func|dwi|fmap|perf|meg|eeg|ieeg|nirs|pet|beh|freesurfer[^/]*)(/|$)"),
+    re.compile(r"/(work|sourcedata|code|stimuli|func|dwi|fmap|perf|meg|eeg|ieeg|nirs|pet|beh|freesurfer[^/]*)(/|$)"),
     re.compile(r"\.(json|tsv|html|svg|txt|md|h5|gii|bval|bvec)(\.gz)?$"),
 ]
 ROLE_COLUMNS = ("role", "group", "diagnosis")
@@ -50,8 +50,8 @@ def read_bids(folder: Path) -> tuple[list[Row], list[Problem], list[Problem]]:
 
     Masks come from derivatives/*, role and split from participants.tsv; where that says no roles all are patients.
     """
-    scans = by_session(find_images(folder, ["bids"], list(SUFFIXES.values())))
-    masks = by_session(find_images(folder / "derivatives", ["bids", "derivatives"], ["mask"]))
+    scans = by_session(find_images(folder, ["bids"], list(SUFFIXES.values()), [*IGNORED, OUTSIDE_SUBJECTS]))
+    masks = by_session(find_images(folder / "derivatives", ["bids", "derivatives"], ["mask"], IGNORED))
     participants, problems = read_participants(folder / "participants.tsv")
     rows, left_out = [], []
     for line, (subject, session) in enumerate(sorted(scans), start=1):
@@ -87,7 +87,7 @@ def read_bids(folder: Path) -> tuple[list[Row], list[Problem], list[Problem]]:
     return rows, problems, left_out
 
 
-def find_images(root: Path, configs: list[str], suffixes: list[str]) -> list[Image]:
+def find_images(root: Path, configs: list[str], suffixes: list[str], ignored: list[re.Pattern[str]]) -> list[Image]:
     """The NIfTI files of these suffixes under `root` that belong to a subject, by pybids; none where there is no such folder.
 
     The index is in memory and nothing is written; names are not validated, so that no description file is needed.
@@ -96,7 +96,7 @@ def find_images(root: Path, configs: list[str], suffixes: list[str]) -> list[Ima
 
     if not root.is_dir():
         return []
-    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=IGNORED)
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignored)
     layout = BIDSLayout(root, validate=False, derivatives=False, config=configs, indexer=indexer)
     paths = layout.get(suffix=suffixes, extension=[".nii", ".nii.gz"], return_type="filename")
     # From the path inside the dataset, because pybids would also read entities from the names of the folders above it.
