@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lesionforge.images import Scan, derivative, grid_entities, write_json, write_mask, write_volume, zscore
+from lesionforge.images import Scan, derivative, grid_entities, label_lesions, write_json, write_mask, write_volume, zscore
 
 AFFINE = np.array([[1.0, 0, 0, -24], [0, 1, 0, -24], [0, 0, 1, -24], [0, 0, 0, 1]])
 LESIONS = [(12, 24, 24, 3), (34, 26, 22, 2), (24, 12, 26, 2), (24, 35, 20, 3)]
@@ -65,9 +65,9 @@ def cohort_root(tmp_path_factory: pytest.TempPathFactory, patient: Scan, healthy
         folder = root / "register" / f"sub-01_to_{canvas}"
         folder.mkdir(parents=True)
         # The donor lies a voxel off the canvas, as after a registration that is not perfect.
-        moved = np.roll(patient.lesion, 2, axis=0).astype(np.float32)
+        moved = label_lesions(np.roll(patient.lesion, 2, axis=0))[0].astype(np.uint16)
         name = f"sub-01_space-{canvas.replace('-', '')}"
-        write_volume(moved, AFFINE, folder / f"{name}_label-lesion_probseg.nii.gz")
+        write_volume(moved, AFFINE, folder / f"{name}_label-lesion_dseg.nii.gz")
         write_volume(np.roll(patient.flair, 2, axis=0), AFFINE, folder / f"{name}_desc-preproc_FLAIR.nii.gz")
         write_json({"donor": "sub-01", "canvas": canvas}, folder / f"sub-01_to_{canvas}_desc-pair.json")
     return root

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from lesionforge.errors import InputError
+
 existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 out_option = click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Output folder.")
 
@@ -28,14 +30,23 @@ def register(ctx: click.Context, prepared: Path | None, out: Path | None) -> Non
 
 @register.command()
 @click.option("--donor", type=existing_folder, required=True, help="Prepared folder of the patient who gives lesions.")
-@click.option("--donor-transforms", type=existing_folder, required=True, help="Folder that register wrote for the donor.")
 @click.option("--canvas", type=existing_folder, required=True, help="Prepared folder of the scan that receives them.")
-@click.option("--canvas-transforms", type=existing_folder, required=True, help="Folder that register wrote for the canvas.")
+@click.option("--donor-transforms", type=existing_folder, help="Folder that register wrote for the donor.")
+@click.option("--canvas-transforms", type=existing_folder, help="Folder that register wrote for the canvas.")
 @out_option
-def pair(donor: Path, donor_transforms: Path, canvas: Path, canvas_transforms: Path, out: Path | None) -> None:
-    """Bring a donor's lesions onto a canvas by composing both template registrations."""
+def pair(donor: Path, canvas: Path, donor_transforms: Path | None, canvas_transforms: Path | None, out: Path | None) -> None:
+    """Bring a donor's lesions onto a canvas.
+
+    With the transforms of both, these are composed through the template; with neither, the donor is registered to the
+    canvas directly.
+    """
     if out is None:
         raise click.UsageError("--out is needed.")
+    if (donor_transforms is None) != (canvas_transforms is None):
+        given, lacking = ("canvas", "donor") if donor_transforms is None else ("donor", "canvas")
+        raise InputError(
+            f"--{lacking}-transforms is missing: give it beside --{given}-transforms to compose, or neither to register directly"
+        )
     from lesionforge.images.interfaces import run
     from lesionforge.register.interfaces import Pair
 

@@ -1,4 +1,4 @@
-"""nipype interfaces of `register`: one SyN per subject, pairs by composition."""
+"""nipype interfaces of `register`: one SyN per subject, and pairs by composition or directly."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface
+from scipy import ndimage
 
 from lesionforge.images import (
     Prepared,
@@ -17,6 +18,7 @@ from lesionforge.images import (
     derivative,
     find_image,
     from_ants,
+    label_lesions,
     new_folder,
     to_ants,
     write_json,
@@ -26,14 +28,17 @@ from lesionforge.images.deform import affine_and_syn
 from lesionforge.images.geometry import RAS_TO_LPS
 from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.template import load_template
-from lesionforge.register.deformation import folding_fraction, tissue_overlap
+from lesionforge.register.deformation import folding_fraction, source_voxels, tissue_overlap, warp_tissues
+from lesionforge.register.lesions import warp_lesions
 
 if TYPE_CHECKING:
     import ants
 
 TO_TEMPLATE = "from-T1w_to-MNI152_mode-image_xfm.h5"
 FROM_TEMPLATE = "from-MNI152_to-T1w_mode-image_xfm.h5"
-WM = 3
+GM, WM = 2, 3
+# White matter is hyperintense when its FLAIR exceeds the mean of grey matter by this many standard deviations.
+HYPERINTENSE_STD = 1.1
 # Registration runs at this voxel size: seconds instead of a minute, and 10 MB instead of 80 MB per transform.
 TEMPLATE_MM = 2
 
@@ -46,8 +51,8 @@ class ToTemplateInput(BaseInterfaceInputSpec):
 class ToTemplate(SimpleInterface):
     """Register a prepared T1w to the template: affine, then SyN, at TEMPLATE_MM.
 
-    Source: Avants et al. 2008, doi 10.1016/j.media.2007.06.004. Known lesions are filled with the white matter's
-    median first, so that they do not bend the anatomy.
+    Source: Avants et al. 2008, doi 10.1016/j.media.2007.06.004. Lesions are filled with the white matter's median
+    first, so that they do not bend the anatomy.
     """
 
     input_spec = ToTemplateInput
@@ -80,62 +85,97 @@ class ToTemplate(SimpleInterface):
 class PairInput(BaseInterfaceInputSpec):
     donor = Directory(exists=True, mandatory=True, desc="prepared folder of the donor")
     canvas = Directory(exists=True, mandatory=True, desc="prepared folder of the canvas")
-    donor_transforms = Directory(exists=True, mandatory=True, desc="folder that ToTemplate wrote for the donor")
-    canvas_transforms = Directory(exists=True, mandatory=True, desc="folder that ToTemplate wrote for the canvas")
+    donor_transforms = Directory(exists=True, requires=["canvas_transforms"], desc="folder that ToTemplate wrote for the donor")
+    canvas_transforms = Directory(exists=True, requires=["donor_transforms"], desc="folder that ToTemplate wrote for the canvas")
     out = Directory(mandatory=True)
 
 
 class Pair(SimpleInterface):
-    """Bring a donor's lesions and FLAIR onto a canvas through the template, in one interpolation of the composed transforms.
+    """Bring a donor's lesions and FLAIR onto a canvas, in one interpolation.
 
-    The lesion mask is interpolated linearly as a probability: nearest neighbour would split and merge lesions.
+    With the transforms of both to the template these are composed; without them the donor is registered to the canvas
+    directly, by the same recipe at the same voxel size.
     """
 
     input_spec = PairInput
     output_spec = FolderOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        import ants
-
         donor, canvas = Prepared.open(self.inputs.donor), Prepared.open(self.inputs.canvas)
         donor_scan, canvas_scan = donor.read(), canvas.read()
-        # antspyx applies the last transform of a list first: donor to template, then template to canvas.
-        transforms: list[str] = [
-            str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE)),
-            str(find_image(self.inputs.donor_transforms, TO_TEMPLATE)),
-        ]
-        grid = to_ants(canvas_scan.t1w, canvas_scan.affine)
-
-        def moved(data: np.ndarray, interpolator: str = "linear") -> np.ndarray:
-            image = to_ants(data, donor_scan.affine)
-            return from_ants(ants.apply_transforms(grid, image, transforms, interpolator=interpolator))[0]
-
+        affine = canvas_scan.affine
         name = f"{donor.scan_id}_to_{canvas.scan_id}"
         space = f"space-{canvas.scan_id.replace('-', '').replace('_', '')}"
         with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
-            for data, entity in ((donor_scan.lesion, "label-lesion_probseg"), (donor_scan.flair, "desc-preproc_FLAIR")):
-                write_volume(moved(data), canvas_scan.affine, folder / derivative(donor.scan_id, space, entity))
-            displacement = displacement_field(grid, transforms, outprefix)
-            figures: dict[str, Any] = tissue_overlap(moved(donor_scan.tissues, "genericLabel").round(), canvas_scan.tissues)
-            figures["folding_fraction"] = folding_fraction(displacement, canvas_scan.affine, canvas_scan.brain)
-            figures |= {"donor": donor.scan_id, "canvas": canvas.scan_id}
-            write_json(figures, folder / f"{name}_desc-pair.json")
+            if self.inputs.donor_transforms:
+                method = "composed"
+                # antspyx applies the last transform of a list first: donor to template, then template to canvas.
+                transforms = [
+                    str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE)),
+                    str(find_image(self.inputs.donor_transforms, TO_TEMPLATE)),
+                ]
+            else:
+                method = "pairwise"
+                transforms = [donor_onto_canvas(donor_scan, canvas_scan, outprefix)]
+            displacement = displacement_field(to_ants(canvas_scan.t1w, affine), transforms, outprefix)
+            source = source_voxels(displacement, affine, donor_scan.affine)
+            lesions = warp_lesions(donor_scan.lesion, source)
+            flair = ndimage.map_coordinates(donor_scan.flair, source, order=1)
+            target = folder / derivative(donor.scan_id, space, "label-lesion_dseg")
+            write_volume(lesions, affine, target)
+            write_volume(flair, affine, folder / derivative(donor.scan_id, space, "desc-preproc_FLAIR"))
+            figures = tissue_overlap(warp_tissues(donor_scan.tissues, source), canvas_scan.tissues) | {
+                "folding_fraction": folding_fraction(displacement, affine, canvas_scan.brain)
+            }
+            record = figures | {
+                "donor": donor.scan_id,
+                "canvas": canvas.scan_id,
+                "method": method,
+                "donor_lesions": label_lesions(donor_scan.lesion)[1],
+                "warped_lesions": label_lesions(lesions > 0)[1],
+            }
+            write_json(record, folder / f"{name}_desc-pair.json")
         self._results["out_folder"] = str(Path(self.inputs.out) / name)
         return runtime
 
 
-def registration_image(scan: Scan) -> np.ndarray:
-    """The T1w [x, y, z] as registration needs it: known lesions at the median of white matter, positive in the brain, 0 outside.
+def donor_onto_canvas(donor: Scan, canvas: Scan, outprefix: str) -> str:
+    """Register a donor's T1w to a canvas', affine then SyN, at TEMPLATE_MM; the path of the composite transform."""
+    import ants
 
-    ITK centres images by their mass, which a normalised scan with its mean of zero does not have.
+    fixed = to_ants(registration_image(canvas), canvas.affine)
+    coarse = ants.resample_image(fixed, (TEMPLATE_MM,) * 3, use_voxels=False, interp_type=0)
+    return affine_and_syn(coarse, to_ants(registration_image(donor), donor.affine), outprefix)[0]
+
+
+def registration_image(scan: Scan) -> np.ndarray:
+    """The T1w [x, y, z] as registration needs it: lesions at the median of white matter, positive in the brain, 0 outside.
+
+    Lesions are the annotated ones and what looks like one in white matter. ITK centres images by their mass, which a
+    normalised scan with its mean of zero does not have.
     """
-    healthy_wm = scan.t1w[(scan.tissues == WM) & ~scan.lesion]
-    filled = np.where(scan.lesion, np.median(healthy_wm), scan.t1w) if healthy_wm.size else scan.t1w
+    lesions = scan.lesion | dark_white_matter(scan)
+    healthy_wm = scan.t1w[(scan.tissues == WM) & ~lesions]
+    filled = np.where(lesions, np.median(healthy_wm), scan.t1w) if healthy_wm.size else scan.t1w
     lowest = filled[scan.brain].min(initial=0)
     return np.where(scan.brain, filled - lowest, 0)
 
 
-def displacement_field(grid: ants.ANTsImage, transforms: list[Any], outprefix: str) -> np.ndarray:
+def dark_white_matter(scan: Scan) -> np.ndarray:
+    """Bool [x, y, z]: white matter that looks like a lesion, darker than half-way to grey matter in T1w, hyperintense in FLAIR.
+
+    `prepare` counts such voxels as white matter, but their T1w would pull grey matter or a ventricle towards them.
+    """
+    white, grey = scan.tissues == WM, scan.tissues == GM
+    if not white.any() or not grey.any():
+        return np.zeros(white.shape, bool)
+    half_way = (np.median(scan.t1w[white]) + np.median(scan.t1w[grey])) / 2
+    bright = scan.flair[grey].mean() + HYPERINTENSE_STD * scan.flair[grey].std()
+    dark: np.ndarray = white & (scan.t1w < half_way) & (scan.flair > bright)
+    return dark
+
+
+def displacement_field(grid: ants.ANTsImage, transforms: list[str], outprefix: str) -> np.ndarray:
     """The displacement in mm along the RAS axes, [x, y, z, 3], that a list of transforms makes on a grid."""
     import ants
 

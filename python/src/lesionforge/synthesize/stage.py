@@ -245,7 +245,7 @@ def write_transplant(synthetic_id: str, pair: Path, canvas: Prepared, donor_leve
             raise InputError(f"{folder}: is {given}, but {pair} was registered with {name} {record.get(name)}; give its folder")
     scan = canvas.read()
     result = transplant_lesions(
-        _read_on_grid(find_image(pair, "label-lesion_probseg.nii.gz"), scan, "register pair"),
+        _read_on_grid(find_image(pair, "label-lesion_dseg.nii.gz"), scan, "register pair").astype(np.uint16),
         _read_on_grid(find_image(pair, "desc-preproc_FLAIR.nii.gz"), scan, "register pair"),
         white_matter_room(scan.tissues, scan.lesion, scan.brain),
         donor_levels.grey_matter,

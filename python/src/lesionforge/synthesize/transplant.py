@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from lesionforge.images import label_lesions
 from lesionforge.synthesize.levels import WHITE_MATTER, GreyMatterFlair, levels_of
 
-MIN_PROBABILITY = 0.5
 FATES = ("kept", "cut", "dropped")
 
 
 @dataclass(frozen=True)
 class LesionFate:
-    """What became of one warped lesion: `kept` whole, `cut` to the room there is, or `dropped`; volumes in mm³."""
+    """What became of one warped lesion, by its number in the donor: `kept` whole, `cut` to the room there is, or `dropped`.
+
+    Volumes are in mm³.
+    """
 
     lesion: int
     fate: str
@@ -45,26 +46,26 @@ def white_matter_room(tissues: np.ndarray, lesion: np.ndarray, brain: np.ndarray
 
 
 def transplant_lesions(
-    probability: np.ndarray, flair: np.ndarray, room: np.ndarray, donor: GreyMatterFlair, voxel_mm3: float
+    numbers: np.ndarray, flair: np.ndarray, room: np.ndarray, donor: GreyMatterFlair, voxel_mm3: float
 ) -> Transplant:
     """Place a donor's warped lesions where the canvas has room.
 
-    All arrays are [x, y, z] on the canvas grid: the linearly warped lesion mask (voxels above 0.5 are lesion), the
-    donor's warped FLAIR in the donor's normalised units, and `room` (bool). Levels follow the donor's grey matter,
-    at least 1 inside a lesion. A voxel outside `room` is never lesion; each 26-connected lesion gets a fate.
+    All arrays are [x, y, z] on the canvas grid: the warped lesions as integers (each its number in the donor, 0 elsewhere),
+    the donor's warped FLAIR in the donor's normalised units, and `room` (bool). Levels follow the donor's grey matter,
+    at least 1 inside a lesion. A voxel outside `room` is never lesion; each lesion gets a fate.
     """
-    labels, count = label_lesions(probability > MIN_PROBABILITY)
-    whole = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    placed = np.bincount(labels[room], minlength=count + 1)[1:]
+    whole = np.bincount(numbers.ravel())
+    placed = np.bincount(numbers[room], minlength=whole.size)
     fates = [
         LesionFate(
-            number,
-            "dropped" if not inside else "cut" if inside < size else "kept",
-            float(size * voxel_mm3),
-            float(inside * voxel_mm3),
+            int(number),
+            "dropped" if not placed[number] else "cut" if placed[number] < whole[number] else "kept",
+            float(whole[number] * voxel_mm3),
+            float(placed[number] * voxel_mm3),
         )
-        for number, (size, inside) in enumerate(zip(whole, placed, strict=True), start=1)
+        for number in np.flatnonzero(whole)
+        if number
     ]
-    lesion = (labels > 0) & room
+    lesion = (numbers > 0) & room
     levels = np.where(lesion, np.maximum(levels_of(flair, donor), 1), 0).astype(np.uint8)
     return Transplant(lesion, levels, fates)
