@@ -21,6 +21,7 @@ workflow LESIONFORGE {
     arms // names of the arms
     model // model folder for the mode segment, else an empty list
     limits // file of own quality limits, or an empty list
+    registration // composed or pairwise
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
@@ -59,7 +60,7 @@ workflow LESIONFORGE {
             .collectFile(name: 'cohort.tsv', seed: "id\trole\tsplit", newLine: true, sort: true)
             .first()
 
-        REGISTER(prepared, COHORT.out.pairs)
+        REGISTER(prepared, COHORT.out.pairs, registration, limits)
         transforms = REGISTER.out.transforms
         SYNTHESIZE(learned_from, roster, healthy, COHORT.out.pairs, REGISTER.out.warped)
         levels = SYNTHESIZE.out.levels
@@ -146,6 +147,7 @@ workflow {
             params.arms.tokenize(',').unique(),
             params.model ? file(params.model, glob: false).toAbsolutePath() : [],
             params.quality_limits ? file(params.quality_limits, glob: false).toAbsolutePath() : [],
+            params.registration,
         )
         LESIONFORGE.out.stopped.toSortedList().subscribe { sentences ->
             if (sentences) {

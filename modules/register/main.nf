@@ -1,6 +1,7 @@
-// register: one nonlinear registration per scan to the template; donors onto canvases by composition.
+// register: donors onto canvases, composed from one registration per scan to the template, or directly pair by pair.
 
 include { codeOf } from '../script'
+include { QUALITY as QUALITY_OF_TRANSFORM } from '../prepare/main'
 
 process TO_TEMPLATE {
     tag "${id}"
@@ -53,32 +54,73 @@ process PAIR {
     """
 }
 
+process PAIR_DIRECTLY {
+    tag "${donor} to ${canvas}"
+    label 'cpu_large'
+    label 'one_scan'
+
+    input:
+    tuple val(donor), val(canvas), path(donor_prepared, stageAs: 'donor/*'), path(canvas_prepared, stageAs: 'canvas/*')
+    val code
+
+    output:
+    tuple val(donor), val(canvas), path("${donor}_to_${canvas}"), emit: folder
+
+    script:
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} register pair \\
+        --donor ${donor_prepared} --canvas ${canvas_prepared} --out .
+    """
+
+    stub:
+    """
+    lesionforge register pair --help
+    mkdir ${donor}_to_${canvas}
+    """
+}
+
 workflow REGISTER {
     take:
     prepared // [id, prepared folder]
     pairs // [synthetic_id, donor, canvas, split]
+    method // composed or pairwise
+    limits // file of own quality limits, or an empty list
 
     main:
     code = codeOf('register')
-    wanted = pairs.flatMap { pair -> [pair.donor, pair.canvas] }.unique().map { id -> [id] }
-    TO_TEMPLATE(prepared.join(wanted), code)
-
     // Two synthetic scans of the same donor and canvas share one warp.
-    both = prepared.join(TO_TEMPLATE.out.folder)
-    to_pair = pairs
-        .map { pair -> [pair.donor, pair.canvas] }
-        .unique()
-        .combine(both, by: 0)
-        .map { donor, canvas, donor_prepared, donor_transforms -> [canvas, donor, donor_prepared, donor_transforms] }
-        .combine(both, by: 0)
-        .map { canvas, donor, donor_prepared, donor_transforms, canvas_prepared, canvas_transforms ->
-            [donor, canvas, donor_prepared, donor_transforms, canvas_prepared, canvas_transforms]
-        }
-    PAIR(to_pair, code)
-    transforms = TO_TEMPLATE.out.folder
-    warped = PAIR.out.folder
+    wanted = pairs.map { pair -> [pair.donor, pair.canvas] }.unique()
+    scans = wanted.flatten().unique().map { id -> [id] }
+    wanted.count().combine(scans.count()).subscribe { count, subjects ->
+        log.info("Registrations: ${method == 'pairwise' ? count : subjects} (composed takes ${subjects}, one per scan; pairwise ${count}, one per pair)")
+    }
+
+    transforms = channel.empty()
+    warped = channel.empty()
+    if (method == 'pairwise') {
+        PAIR_DIRECTLY(withBoth(wanted, prepared), code)
+        warped = PAIR_DIRECTLY.out.folder
+    }
+    else {
+        TO_TEMPLATE(prepared.join(scans), code)
+        transforms = TO_TEMPLATE.out.folder
+        figures = transforms.map { id, folder -> [id, folder.resolve("${id}_desc-register.json")] }
+        QUALITY_OF_TRANSFORM(figures, limits, codeOf('prepare'))
+        fit = transforms.join(QUALITY_OF_TRANSFORM.out.id.map { id -> [id] })
+        PAIR(withBoth(wanted, prepared.join(fit)), code)
+        warped = PAIR.out.folder
+    }
 
     emit:
-    transforms // [id, transforms folder]
+    transforms // [id, transforms folder] of all scans, those beyond a quality limit too; nothing when pairwise
     warped // [donor, canvas, pair folder]
+}
+
+// [donor, canvas, the donor's folders, the canvas' folders], from [donor, canvas] and [id, folders].
+def withBoth(wanted, folders) {
+    return wanted
+        .combine(folders, by: 0)
+        .map { row -> [row[1], row[0]] + row.drop(2) }
+        .combine(folders, by: 0)
+        .map { row -> [row[1], row[0]] + row.drop(2) }
 }

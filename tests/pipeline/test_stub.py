@@ -10,7 +10,7 @@ import pytest
 
 ROWS = [("01", "patient", "train"), ("02", "patient", "test"), ("03", "healthy", "train")]
 PER_SCAN = {"STRIP": 3, "ALIGN": 3, "TISSUES": 3, "QUALITY": 3}
-SYNTHESIS = {"TO_TEMPLATE": 2, "PAIR": 1, "LEVELS": 1, "TRAIN_GENERATOR": 1, "TRANSPLANT": 1, "PAINT": 1}
+SYNTHESIS = {"TO_TEMPLATE": 2, "QUALITY_OF_TRANSFORM": 2, "PAIR": 1, "LEVELS": 1, "TRAIN_GENERATOR": 1, "TRANSPLANT": 1, "PAINT": 1}
 TWO_ARMS = {"TRAIN": 2, "SEGMENT": 2, "EVALUATE": 2, "COMPARE": 1}
 
 
@@ -74,6 +74,15 @@ def test_only_the_augmented_arm_gets_synthetic_scans(experiment):
 def test_a_repeated_run_reuses_everything(repeated):
     assert repeated.code == 0, repeated.printed
     assert {task["status"] for task in repeated.tasks} == {"CACHED"}
+
+
+def test_pairwise_registers_each_pair_directly_and_prepares_nothing_anew(stub, sheet, repeated):
+    assert "Registrations: 2 (composed takes 2, one per scan; pairwise 1, one per pair)" in repeated.printed
+    run = stub(sheet, "pairwise", "--mode", "augment", "--registration", "pairwise")
+    assert run.code == 0, run.printed
+    assert "Registrations: 1 (" in run.printed
+    assert (len(run.named("PAIR_DIRECTLY")), run.named("TO_TEMPLATE"), run.named("PAIR")) == (1, [], [])
+    assert {task["status"] for task in run.named("TISSUES")} == {"CACHED"}
 
 
 def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, sheet, pipeline, repeated):
