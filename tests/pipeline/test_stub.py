@@ -10,7 +10,15 @@ import pytest
 
 ROWS = [("01", "patient", "train"), ("02", "patient", "test"), ("03", "healthy", "train")]
 PER_SCAN = {"STRIP": 3, "ALIGN": 3, "TISSUES": 3, "QUALITY": 3}
-SYNTHESIS = {"TO_TEMPLATE": 2, "QUALITY_OF_TRANSFORM": 2, "PAIR": 1, "LEVELS": 1, "TRAIN_GENERATOR": 1, "TRANSPLANT": 1, "PAINT": 1}
+SYNTHESIS = {
+    "TO_TEMPLATE": 2,
+    "QUALITY_OF_TRANSFORM": 2,
+    "PAIR": 1,
+    "LEVELS": 1,
+    "TRAIN_GENERATOR": 1,
+    "TRANSPLANT": 1,
+    "PAINT": 1,
+}
 TWO_ARMS = {"TRAIN": 2, "SEGMENT": 2, "EVALUATE": 2, "COMPARE": 1}
 
 
