@@ -8,7 +8,7 @@ process STRIP {
     label 'one_scan'
 
     input:
-    tuple val(id), path(t1w, stageAs: 't1w/*'), path(brain_mask, stageAs: 'brain_mask/*'), val(stripped)
+    tuple val(id), path(t1w, stageAs: 't1w/*'), path(flair, stageAs: 'flair/*'), path(brain_mask, stageAs: 'brain_mask/*'), val(stripped)
     val code
 
     output:
@@ -18,7 +18,7 @@ process STRIP {
     def mask_option = stripped ? '--brain-mask stripped' : brain_mask ? "--brain-mask ${brain_mask}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} prepare strip \\
-        --id ${id} --t1w ${t1w} ${mask_option} ${task.ext.args} --out .
+        --id ${id} --t1w ${t1w} --flair ${flair} ${mask_option} ${task.ext.args} --out .
     """
 
     stub:
@@ -44,7 +44,7 @@ process ALIGN {
     def mask_option = lesion_mask ? "--lesion-mask ${lesion_mask}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} prepare align \\
-        --id ${id} --t1w ${t1w} --flair ${flair} ${mask_option} --stripped ${stripped} --out .
+        --id ${id} --t1w ${t1w} --flair ${flair} ${mask_option} ${task.ext.args} --stripped ${stripped} --out .
     """
 
     stub:
@@ -115,8 +115,8 @@ workflow PREPARE {
     // The processes get the id alone, not the meta: a scan that changes its split needs no new preparation.
     code = codeOf('prepare')
     raw = scans.map { meta, t1w, flair, lesion_mask, brain_mask -> [meta.id, t1w, flair, lesion_mask, brain_mask] }
-    to_strip = raw.map { id, t1w, _flair, _lesion_mask, brain_mask ->
-        brain_mask == 'stripped' ? [id, t1w, [], true] : [id, t1w, brain_mask, false]
+    to_strip = raw.map { id, t1w, flair, _lesion_mask, brain_mask ->
+        brain_mask == 'stripped' ? [id, t1w, flair, [], true] : [id, t1w, flair, brain_mask, false]
     }
     STRIP(to_strip, code)
     to_align = raw

@@ -116,6 +116,8 @@ def test_a_scan_with_nan_voxels_is_refused_by_prepare(tmp_path):
     data[3, 3, 3] = np.nan
     scan = tmp_path / "nan.nii.gz"
     nib.save(nib.Nifti1Image(data, np.eye(4)), scan)
-    result = CliRunner().invoke(main, ["prepare", "strip", "--id", "sub-1", "--t1w", str(scan), "--out", str(tmp_path / "o")])
+    result = CliRunner().invoke(
+        main, ["prepare", "strip", "--id", "sub-1", "--t1w", str(scan), "--flair", str(scan), "--out", str(tmp_path / "o")]
+    )
     assert result.exit_code == 2
     assert "nan.nii.gz: holds 1 NaN or infinite voxels" in result.output

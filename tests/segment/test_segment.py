@@ -10,9 +10,8 @@ from click.testing import CliRunner
 
 from lesionforge import nets
 from lesionforge.cli import main
-from lesionforge.images import Prepared, derivative, read_image, read_json, read_mask, read_tsv, read_volume, to_ants, write_mask
+from lesionforge.images import Prepared, derivative, read_image, read_json, read_mask, read_tsv, read_volume, write_mask
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
-from lesionforge.segment.native import resample
 from lesionforge.train.network import CascadeConfig
 
 TRAIN_OPTIONS = ["--epochs", "2", "--samples-per-epoch", "1280"]
@@ -109,23 +108,6 @@ def test_lesions_lie_at_their_place_on_the_native_grids(root: Path) -> None:
     # The transform maps T1w points to FLAIR points 4 mm higher.
     flair = centre_mm(folder / "sub-9_space-FLAIR_res-native_label-lesion_mask.nii.gz")
     np.testing.assert_allclose(flair - working, [0, 0, 4], atol=1)
-
-
-def test_transform_direction_is_that_of_the_images(root: Path) -> None:
-    """What `from-FLAIR_to-T1w` brings onto the T1w grid, `inverse_of` brings back."""
-    xfm = root / "prepare/sub-9/sub-9_from-FLAIR_to-T1w_mode-image_xfm.mat"
-    affine = np.eye(4)
-    flair = np.zeros((20, 20, 20), np.float32)
-    flair[10, 8, 12] = 1
-    on_t1w = ants.apply_transforms(to_ants(flair, affine), to_ants(flair, affine), [str(xfm)]).numpy()
-    np.testing.assert_allclose(resample(on_t1w, affine, flair.shape, affine, xfm), flair, atol=1e-4)
-    assert np.argmax(on_t1w) != np.argmax(flair)
-
-
-def test_same_grid_is_left_as_it_is() -> None:
-    data = np.random.default_rng(0).random((9, 8, 7)).astype(np.float32)
-    affine = np.diag([1.0, 2, 3, 1])
-    np.testing.assert_allclose(resample(data, affine, data.shape, affine), data, atol=1e-5)
 
 
 def test_scan_without_candidates_gets_empty_files(root: Path) -> None:

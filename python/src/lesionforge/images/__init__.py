@@ -19,6 +19,7 @@ from lesionforge.images.intensity import zscore
 from lesionforge.images.lesions import label_lesions, lesion_table
 from lesionforge.images.names import derivative, find_image, find_images, grid_entities
 from lesionforge.images.prepared import Prepared, Scan
+from lesionforge.images.resample import resample, world_matrix
 from lesionforge.images.scratch import ants_scratch
 
 __all__ = [
@@ -40,10 +41,12 @@ __all__ = [
     "read_volume",
     "refuse_foreign_folder",
     "refuse_input_as_output",
+    "resample",
     "same_grid",
     "to_ants",
     "voxel_volume_mm3",
     "working_grid",
+    "world_matrix",
     "write_json",
     "write_mask",
     "write_tsv",

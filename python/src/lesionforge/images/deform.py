@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ants
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 SEED = 1
 # Iterations of the affine step from coarse to fine; the deformation that follows corrects what the last level would.
 AFFINE_ITERATIONS = (1000, 500, 250, 0)
+# SyN, with iterations at 4, 2 and 1 times the voxel size of the fixed image; `syn_sampling` is the histogram's bins.
+ROUGH = {"reg_iterations": (40, 20, 0)}
+# Longer steps and fewer bins than antspyx's own (0.2, 32) bring tissues closer in the same time.
+FINE = {"reg_iterations": (40, 20, 10), "grad_step": 0.3, "syn_sampling": 16}
 
 
 def fix_seed() -> None:
@@ -22,10 +26,13 @@ def fix_seed() -> None:
     ants.config.set_ants_deterministic(on=False, seed_value=SEED)
 
 
-def affine_and_syn(fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str) -> tuple[str, str]:
+def affine_and_syn(
+    fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str, recipe: dict[str, Any] = ROUGH
+) -> tuple[str, str]:
     """Register `moving` onto `fixed`, affine then SyN, by mutual information; files beginning with `outprefix` are written.
 
-    Returns the paths of the composite transforms moving to fixed and fixed to moving. The seed is fixed.
+    `recipe` is ROUGH or FINE. Returns the paths of the composite transforms moving to fixed and fixed to moving. The seed
+    is fixed.
     Source: Avants et al. 2008, doi 10.1016/j.media.2007.06.004.
     """
     import ants
@@ -39,5 +46,6 @@ def affine_and_syn(fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str
         initial_transform=affine["fwdtransforms"][0],
         outprefix=outprefix + "syn_",
         write_composite_transform=True,
+        **recipe,
     )
     return syn["fwdtransforms"], syn["invtransforms"]

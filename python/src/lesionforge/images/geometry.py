@@ -28,6 +28,12 @@ def corners_apart(shape: tuple[int, ...], affine_a: np.ndarray, affine_b: np.nda
     return float(np.abs(apart).max())
 
 
+def is_sheared(affine: np.ndarray) -> bool:
+    """True when the axes of a grid are not at right angles, as an affine registration leaves them in an sform."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3)
+
+
 def voxel_volume_mm3(affine: np.ndarray) -> float:
     """Volume of one voxel in mm³."""
     return float(abs(np.linalg.det(affine[:3, :3])))

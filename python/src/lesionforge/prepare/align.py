@@ -4,62 +4,112 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import nibabel as nib
 import numpy as np
 
-from lesionforge.images import from_ants, to_ants
+from lesionforge.images import resample, to_ants, working_grid, world_matrix
 from lesionforge.images.deform import fix_seed
+from lesionforge.images.geometry import from_ants, is_sheared
 
 if TYPE_CHECKING:
-    import ants
+    pass
 
-# Rigid registration samples the T1w at this voxel size, which is finer than clinical slices and five times faster than 1 mm.
-RIGID_MM = 2
+# Bias fields are smooth and heads large: both are found at this voxel size.
+COARSE_MM = 2
+# Half of N4's usual iterations change the field by less than the noise of an estimate.
+N4_ITERATIONS = {"iters": [25, 25, 25], "tol": 1e-6}
 # Scans that share a grid were probably aligned before: they stay where they are, uninterpolated, unless a rigid
 # registration raises their mutual information by more than this fraction.
 MIN_INFORMATION_GAIN = 0.01
 
+Volume = tuple[np.ndarray, np.ndarray]  # [x, y, z] and its 4 x 4 RAS affine
 
-def without_bias(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Divide a scan by its bias field, estimated by N4 inside the brain; float32 [x, y, z].
 
-    Source: Tustison et al. 2010, doi 10.1109/TMI.2010.2046908. The field is estimated on positive intensities
-    (N4 takes logarithms) and scaled to a mean of one in the brain, so that intensities keep their range.
+def bias_field(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The bias field (N4) of a scan inside a mask, with a mean of one there and 1 elsewhere; float32 [x, y, z].
+
+    Source: Tustison et al. 2010, doi 10.1109/TMI.2010.2046908. N4 takes logarithms: what is below 1 % of the brain's
+    median is lifted to that.
     """
     import ants
 
-    floor = 0.01 * float(np.median(np.abs(image[brain])))
-    positive = np.where(brain, image.clip(floor), 0)
+    floor = max(0.01 * float(np.median(np.abs(image[brain]))), 1e-6)
     field, _ = from_ants(
         ants.n4_bias_field_correction(
-            to_ants(positive, affine),
+            to_ants(np.where(brain, image.clip(floor), 0), affine),
             mask=to_ants(brain, affine),
-            shrink_factor=4,
+            shrink_factor=2,
+            convergence=N4_ITERATIONS,
             return_bias_field=True,
             rescale_intensities=False,
         )
     )
-    scaled = np.where(brain, field / field[brain].mean(), 1)
-    return (image / scaled).astype(np.float32)
+    return np.where(brain, field / field[brain].mean(), 1).astype(np.float32)
 
 
-def rigid_onto(fixed: ants.ANTsImage, moving: ants.ANTsImage, outprefix: str) -> str:
-    """Register `moving` onto `fixed` rigidly by mutual information; the path of the transform."""
+def without_bias(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Divide a scan by its bias field, which is found at COARSE_MM inside the brain; float32 [x, y, z]."""
+    grid = (image.shape, affine)
+    coarse = working_grid(image.shape, affine, max(COARSE_MM, float(np.linalg.norm(affine[:3, 0]))))
+    # A voxel in part outside the brain is seen too, so that interpolating the field back finds no step at the surface.
+    inside = resample(brain, affine, coarse) > 0
+    field = bias_field(resample(image, affine, coarse), inside, coarse[1])
+    return np.where(brain, image / resample(field, coarse[1], grid).clip(0.05), image).astype(np.float32)
+
+
+def rigid_between(head: Volume, t1w: Volume, flair: Volume, brain: Volume, outprefix: str) -> str:
+    """Register the FLAIR to the T1w rigidly, by mutual information; the path of the FLAIR-to-T1w transform.
+
+    `head` is the T1w at COARSE_MM, `t1w` and `flair` are the scans as given, `brain` is a mask in T1w space. A first
+    registration of the whole heads finds the place whatever the headers say. The second sees the brain alone, because
+    scalp, jaw and eyes move, at the voxels of the FLAIR: its slices are thick, and interpolating them would blur the measure.
+    """
     import ants
 
     fix_seed()
-    coarse = ants.resample_image(fixed, (RIGID_MM,) * 3, use_voxels=False, interp_type=0)
-    path: str = ants.registration(coarse, moving, "Rigid", outprefix=outprefix + "rigid_")["fwdtransforms"][0]
+    t1w, flair = unsheared(t1w), unsheared(flair)
+    fixed = to_ants(*flair)
+    first: str = ants.registration(to_ants(*head), fixed, "Rigid", outprefix=outprefix + "heads_")["fwdtransforms"][0]
+    seen = resample(*brain, (flair[0].shape, flair[1]), np.linalg.inv(world_matrix(first))) >= 0.5
+    if not seen.any():
+        return first
+    start, path = outprefix + "start.mat", outprefix + "rigid.mat"
+    ants.write_transform(ants.read_transform(first).invert(), start)
+    second = ants.registration(
+        fixed,
+        to_ants(*t1w),
+        "Rigid",
+        initial_transform=start,
+        mask=to_ants(seen, flair[1]),
+        outprefix=outprefix + "brains_",
+        # A first level of zero iterations would end the whole registration at its start.
+        aff_iterations=(250, 100),
+        aff_shrink_factors=(2, 1),
+        aff_smoothing_sigmas=(1, 0),
+    )["fwdtransforms"][0]
+    ants.write_transform(ants.read_transform(second).invert(), path)
     return path
 
 
-def improves_alignment(fixed: ants.ANTsImage, moving: ants.ANTsImage, transform: str) -> bool:
+def unsheared(volume: Volume) -> Volume:
+    """A volume as ITK can hold it: one whose affine shears is interpolated onto an axis-aligned grid of its smallest voxel."""
+    data, affine = volume
+    if not is_sheared(affine):
+        return volume
+    grid = working_grid(data.shape, affine, float(nib.affines.voxel_sizes(affine).min()))
+    return resample(data, affine, grid), grid[1]
+
+
+def improves_alignment(fixed: Volume, moving: Volume, transform: str) -> bool:
     """Whether a transform raises the mutual information of two images by more than MIN_INFORMATION_GAIN."""
     import ants
 
-    moved = ants.apply_transforms(fixed, moving, [transform], interpolator="linear")
-    unmoved = ants.resample_image_to_target(moving, fixed, interp_type="linear")
+    grid = (fixed[0].shape, fixed[1])
     # antspyx returns the negative mutual information, for minimisation
-    before, after = (-ants.image_mutual_information(fixed, image) for image in (unmoved, moved))
+    before, after = (
+        -ants.image_mutual_information(to_ants(*fixed), to_ants(resample(*moving, grid, matrix), fixed[1]))
+        for matrix in (None, world_matrix(transform))
+    )
     return bool(after > before * (1 + MIN_INFORMATION_GAIN))
 
 
@@ -70,23 +120,11 @@ def write_identity(path: str) -> None:
     ants.write_transform(ants.new_ants_transform(dimension=3, transform_type="Euler3DTransform"), path)
 
 
-def resample(
-    data: np.ndarray,
-    affine: np.ndarray,
-    onto: tuple[tuple[int, ...], np.ndarray],
-    transform: str | None = None,
-    inverse: bool = False,
-) -> np.ndarray:
-    """Interpolate a volume linearly onto a grid (shape, affine), once, through an optional rigid transform file.
+def denoised(image: np.ndarray) -> np.ndarray:
+    """A scan on its own grid without its noise (adaptive non-local means); float32 [x, y, z].
 
-    Grid points outside the volume's field of view become 0.
+    Source: Manjon et al. 2010, doi 10.1002/jmri.22003.
     """
     import ants
 
-    shape, grid_affine = onto
-    grid = to_ants(np.zeros(shape, np.float32), grid_affine)
-    if transform is None:
-        moved = ants.resample_image_to_target(to_ants(data, affine), grid, interp_type="linear")
-    else:
-        moved = ants.apply_transforms(grid, to_ants(data, affine), [transform], interpolator="linear", whichtoinvert=[inverse])
-    return from_ants(moved)[0]
+    return from_ants(ants.denoise_image(to_ants(image, np.eye(4))))[0]

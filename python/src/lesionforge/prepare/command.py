@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lesionforge.errors import InputError
+from lesionforge.prepare.engines import NAMES, require_engine
 
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -22,6 +23,14 @@ brain_option = click.option(
 voxel_option = click.option(
     "--voxel-mm", type=click.FloatRange(0.5, 4), default=1.0, show_default=True, help="Voxel size of the working grid, mm."
 )
+engine_option = click.option(
+    "--strip-engine",
+    type=click.Choice(NAMES),
+    default="builtin",
+    show_default=True,
+    help="What finds the brain where no mask is given; all but builtin and given call a program of that name.",
+)
+denoise_option = click.option("--denoise", is_flag=True, help="Remove noise from both scans first (non-local means).")
 out_option = click.option(
     "--out", type=folder, required=True, help="Output folder; a folder named by the scan is written into it."
 )
@@ -62,6 +71,8 @@ def brain_mask_of(value: str | None) -> str | None:
 @click.option("--session", help="BIDS session label.")
 @lesion_option
 @brain_option
+@engine_option
+@denoise_option
 @voxel_option
 @click.option("--out", type=folder, help="Output folder; a folder named by the scan is written into it.")
 @click.pass_context
@@ -73,6 +84,8 @@ def prepare(
     session: str | None,
     lesion_mask: Path | None,
     brain_mask: str | None,
+    strip_engine: str,
+    denoise: bool,
     voxel_mm: float,
     out: Path | None,
 ) -> None:
@@ -93,6 +106,8 @@ def prepare(
         out=out,
         lesion_mask=lesion_mask,
         brain_mask=brain_mask_of(brain_mask),
+        engine=strip_engine,
+        denoise=denoise,
         voxel_mm=voxel_mm,
     )
     click.echo(f"prepared {made}")
@@ -101,15 +116,19 @@ def prepare(
 @prepare.command()
 @id_option
 @t1w_option
+@flair_option
 @brain_option
+@engine_option
 @voxel_option
 @out_option
-def strip(scan_id: str, t1w: Path, brain_mask: str | None, voxel_mm: float, out: Path) -> None:
-    """Brain mask and rough template transform from a T1w."""
+def strip(scan_id: str, t1w: Path, flair: Path, brain_mask: str | None, strip_engine: str, voxel_mm: float, out: Path) -> None:
+    """Brain mask, rough template transform and FLAIR-to-T1w transform."""
+    require_engine(strip_engine)
     from lesionforge.images.interfaces import run
     from lesionforge.prepare.interfaces import Strip
 
-    made = run(Strip, scan_id=scan_id, t1w=t1w, brain_mask=brain_mask_of(brain_mask), voxel_mm=voxel_mm, out=out)
+    mask = brain_mask_of(brain_mask)
+    made = run(Strip, scan_id=scan_id, t1w=t1w, flair=flair, brain_mask=mask, engine=strip_engine, voxel_mm=voxel_mm, out=out)
     click.echo(f"stripped {made}")
 
 
@@ -118,15 +137,16 @@ def strip(scan_id: str, t1w: Path, brain_mask: str | None, voxel_mm: float, out:
 @t1w_option
 @flair_option
 @lesion_option
+@denoise_option
 @click.option("--stripped", type=existing_folder, required=True, help="Folder that strip wrote.")
 @out_option
-def align(scan_id: str, t1w: Path, flair: Path, lesion_mask: Path | None, stripped: Path, out: Path) -> None:
+def align(scan_id: str, t1w: Path, flair: Path, lesion_mask: Path | None, denoise: bool, stripped: Path, out: Path) -> None:
     """FLAIR and lesion mask onto the T1w's working grid, without bias field."""
     from lesionforge.images.interfaces import run
     from lesionforge.prepare.interfaces import Align
 
-    made = run(Align, scan_id=scan_id, t1w=t1w, flair=flair, lesion_mask=lesion_mask, stripped=stripped, out=out)
-    click.echo(f"aligned {made}")
+    inputs = {"scan_id": scan_id, "t1w": t1w, "flair": flair, "lesion_mask": lesion_mask, "stripped": stripped}
+    click.echo(f"aligned {run(Align, **inputs, denoise=denoise, out=out)}")
 
 
 @prepare.command(name="tissues")

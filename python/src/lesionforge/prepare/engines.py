@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lesionforge.errors import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 # Engine and the program it calls.
 PROGRAMS = {"synthstrip": "mri_synthstrip", "bet": "bet", "hd-bet": "hd-bet", "robex": "runROBEX.sh"}
+# How each is called; all write the stripped scan. BET has an interface of nipype's own.
+ARGUMENTS = {
+    "synthstrip": "-i head.nii.gz -o brain.nii.gz",
+    "hd-bet": "-i head.nii.gz -o brain.nii.gz -device cpu --disable_tta",
+    "robex": "head.nii.gz brain.nii.gz",
+}
+NAMES = ("builtin", *PROGRAMS, "given")
 
 
 def require_engine(name: str) -> None:
@@ -15,3 +27,36 @@ def require_engine(name: str) -> None:
     program = PROGRAMS.get(name)
     if program is not None and shutil.which(program) is None:
         raise InputError(f"--strip_engine {name}: its program {program} is not on PATH; install it or choose builtin")
+
+
+def brain_by_engine(name: str, scan: str | Path, folder: str | Path) -> np.ndarray:
+    """The brain of a scan by an external engine, on the scan's own grid; bool [x, y, z].
+
+    The program works in `folder` on a copy with a plain name, because nipype hands command lines to a shell. Raises
+    InputError where the program is missing, fails, or writes no brain on that grid.
+    """
+    import nibabel as nib
+    from nipype.interfaces.base import CommandLine
+    from nipype.interfaces.fsl import BET
+
+    from lesionforge.images import read_image, read_volume
+
+    require_engine(name)
+    head = Path(folder) / "head.nii.gz"
+    image = read_image(scan)
+    nib.save(image, head)
+    if name == "bet":
+        command = BET(in_file=str(head), out_file="brain.nii.gz", robust=True, output_type="NIFTI_GZ")
+    else:
+        command = CommandLine(command=PROGRAMS[name], args=ARGUMENTS[name])
+    command.terminal_output = "allatonce"
+    try:
+        command.run(cwd=str(folder))
+        stripped, _ = read_volume(Path(folder) / "brain.nii.gz")
+    except (RuntimeError, OSError) as error:
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(f"{scan}: {PROGRAMS[name]} failed ({last}); run it by hand on this scan or choose builtin") from error
+    brain = stripped != 0
+    if brain.shape != image.shape or not brain.any() or brain.all():
+        raise InputError(f"{scan}: {PROGRAMS[name]} wrote no brain on the scan's grid; look at the scan or choose builtin")
+    return brain

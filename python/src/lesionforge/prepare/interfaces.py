@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface, traits
 
@@ -18,65 +19,116 @@ from lesionforge.images import (
     grid_entities,
     new_folder,
     read_image,
+    read_json,
     read_mask,
     read_volume,
+    resample,
     same_grid,
     to_ants,
     voxel_volume_mm3,
     working_grid,
+    world_matrix,
     write_json,
     write_mask,
     write_volume,
 )
 from lesionforge.images.interfaces import FolderOutput
+from lesionforge.images.resample import covered
 from lesionforge.images.template import load_template
-from lesionforge.prepare import align, strip, tissues
+from lesionforge.prepare import align, engines, figures, strip, tissues
+from lesionforge.register.deformation import folding_fraction  # TEMP
+from lesionforge.register.interfaces import displacement_field  # TEMP
 
 STRIPPED = "stripped"
 MIN_BRAIN_ML = 500
 TEMPLATE_TO_T1W = ("from-MNI152_to-T1w_mode-image_desc-rough_xfm", ".h5")
 FLAIR_TO_T1W = ("from-FLAIR_to-T1w_mode-image_xfm", ".mat")
+# The brain's surroundings that registration and bias fields see.
+SURROUNDINGS_MM = 6
+# How far beyond the scan the template is looked for, to tell how much of it was cut off.
+BEYOND_MM = 60
 
 
 class StripInput(BaseInterfaceInputSpec):
     scan_id = traits.Str(mandatory=True)
     t1w = File(exists=True, mandatory=True)
+    flair = File(exists=True, mandatory=True)
     brain_mask = traits.Either(File(exists=True), traits.Enum(STRIPPED), desc="a mask on the T1w grid, or 'stripped'")
+    engine = traits.Enum(*engines.NAMES, usedefault=True)
     voxel_mm = traits.Float(1.0, usedefault=True)
     out = Directory(mandatory=True)
 
 
 class Strip(SimpleInterface):
-    """Brain mask on the working grid and the rough transform from the template, from a T1w."""
+    """Brain mask on the working grid, the rough transform from the template and the rigid one from the FLAIR.
+
+    A given mask, or one by an external engine, is taken as it is; the builtin engine looks at both contrasts.
+    """
 
     input_spec = StripInput
     output_spec = FolderOutput
 
     def _run_interface(self, runtime: Any) -> Any:
         inputs = self.inputs
-        data, affine = _read_finite(inputs.t1w)
-        shape, grid_affine = working_grid(data.shape, affine, inputs.voxel_mm)
-        native_mask = self._native_mask(data, affine)
+        t1w, flair = _read_scan(inputs.t1w), _read_scan(inputs.flair)
+        grid = working_grid(t1w[0].shape, t1w[1], inputs.voxel_mm)
+        coarse_grid = working_grid(t1w[0].shape, t1w[1], align.COARSE_MM)
         with new_folder(Path(inputs.out) / inputs.scan_id) as folder, ants_scratch(folder) as outprefix:
-            coarse_grid = working_grid(data.shape, affine, strip.COARSE_MM)
-            coarse_affine = coarse_grid[1]
-            coarse = strip.coarse_without_bias(align.resample(data, affine, coarse_grid), coarse_affine)
-            if native_mask is None:
-                rough = strip.rough_mask(coarse, coarse_affine)
+            given = self._given_mask(t1w, Path(outprefix).parent)
+            head = resample(*t1w, coarse_grid)
+            coarse = strip.coarse_without_bias(head, coarse_grid[1])
+            if given is None:
+                rough = strip.rough_mask(coarse, coarse_grid[1])
             else:
-                rough = align.resample(native_mask, affine, coarse_grid) >= 0.5
-            self._refuse_small_brain(rough, coarse_affine)
-            transform = strip.template_onto(to_ants(coarse * rough, coarse_affine), outprefix)
-            if native_mask is None:
-                brain = strip.template_mask(to_ants(np.zeros(shape, np.float32), grid_affine), transform)
+                rough = resample(given, t1w[1], coarse_grid) >= 0.5
+            self._refuse_small_brain(rough, coarse_grid[1])
+            to_template = strip.template_onto(to_ants(coarse * rough, coarse_grid[1]), outprefix)
+            prior = rough if given is not None else strip.template_mask(to_ants(head, coarse_grid[1]), to_template)
+            around = strip.dilated(prior, SURROUNDINGS_MM, align.COARSE_MM)
+            rigid = align.rigid_between((head, coarse_grid[1]), t1w, flair, (around, coarse_grid[1]), outprefix)
+            # A rigid registration interpolates: scans that were aligned before stay as they are.
+            aligned_before = same_grid(t1w[0].shape, t1w[1], flair[0].shape, flair[1])
+            if aligned_before and not align.improves_alignment((head, coarse_grid[1]), flair, rigid):
+                align.write_identity(rigid)
+            if given is not None:
+                brain = resample(given, t1w[1], grid) >= 0.5
             else:
-                brain = align.resample(native_mask, affine, (shape, grid_affine)) >= 0.5
-            self._refuse_small_brain(brain, grid_affine)
+                brain = self._by_both_contrasts(t1w, flair, world_matrix(rigid), (around, coarse_grid[1]), to_template, grid)
+            self._refuse_small_brain(brain, grid[1])
             name = derivative(inputs.scan_id, grid_entities(inputs.voxel_mm), "desc-brain_mask")
-            write_mask(brain, grid_affine, folder / name, "brain, on the working grid")
-            shutil.copyfile(transform, folder / derivative(inputs.scan_id, TEMPLATE_TO_T1W[0], extension=TEMPLATE_TO_T1W[1]))
+            write_mask(brain, grid[1], folder / name, "brain, on the working grid")
+            shutil.copyfile(to_template, folder / derivative(inputs.scan_id, TEMPLATE_TO_T1W[0], extension=TEMPLATE_TO_T1W[1]))
+            shutil.copyfile(rigid, folder / derivative(inputs.scan_id, FLAIR_TO_T1W[0], extension=FLAIR_TO_T1W[1]))
+            write_json(
+                {
+                    "skull_stripping": "stripped"
+                    if inputs.brain_mask == STRIPPED
+                    else "given"
+                    if inputs.brain_mask
+                    else inputs.engine
+                },
+                folder / derivative(inputs.scan_id, "desc-strip", extension=".json"),
+            )
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
+
+    def _by_both_contrasts(
+        self,
+        t1w: align.Volume,
+        flair: align.Volume,
+        to_flair: np.ndarray,
+        around: align.Volume,
+        to_template: str,
+        grid: tuple[tuple[int, ...], np.ndarray],
+    ) -> np.ndarray:
+        """The template's mask on the working grid, refined where T1w and FLAIR show the surface of the brain."""
+        prior = strip.template_mask(to_ants(np.zeros(grid[0], np.float32), grid[1]), to_template)
+        seen = resample(*around, grid) >= 0.5
+        images = [
+            align.without_bias(resample(*volume, grid, matrix), seen, grid[1])
+            for volume, matrix in ((t1w, None), (flair, to_flair))
+        ]
+        return strip.refined(images[0], images[1], prior, self.inputs.voxel_mm)
 
     def _refuse_small_brain(self, brain: np.ndarray, affine: np.ndarray) -> None:
         volume_ml = float(brain.sum()) * voxel_volume_mm3(affine) / 1000
@@ -86,16 +138,23 @@ class Strip(SimpleInterface):
                 "check that it is a T1w of a whole head, or give a brain_mask"
             )
 
-    def _native_mask(self, data: np.ndarray, affine: np.ndarray) -> np.ndarray | None:
-        given = self.inputs.brain_mask
-        if not given:
-            return None
+    def _given_mask(self, t1w: align.Volume, scratch: Path) -> np.ndarray | None:
+        """The brain on the T1w's own grid as the sheet or an external engine says it; None where it is to be found here."""
+        given, engine = self.inputs.brain_mask, self.inputs.engine
         if given == STRIPPED:
-            return strip.brain_of_stripped(data)
-        mask, mask_affine = read_mask(given)
-        if not same_grid(mask.shape, mask_affine, data.shape, affine):
-            raise InputError(f"{given}: does not lie on the grid of {self.inputs.t1w}; resample the brain mask to the T1w")
-        return mask
+            return strip.brain_of_stripped(t1w[0])
+        if given:
+            mask, mask_affine = read_mask(given)
+            if not same_grid(mask.shape, mask_affine, t1w[0].shape, t1w[1]):
+                raise InputError(f"{given}: does not lie on the grid of {self.inputs.t1w}; resample the brain mask to the T1w")
+            return mask
+        if engine == "given":
+            raise InputError(f"{self.inputs.t1w}: --strip_engine given needs a brain mask; give one or choose another engine")
+        if engine == "builtin":
+            return None
+        folder = scratch / "engine"
+        folder.mkdir()
+        return engines.brain_by_engine(engine, self.inputs.t1w, folder)
 
 
 class AlignInput(BaseInterfaceInputSpec):
@@ -104,13 +163,14 @@ class AlignInput(BaseInterfaceInputSpec):
     flair = File(exists=True, mandatory=True)
     lesion_mask = File(exists=True)
     stripped = Directory(exists=True, mandatory=True, desc="folder that Strip wrote")
+    denoise = traits.Bool(False, usedefault=True)
     out = Directory(mandatory=True)
 
 
 class Align(SimpleInterface):
     """T1w, FLAIR and lesion mask on the working grid, each interpolated once, without bias field.
 
-    Brain masks on the native grids carry the headers of the scans as given.
+    Masks on the native grids carry the headers of the scans as given.
     """
 
     input_spec = AlignInput
@@ -118,49 +178,69 @@ class Align(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         inputs = self.inputs
-        brain_path = find_image(inputs.stripped, "desc-brain_mask.nii.gz")
-        brain, grid_affine = read_mask(brain_path)
+        stripped = Path(inputs.stripped)
+        brain_path = find_image(stripped, "desc-brain_mask.nii.gz")
+        brain, affine = read_mask(brain_path)
+        grid = (brain.shape, affine)
         entities = _grid_entities_of(brain_path, inputs.scan_id)
-        grid = (brain.shape, grid_affine)
-        t1w_native, t1w_affine = _read_finite(inputs.t1w)
-        flair_native, flair_affine = _read_finite(inputs.flair)
+        rigid = find_image(stripped, "".join(FLAIR_TO_T1W))
+        to_flair = world_matrix(rigid)
+        priors = _priors_on(to_ants(brain, affine), str(find_image(stripped, "".join(TEMPLATE_TO_T1W))))
+        sure = brain & (priors[2] > figures.SURE)
+        found: dict[str, Any] = read_json(next(stripped.glob("*_desc-strip.json")))
 
         def name(*parts: str, extension: str = ".nii.gz") -> str:
             return derivative(inputs.scan_id, *parts, extension=extension)
 
-        with new_folder(Path(inputs.out) / inputs.scan_id) as folder, ants_scratch(folder) as outprefix:
-            t1w = align.resample(t1w_native, t1w_affine, grid)
-            fixed, moving = to_ants(t1w, grid_affine), to_ants(flair_native, flair_affine)
-            rigid = align.rigid_onto(fixed, moving, outprefix)
-            share_grid = same_grid(t1w_native.shape, t1w_affine, flair_native.shape, flair_affine)
-            if share_grid and not align.improves_alignment(fixed, moving, rigid):
-                align.write_identity(rigid)
-            flair = align.resample(flair_native, flair_affine, grid, rigid)
-            for image, suffix in ((t1w, "T1w"), (flair, "FLAIR")):
-                corrected = align.without_bias(image, brain, grid_affine)
-                write_volume(corrected, grid_affine, folder / name(entities, f"desc-biascorr_{suffix}"))
-            shutil.copyfile(rigid, folder / name(FLAIR_TO_T1W[0], extension=FLAIR_TO_T1W[1]))
-            natives = (
-                ("T1w", inputs.t1w, t1w_native, t1w_affine, None),
-                ("FLAIR", inputs.flair, flair_native, flair_affine, rigid),
-            )
-            for space, path, native, affine, transform in natives:
-                mask = align.resample(brain, grid_affine, (native.shape, affine), transform, inverse=transform is not None) >= 0.5
-                target = folder / name(f"space-{space}_res-native", "desc-brain_mask")
-                write_mask(mask, affine, target, f"brain, on the grid of the {space} as given", like=read_image(path))
-            if inputs.lesion_mask:
-                lesion, lesion_affine = read_mask(inputs.lesion_mask)
-                on_t1w = same_grid(lesion.shape, lesion_affine, t1w_native.shape, t1w_affine)
-                if not on_t1w and not same_grid(lesion.shape, lesion_affine, flair_native.shape, flair_affine):
-                    raise InputError(
-                        f"{inputs.lesion_mask}: lies neither on the grid of the T1w nor of the FLAIR; resample it to one of them"
-                    )
-                moved = align.resample(lesion, lesion_affine, grid, None if on_t1w else rigid) >= 0.5
-                write_mask(
-                    moved, grid_affine, folder / name(entities, "label-lesion_mask"), "lesions as given, on the working grid"
-                )
+        with new_folder(Path(inputs.out) / inputs.scan_id) as folder, ants_scratch(folder):
+            given = {}
+            for suffix, path, matrix in (("T1w", inputs.t1w, None), ("FLAIR", inputs.flair, to_flair)):
+                data, own_affine = _read_scan(path)
+                given[suffix] = (data.shape, own_affine)
+                moved = resample(align.denoised(data) if inputs.denoise else data, own_affine, grid, matrix)
+                corrected = align.without_bias(moved, brain, affine)
+                before, after = (figures.variation(image, sure) for image in (moved, corrected))
+                found[f"{suffix.lower()}_bias_reduction_percent"] = figures.reduction_percent(before, after)
+                found[f"{suffix.lower()}_contrast"] = figures.contrast(corrected, brain, priors)
+                write_volume(corrected, affine, folder / name(entities, f"desc-biascorr_{suffix}"))
+            beyond = _grown_grid(grid, BEYOND_MM, 2 * align.COARSE_MM)
+            template_brain = _template_on(beyond, str(find_image(stripped, "".join(TEMPLATE_TO_T1W))))
+            found["field_of_view_cut_percent"] = _cut_percent(template_brain, beyond, given, to_flair)
+            found["form_disagreement_mm"] = max(figures.form_disagreement_mm(read_image(p)) for p in (inputs.t1w, inputs.flair))
+            found["denoised"] = bool(inputs.denoise)
+            write_json(found, folder / name("desc-align", extension=".json"))
+
+            natives = (("T1w", inputs.t1w, None), ("FLAIR", inputs.flair, np.linalg.inv(to_flair)))
+            lesion = self._lesion(given)
+            for space, path, to_t1w in natives:
+                like = read_image(path)
+                native = folder / name(f"space-{space}_res-native", "desc-brain_mask")
+                mask = resample(brain, affine, given[space], to_t1w) >= 0.5
+                write_mask(mask, affine, native, f"brain, on the grid of the {space} as given", like)
+                if lesion is not None:
+                    # On the grid that it was given on the mask stays itself.
+                    there, from_there = lesion
+                    own = from_there == space
+                    mask = there[0] if own else resample(*there, given[space], to_flair if space == "T1w" else to_t1w) >= 0.5
+                    native = folder / name(f"space-{space}_res-native", "label-lesion_mask")
+                    write_mask(mask, affine, native, f"lesions as given, on the grid of the {space} as given", like)
+            if lesion is not None:
+                moved = resample(*lesion[0], grid, to_flair if lesion[1] == "FLAIR" else None) >= 0.5
+                target = folder / name(entities, "label-lesion_mask")
+                write_mask(moved, affine, target, "lesions as given, on the working grid")
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
+
+    def _lesion(self, given: dict[str, Any]) -> tuple[align.Volume, str] | None:
+        """The lesion mask as given and whose grid it lies on; on a grid that both share it belongs to the T1w."""
+        path = self.inputs.lesion_mask
+        if not path:
+            return None
+        lesion, lesion_affine = read_mask(path)
+        for space in ("T1w", "FLAIR"):
+            if same_grid(lesion.shape, lesion_affine, *given[space]):
+                return (lesion, lesion_affine), space
+        raise InputError(f"{path}: lies neither on the grid of the T1w nor of the FLAIR; resample it to one of them")
 
 
 class TissuesInput(BaseInterfaceInputSpec):
@@ -183,32 +263,52 @@ class Tissues(SimpleInterface):
         brain, affine = read_mask(brain_path)
         t1w, _ = read_volume(find_image(aligned, "desc-biascorr_T1w.nii.gz"))
         flair, _ = read_volume(find_image(aligned, "desc-biascorr_FLAIR.nii.gz"))
-        lesions = sorted(aligned.glob("*_label-lesion_mask.nii.gz"))
-        lesion = read_mask(lesions[0])[0] if lesions else np.zeros(brain.shape, bool)
-        transform = str(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
         entities = _grid_entities_of(brain_path, inputs.scan_id)
+        lesions = sorted(aligned.glob(f"*_{entities}_label-lesion_mask.nii.gz"))
+        lesion = read_mask(lesions[0])[0] if lesions else None
+        transform = str(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
+        rigid = find_image(inputs.stripped, "".join(FLAIR_TO_T1W))
 
         with new_folder(Path(inputs.out) / inputs.scan_id) as folder:
-            with ants_scratch(folder):
+            with ants_scratch(folder) as outprefix:
                 priors = _priors_on(to_ants(brain, affine), transform)
                 classes = tissues.classify(t1w, brain, priors, affine)
+                coarse = working_grid(brain.shape, affine, max(align.COARSE_MM, float(affine[0, 0])))
+                field = displacement_field(to_ants(np.zeros(coarse[0], np.float32), coarse[1]), [transform], outprefix)
+            found: dict[str, Any] = read_json(next(aligned.glob("*_desc-align.json")))
+            expected = np.where(brain, np.argmax(priors, axis=0) + 1, 0)
+            for label, tissue in ((tissues.GM, "gm"), (tissues.WM, "wm")):
+                found[f"template_dice_{tissue}"] = figures.dice(expected == label, classes == label)
+            found["template_folding_percent"] = 100 * folding_fraction(field, coarse[1], resample(brain, affine, coarse) >= 0.5)
             classes = tissues.lesions_to_white_matter(classes, flair, priors[2], lesion)
+            found |= figures.tissue_volumes(brain, classes, affine) | figures.lesion_figures(lesion, brain, affine)
+            found["mutual_information_nats"] = figures.mutual_information(t1w, flair, brain, affine)
 
-            def path(*parts: str) -> Path:
-                return folder / derivative(inputs.scan_id, entities, *parts)
+            def path(*parts: str, extension: str = ".nii.gz") -> Path:
+                return folder / derivative(inputs.scan_id, *parts, extension=extension)
 
-            write_volume(tissues.normalise(t1w, brain), affine, path("desc-preproc", "T1w"))
-            write_volume(tissues.normalise(flair, brain), affine, path("desc-preproc", "FLAIR"))
-            write_mask(brain, affine, path("desc-brain_mask"), "brain, on the working grid")
-            write_volume(classes, affine, path("dseg"))
-            write_json(
-                {"1": "CSF", "2": "GM", "3": "WM"}, folder / derivative(inputs.scan_id, entities, "dseg", extension=".json")
-            )
-            for pattern in ("*_label-lesion_mask.*", "*_res-native_desc-brain_mask.*", "*_xfm.mat"):
+            for suffix, image in (("T1w", t1w), ("FLAIR", flair)):
+                write_volume(tissues.normalise(image, brain, classes), affine, path(entities, "desc-preproc", suffix))
+                write_json(
+                    {
+                        "Description": f"{suffix}, without bias field, in units of a standard brain, on the working grid",
+                        "SkullStripped": True,
+                    },
+                    path(entities, "desc-preproc", suffix, extension=".json"),
+                )
+            write_mask(brain, affine, path(entities, "desc-brain_mask"), "brain, on the working grid")
+            _write_tissues(classes, affine, path(entities, "dseg"), "tissues, on the working grid")
+            for pattern in ("*_label-lesion_mask.*", "*_res-native_*"):
                 for file in aligned.glob(pattern):
                     shutil.copyfile(file, folder / file.name)
-            figures = quality_figures(t1w, flair, brain, classes, lesion if lesions else None, affine)
-            write_json(figures, folder / derivative(inputs.scan_id, "desc-prepare", extension=".json"))
+            shutil.copyfile(rigid, folder / rigid.name)
+            for space, to_t1w in (("T1w", None), ("FLAIR", np.linalg.inv(world_matrix(rigid)))):
+                like = read_image(find_image(aligned, f"space-{space}_res-native_desc-brain_mask.nii.gz"))
+                native = _classes_onto(classes, affine, (like.shape, like.affine), to_t1w)
+                target = path(f"space-{space}_res-native", "dseg")
+                _write_tissues(native, affine, target, f"tissues, on the grid of the {space} as given", like)
+            _name_spaces(folder, entities)
+            write_json(found, path("desc-prepare", extension=".json"))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
 
@@ -218,20 +318,27 @@ def _grid_entities_of(brain_mask: Path, scan_id: str) -> str:
     return brain_mask.name.removeprefix(scan_id + "_").removesuffix("_desc-brain_mask.nii.gz")
 
 
-def _read_finite(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a scan; raises InputError where a voxel is NaN or infinite, which would empty every result without a word."""
+def _read_scan(path: str) -> align.Volume:
+    """Read a scan, its background moved to 0.
+
+    Raises InputError where a voxel is NaN or infinite, which would empty every result without a word, or where all
+    voxels have one value.
+    """
     data, affine = read_volume(path)
     broken = int((~np.isfinite(data)).sum())
     if broken:
         raise InputError(f"{path}: holds {broken} NaN or infinite voxels; replace them by 0 or export the scan again")
-    return data, affine
+    background = np.percentile(data, 0.1)
+    if data.max() <= background:
+        raise InputError(f"{path}: has the value {background:g} in all voxels; give the scan itself")
+    return np.maximum(data - background, 0), affine
 
 
 def _priors_on(grid: Any, template_to_scan: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The template's tissue priors (CSF, GM, WM) on a scan's grid."""
     import ants
 
-    template = load_template(strip.COARSE_MM)
+    template = load_template(align.COARSE_MM)
     csf, gm, wm = (
         from_ants(ants.apply_transforms(grid, to_ants(prior, template.affine), [template_to_scan], interpolator="linear"))[0]
         for prior in (template.csf, template.gm, template.wm)
@@ -239,20 +346,62 @@ def _priors_on(grid: Any, template_to_scan: str) -> tuple[np.ndarray, np.ndarray
     return csf, gm, wm
 
 
-def quality_figures(
-    t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, classes: np.ndarray, lesion: np.ndarray | None, affine: np.ndarray
-) -> dict[str, float | None]:
-    """What a person would check first: volumes in ml and the T1w-FLAIR mutual information (Mattes, in nats) inside the brain."""
+def _grown_grid(grid: tuple[tuple[int, ...], np.ndarray], by_mm: float, voxel_mm: float) -> tuple[tuple[int, ...], np.ndarray]:
+    """A coarse grid that reaches farther than another on all sides."""
+    affine = grid[1].copy()
+    voxels = int(np.ceil(by_mm / affine[0, 0]))
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, voxels)
+    return working_grid(tuple(n + 2 * voxels for n in grid[0]), affine, voxel_mm)
+
+
+def _template_on(grid: tuple[tuple[int, ...], np.ndarray], template_to_scan: str) -> np.ndarray:
+    """The template's brain, 0 to 1, on a grid in the scan's space."""
     import ants
 
-    voxel_ml = voxel_volume_mm3(affine) / 1000
-    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(brain))
-    information = ants.image_mutual_information(to_ants(t1w[box] * brain[box], affine), to_ants(flair[box] * brain[box], affine))
-    return {
-        "brain_volume_ml": float(brain.sum()) * voxel_ml,
-        "csf_volume_ml": float((classes == tissues.CSF).sum()) * voxel_ml,
-        "gm_volume_ml": float((classes == tissues.GM).sum()) * voxel_ml,
-        "wm_volume_ml": float((classes == tissues.WM).sum()) * voxel_ml,
-        "lesion_volume_ml": None if lesion is None else float(lesion.sum()) * voxel_ml,
-        "mutual_information_nats": -float(information),
+    template = load_template(align.COARSE_MM)
+    image = to_ants(np.zeros(grid[0], np.float32), grid[1])
+    moved = ants.apply_transforms(image, to_ants(template.brain, template.affine), [template_to_scan], interpolator="linear")
+    return from_ants(moved)[0]
+
+
+def _cut_percent(
+    template_brain: np.ndarray, grid: tuple[tuple[int, ...], np.ndarray], given: dict[str, Any], to_flair: np.ndarray
+) -> float:
+    """The share in percent of the template's brain, on a grid in T1w space, outside the field of view of T1w or FLAIR."""
+    inside = np.ones(template_brain.shape, bool)
+    for space, matrix in (("T1w", np.eye(4)), ("FLAIR", to_flair)):
+        shape, affine = given[space]
+        inside &= covered(shape, np.linalg.inv(affine) @ matrix @ grid[1], template_brain.shape)
+    total = float(template_brain.sum())
+    return 100 * float(template_brain[~inside].sum()) / total if total else float("nan")
+
+
+def _classes_onto(
+    classes: np.ndarray, affine: np.ndarray, onto: tuple[tuple[int, ...], np.ndarray], to_t1w: np.ndarray | None
+) -> np.ndarray:
+    """Tissue classes on another grid: the class (0 to 3) with the largest share of each voxel; uint8."""
+    shares = np.stack([resample(classes == label, affine, onto, to_t1w) for label in (1, 2, 3)])
+    shares = np.concatenate([1 - shares.sum(axis=0, keepdims=True), shares])
+    return shares.argmax(axis=0).astype(np.uint8)
+
+
+def _write_tissues(
+    classes: np.ndarray, affine: np.ndarray, path: Path, description: str, like: nib.Nifti1Image | None = None
+) -> None:
+    """Write tissue classes with a sidecar that says what the labels mean."""
+    write_volume(classes.astype(np.uint8), affine, path, like)
+    content = {"Description": description, "LabelMap": {"1": "CSF", "2": "GM", "3": "WM"}}
+    write_json(content, Path(str(path).removesuffix(".nii.gz") + ".json"))
+
+
+def _name_spaces(folder: Path, working: str) -> None:
+    """Add to each sidecar which space and which grid its image lies in."""
+    grids = {
+        working: ("T1w", "the working grid: T1w space, axis-aligned RAS, isotropic voxels"),
+        "space-T1w_res-native": ("T1w", "the grid of the T1w as given, with its header"),
+        "space-FLAIR_res-native": ("FLAIR", "the grid of the FLAIR as given, with its header"),
     }
+    for path in sorted(folder.glob("*.json")):
+        for entities, (space, text) in grids.items():
+            if f"_{entities}_" in path.name:
+                write_json(read_json(path) | {"SpatialReference": f"space of the {space} scan", "Resolution": text}, path)

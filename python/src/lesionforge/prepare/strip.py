@@ -1,4 +1,4 @@
-"""Skull-stripping and the rough way to the template: functions on arrays [x, y, z] and ANTs images."""
+"""Skull-stripping and the rough way to the template: functions on arrays [x, y, z], RAS, and ANTs images."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ from scipy import ndimage
 from lesionforge.images import from_ants, to_ants
 from lesionforge.images.deform import affine_and_syn
 from lesionforge.images.template import load_template
+from lesionforge.prepare.align import COARSE_MM, N4_ITERATIONS
 
 if TYPE_CHECKING:
     import ants
 
-# Stripping and the rough registration run at this voxel size: 20 s instead of minutes, at the same accuracy.
-COARSE_MM = 2
-# Half of N4's usual iterations: the field only has to be flat enough to tell brain from scalp.
-STRIP_N4 = {"iters": [25, 25, 25], "tol": 1e-6}
+# Distances of the rough mask.
 EROSION_MM = 8
 # More than was eroded: registration tolerates a rim of CSF and meninges better than a shaved cortex.
 DILATION_MM = 10
 CLOSING_MM = 8
 UPPER_HEAD_MM = 120
+
+# The refinement at the voxel size of the working grid. Intensities are fractions of the median of the brain's core.
+CORE_MM = 4
+T1W_RANGE = (0.6, 1.25)
+FLAIR_RANGE = (0.65, 2.5)
+# What is thinner than twice this is dura, veins or partial volume, not cortex.
+OPENING_MM = 2.0
+# Marrow of the skull looks like brain; it is not reached by growing this far from the template's mask.
+INSIDE_MM = 2
+GROWTH_MM = 5
+SULCI_MM = 4.0
+# The rim of CSF that stays in the mask.
+RIM_MM = 1.5
+SMOOTH_MM = 3
 
 
 def brain_of_stripped(data: np.ndarray) -> np.ndarray:
@@ -53,7 +65,9 @@ def coarse_without_bias(head: np.ndarray, affine: np.ndarray) -> np.ndarray:
     import ants
 
     cut = head.clip(*np.percentile(head, (1, 99.9)))
-    return from_ants(ants.n4_bias_field_correction(to_ants(cut - cut.min(), affine), shrink_factor=4, convergence=STRIP_N4))[0]
+    return from_ants(ants.n4_bias_field_correction(to_ants(cut - cut.min(), affine), shrink_factor=4, convergence=N4_ITERATIONS))[
+        0
+    ]
 
 
 def rough_mask(head: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -96,3 +110,43 @@ def template_mask(grid: ants.ANTsImage, template_to_scan: str) -> np.ndarray:
     template = load_template(COARSE_MM)
     moved = ants.apply_transforms(grid, to_ants(template.brain, template.affine), [template_to_scan], interpolator="linear")
     return largest_component(from_ants(moved)[0] >= 0.5)
+
+
+def eroded(mask: np.ndarray, mm: float, voxel_mm: float) -> np.ndarray:
+    """The voxels of a mask that lie deeper in it than `mm`."""
+    return ndimage.distance_transform_edt(mask, sampling=voxel_mm) > mm
+
+
+def dilated(mask: np.ndarray, mm: float, voxel_mm: float) -> np.ndarray:
+    """The voxels within `mm` of a mask."""
+    return ndimage.distance_transform_edt(~mask, sampling=voxel_mm) <= mm
+
+
+def refined(t1w: np.ndarray, flair: np.ndarray, prior: np.ndarray, voxel_mm: float) -> np.ndarray:
+    """The brain mask by both contrasts, from a prior mask that is right to within a few millimetres; bool [x, y, z].
+
+    `t1w` and `flair` are without bias field, on the grid of `prior` with isotropic voxels. Tissue that is as bright as
+    brain in both contrasts, thicker than OPENING_MM and reached from the prior's inside within GROWTH_MM is brain; its
+    sulci are closed, RIM_MM of the CSF around it is kept and the surface is smoothed. A prior too small to have a core
+    is returned as it is.
+    """
+    if not eroded(prior, CORE_MM, voxel_mm).any():
+        return prior
+    margin = int(np.ceil((GROWTH_MM + 2 * SULCI_MM + SMOOTH_MM) / voxel_mm))
+    box = tuple(slice(max(0, int(axis.min()) - margin), int(axis.max()) + margin + 1) for axis in np.nonzero(prior))
+    t1w, flair, inside = t1w[box], flair[box], prior[box]
+    core = eroded(inside, CORE_MM, voxel_mm)
+    tissue = np.ones(inside.shape, bool)
+    for image, limits in ((t1w, T1W_RANGE), (flair, FLAIR_RANGE)):
+        middle = float(np.median(image[core]))
+        tissue &= (image > limits[0] * middle) & (image < limits[1] * middle)
+    tissue = dilated(eroded(tissue | core, OPENING_MM, voxel_mm), OPENING_MM, voxel_mm) & (tissue | core)
+    tissue |= core
+    seed = core | (eroded(inside, INSIDE_MM, voxel_mm) & tissue)
+    grown = ndimage.binary_dilation(seed, mask=tissue, iterations=round((GROWTH_MM + INSIDE_MM) / voxel_mm))
+    closed = ndimage.binary_fill_holes(dilated(grown, SULCI_MM, voxel_mm))
+    brain = eroded(closed, SULCI_MM - RIM_MM, voxel_mm) | eroded(inside, INSIDE_MM, voxel_mm)
+    smooth = ndimage.gaussian_filter(brain.astype(np.float32), SMOOTH_MM / voxel_mm) > 0.5
+    result = np.zeros(prior.shape, bool)
+    result[box] = largest_component(smooth)
+    return result

@@ -12,6 +12,8 @@ PRIOR_WEIGHT = 0.25
 # A grey-matter voxel counts as a white-matter lesion when it lies in probable white matter and its FLAIR exceeds
 # the mean of grey matter by this many standard deviations.
 HYPERINTENSE_STD = 1.1
+# Shares of CSF, grey and white matter in an adult's brain mask.
+STANDARD_SHARES = (0.16, 0.46, 0.38)
 
 
 def winsorise(image: np.ndarray, brain: np.ndarray, low: float = 0.1, high: float = 99.95) -> np.ndarray:
@@ -21,9 +23,27 @@ def winsorise(image: np.ndarray, brain: np.ndarray, low: float = 0.1, high: floa
     return image.clip(*np.percentile(image[brain], (low, high)))
 
 
-def normalise(image: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Mean 0 and standard deviation 1 in the brain after winsorising, 0 outside; float32."""
-    return zscore(winsorise(image, brain), brain)
+def normalise(image: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> np.ndarray:
+    """Intensities in units of a standard brain: mean 0 and standard deviation 1 if its tissues had STANDARD_SHARES.
+
+    `image` [x, y, z] is winsorised, then shifted and scaled by the median and the spread of the scan's own `tissues`
+    (1 CSF, 2 GM, 3 WM). So neither atrophy, nor lesions, nor how much CSF the mask took in move the white matter of one
+    session against another's, as they do where the brain's plain mean and deviation are taken. A brain that lacks a
+    tissue gets these instead. Returns float32, 0 outside the brain.
+    """
+    cut = winsorise(image, brain)
+    parts = [cut[brain & (tissues == label)] for label in (CSF, GM, WM)]
+    if min(part.size for part in parts) == 0:
+        return zscore(cut, brain)
+    quartiles = np.array([np.percentile(part, (25, 50, 75)) for part in parts], dtype=np.float64)
+    shares, medians = np.array(STANDARD_SHARES), quartiles[:, 1]
+    # The interquartile range of a normal distribution is 1.349 standard deviations.
+    spreads = (quartiles[:, 2] - quartiles[:, 0]) / 1.349
+    centre = float(shares @ medians)
+    scale = float(np.sqrt(shares @ (spreads**2 + (medians - centre) ** 2)))
+    if scale == 0:
+        return zscore(cut, brain)
+    return np.where(brain, (cut - centre) / scale, 0).astype(np.float32)
 
 
 def classify(
@@ -51,7 +71,9 @@ def classify(
     return from_ants(found["segmentation"])[0].round().astype(np.uint8) * brain
 
 
-def lesions_to_white_matter(tissues: np.ndarray, flair: np.ndarray, wm_prior: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+def lesions_to_white_matter(
+    tissues: np.ndarray, flair: np.ndarray, wm_prior: np.ndarray, lesion: np.ndarray | None
+) -> np.ndarray:
     """Give lesions back to white matter: annotated voxels, and hyperintense grey matter where the template expects white matter.
 
     `flair` may have any scale. Without grey matter only the annotated voxels change. Returns a new uint8 array.
@@ -61,5 +83,6 @@ def lesions_to_white_matter(tissues: np.ndarray, flair: np.ndarray, wm_prior: np
     if grey.size:
         threshold = grey.mean() + HYPERINTENSE_STD * grey.std()
         corrected[(tissues == GM) & (wm_prior > 0.5) & (flair > threshold)] = WM
-    corrected[lesion & (tissues > 0)] = WM
+    if lesion is not None:
+        corrected[lesion & (tissues > 0)] = WM
     return corrected

@@ -5,27 +5,47 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
+from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
-from lesionforge.prepare.interfaces import Align, Strip, Tissues
+from lesionforge.prepare.engines import require_engine
+from lesionforge.prepare.interfaces import STRIPPED, Align, Strip, Tissues
 
 
 def prepare_scan(
-    *, t1w: Path, flair: Path, scan_id: str, out: Path, lesion_mask: Path | None, brain_mask: Path | str | None, voxel_mm: float
+    *,
+    t1w: Path,
+    flair: Path,
+    scan_id: str,
+    out: Path,
+    lesion_mask: Path | None,
+    brain_mask: Path | str | None,
+    voxel_mm: float,
+    engine: str = "builtin",
+    denoise: bool = False,
 ) -> Path:
     """Strip, align, classify and normalise one scan; the path of the prepared folder `out/<scan_id>`.
 
-    `brain_mask` is a file on the T1w grid, the word "stripped", or None. Raises InputError as the three steps do.
+    `brain_mask` is a file on the T1w grid, the word "stripped", or None. Raises InputError for a file that cannot be
+    prepared, before any work, and as the three steps do.
     """
+    require_engine(engine)
+    for scan in (t1w, flair):
+        check_scan(scan)
+    for mask in (lesion_mask, None if brain_mask == STRIPPED else brain_mask):
+        if mask is not None:
+            check_mask(mask)
     out.mkdir(parents=True, exist_ok=True)
     steps = Path(tempfile.mkdtemp(prefix=".prepare-", dir=out))
+    scans: dict[str, Any] = {"scan_id": scan_id, "t1w": t1w, "flair": flair}
     try:
         click.echo(f"{scan_id}: skull-stripping", err=True)
-        strip = run(Strip, scan_id=scan_id, t1w=t1w, brain_mask=brain_mask, voxel_mm=voxel_mm, out=steps / "strip")
+        strip = run(Strip, **scans, brain_mask=brain_mask, engine=engine, voxel_mm=voxel_mm, out=steps / "strip")
         click.echo(f"{scan_id}: bias field and alignment", err=True)
-        align = run(Align, scan_id=scan_id, t1w=t1w, flair=flair, lesion_mask=lesion_mask, stripped=strip, out=steps / "align")
+        align = run(Align, **scans, lesion_mask=lesion_mask, stripped=strip, denoise=denoise, out=steps / "align")
         click.echo(f"{scan_id}: tissues and normalisation", err=True)
         return run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, out=out)
     finally:

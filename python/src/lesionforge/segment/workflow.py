@@ -18,7 +18,9 @@ from lesionforge.images import (
     new_folder,
     read_image,
     refuse_input_as_output,
+    resample,
     voxel_volume_mm3,
+    world_matrix,
     write_json,
     write_mask,
     write_tsv,
@@ -26,7 +28,6 @@ from lesionforge.images import (
 )
 from lesionforge.images.lesions import LESION_TABLE_COLUMNS
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
-from lesionforge.segment.native import resample
 from lesionforge.train.network import NETWORKS, CascadeConfig
 
 MASK_MEANING = "lesions found by the cascade"
@@ -62,11 +63,14 @@ def write_native(
 ) -> None:
     """Write probability and mask on the native grid of one contrast ("T1w" or "FLAIR"), with that scan's own header."""
     like = read_image(find_image(prepared.folder, f"space-{space}_res-native_desc-brain_mask.nii.gz"))
-    xfm = find_image(prepared.folder, "from-FLAIR_to-T1w_mode-image_xfm.mat") if space == "FLAIR" else None
+    to_t1w = None
+    if space == "FLAIR":
+        to_t1w = np.linalg.inv(world_matrix(find_image(prepared.folder, "from-FLAIR_to-T1w_mode-image_xfm.mat")))
+    grid = (like.shape, like.affine)
     name = (prepared.scan_id, f"space-{space}_res-native")
-    there = resample(probability, affine, like.shape, like.affine, xfm)
+    there = resample(probability, affine, grid, to_t1w)
     write_volume(there, like.affine, folder / derivative(*name, "label-lesion_probseg"), like)
-    share = resample(mask.astype(np.float32), affine, like.shape, like.affine, xfm)
+    share = resample(mask, affine, grid, to_t1w)
     write_mask(share >= 0.5, like.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING, like)
 
 

@@ -1,0 +1,85 @@
+"""Quality figures of a prepared scan: what a person would check first. docs/quality.md says what each means."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+
+from lesionforge.images import to_ants, voxel_volume_mm3
+from lesionforge.images.geometry import corners_apart
+from lesionforge.prepare.tissues import CSF, GM, WM
+
+# Where the template is this sure of a tissue, contrast and noise are measured.
+SURE = 0.8
+NAMES = {CSF: "csf", GM: "gm", WM: "wm"}
+
+
+def tissue_volumes(brain: np.ndarray, classes: np.ndarray, affine: np.ndarray) -> dict[str, float]:
+    """Volumes in ml of the brain and its tissues, and the tissues' shares of the brain in percent (NaN without a brain)."""
+    voxel_ml = voxel_volume_mm3(affine) / 1000
+    total = int(brain.sum())
+    figures = {"brain_volume_ml": total * voxel_ml}
+    for label, name in NAMES.items():
+        count = int((classes == label).sum())
+        figures[f"{name}_volume_ml"] = count * voxel_ml
+        figures[f"{name}_share_percent"] = 100 * count / total if total else float("nan")
+    return figures
+
+
+def lesion_figures(lesion: np.ndarray | None, brain: np.ndarray, affine: np.ndarray) -> dict[str, float | None]:
+    """Volume in ml of a lesion mask and its share in percent outside the brain; None without a mask, NaN for an empty one."""
+    if lesion is None:
+        return {"lesion_volume_ml": None, "lesion_outside_brain_percent": None}
+    total = int(lesion.sum())
+    return {
+        "lesion_volume_ml": total * voxel_volume_mm3(affine) / 1000,
+        "lesion_outside_brain_percent": 100 * int((lesion & ~brain).sum()) / total if total else float("nan"),
+    }
+
+
+def contrast(image: np.ndarray, brain: np.ndarray, priors: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+    """Median of sure white matter minus that of sure grey matter, over the brain's standard deviation.
+
+    Positive in a T1w, negative in a FLAIR. By the template's priors, because the tissues found follow the T1w as given.
+    NaN where there is no such matter or no spread.
+    """
+    gm, wm = (image[brain & (prior > SURE)] for prior in priors[1:])
+    spread = float(image[brain].std()) if brain.any() else 0.0
+    if not gm.size or not wm.size or spread == 0:
+        return float("nan")
+    return float(np.median(wm) - np.median(gm)) / spread
+
+
+def variation(image: np.ndarray, where: np.ndarray) -> float:
+    """Robust coefficient of variation (interquartile range over median) of the voxels of a mask; NaN without any."""
+    if not where.any():
+        return float("nan")
+    low, middle, high = np.percentile(image[where], (25, 50, 75))
+    return float((high - low) / middle) if middle > 0 else float("nan")
+
+
+def reduction_percent(before: float, after: float) -> float:
+    """By how many percent a figure fell; negative where it rose, NaN where it was zero."""
+    return 100 * (before - after) / before if before > 0 else float("nan")
+
+
+def mutual_information(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> float:
+    """Mutual information (Mattes, in nats) of two scans [x, y, z] inside the brain's box, 0 outside the brain."""
+    import ants
+
+    if not brain.any():
+        return float("nan")
+    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(brain))
+    return -float(ants.image_mutual_information(to_ants(t1w[box] * brain[box], affine), to_ants(flair[box] * brain[box], affine)))
+
+
+def form_disagreement_mm(image: nib.Nifti1Image) -> float:
+    """Largest distance between a corner of the image as its sform and its qform place it; 0 where one of them is not set."""
+    sform, qform = image.header.get_sform(coded=True)[0], image.header.get_qform(coded=True)[0]
+    return 0.0 if sform is None or qform is None else float(corners_apart(image.shape, sform, qform))
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Dice overlap of two bool masks; NaN when both are empty."""
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else float("nan")
