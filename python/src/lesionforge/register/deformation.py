@@ -6,6 +6,19 @@ import numpy as np
 from scipy import ndimage
 
 
+def box_around(brain: np.ndarray, affine: np.ndarray, margin_mm: float) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The part of a grid that holds a brain and a margin: (slices, affine of that part); the whole grid for an empty brain.
+
+    `brain` is bool [x, y, z].
+    """
+    margin = np.ceil(margin_mm / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)
+    parts = (ndimage.find_objects(brain.astype(np.uint8)) or [tuple(slice(0, size) for size in brain.shape)])[0]
+    box = tuple(slice(max(part.start - more, 0), part.stop + more) for part, more in zip(parts, margin, strict=True))
+    box_affine = affine.copy()
+    box_affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+    return box, box_affine
+
+
 def jacobian_determinant(displacement: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Determinant of the Jacobian of x -> x + u(x); float32 [x, y, z].
 

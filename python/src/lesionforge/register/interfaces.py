@@ -17,18 +17,17 @@ from lesionforge.images import (
     ants_scratch,
     derivative,
     find_image,
-    from_ants,
     label_lesions,
     new_folder,
     to_ants,
     write_json,
     write_volume,
 )
-from lesionforge.images.deform import affine_and_syn
+from lesionforge.images.deform import FINE, affine_and_syn
 from lesionforge.images.geometry import RAS_TO_LPS
 from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.template import load_template
-from lesionforge.register.deformation import folding_fraction, source_voxels, tissue_overlap, warp_tissues
+from lesionforge.register.deformation import box_around, folding_fraction, source_voxels, tissue_overlap, warp_tissues
 from lesionforge.register.lesions import warp_lesions
 
 if TYPE_CHECKING:
@@ -39,8 +38,10 @@ FROM_TEMPLATE = "from-MNI152_to-T1w_mode-image_xfm.h5"
 GM, WM = 2, 3
 # White matter is hyperintense when its FLAIR exceeds the mean of grey matter by this many standard deviations.
 HYPERINTENSE_STD = 1.1
-# Registration runs at this voxel size: seconds instead of a minute, and 10 MB instead of 80 MB per transform.
+# Registration runs at this voxel size, on the brain and a margin: seconds instead of minutes, and 6 MB per transform.
 TEMPLATE_MM = 2
+MARGIN_MM = 10
+CANVAS_MARGIN_MM = 2
 
 
 class ToTemplateInput(BaseInterfaceInputSpec):
@@ -59,23 +60,21 @@ class ToTemplate(SimpleInterface):
     output_spec = FolderOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        import ants
-
         prepared = Prepared.open(self.inputs.prepared)
         scan = prepared.read()
         template = load_template(TEMPLATE_MM)
-        fixed = to_ants(template.t1w, template.affine)
+        box, affine = box_around(template.brain, template.affine, MARGIN_MM)
+        fixed = to_ants(template.t1w[box], affine)
+        expected = np.stack([1 - template.brain, template.csf, template.gm, template.wm]).argmax(axis=0)[box]
         with new_folder(Path(self.inputs.out) / prepared.scan_id) as folder, ants_scratch(folder) as outprefix:
             moving = to_ants(registration_image(scan), scan.affine)
-            forward, inverse = affine_and_syn(fixed, moving, outprefix)
+            forward, inverse = affine_and_syn(fixed, moving, outprefix, FINE)
             for made, name in ((forward, TO_TEMPLATE), (inverse, FROM_TEMPLATE)):
                 shutil.copyfile(made, folder / derivative(prepared.scan_id, name, extension=""))
-            tissues = to_ants(scan.tissues, scan.affine)
-            moved = from_ants(ants.apply_transforms(fixed, tissues, [forward], interpolator="genericLabel"))[0]
-            expected = np.stack([1 - template.brain, template.csf, template.gm, template.wm]).argmax(axis=0)
             displacement = displacement_field(fixed, [forward], outprefix)
-            figures = tissue_overlap(moved.round(), expected) | {
-                "folding_fraction": folding_fraction(displacement, template.affine, template.brain)
+            moved = warp_tissues(scan.tissues, source_voxels(displacement, affine, scan.affine))
+            figures = tissue_overlap(moved, expected) | {
+                "folding_fraction": folding_fraction(displacement, affine, template.brain[box])
             }
             write_json(figures, folder / derivative(prepared.scan_id, "desc-register", extension=".json"))
         self._results["out_folder"] = str(Path(self.inputs.out) / prepared.scan_id)
@@ -91,7 +90,7 @@ class PairInput(BaseInterfaceInputSpec):
 
 
 class Pair(SimpleInterface):
-    """Bring a donor's lesions and FLAIR onto a canvas, in one interpolation.
+    """Bring a donor's lesions and FLAIR onto a canvas, in one interpolation, where the canvas has brain.
 
     With the transforms of both to the template these are composed; without them the donor is registered to the canvas
     directly, by the same recipe at the same voxel size.
@@ -103,7 +102,7 @@ class Pair(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         donor, canvas = Prepared.open(self.inputs.donor), Prepared.open(self.inputs.canvas)
         donor_scan, canvas_scan = donor.read(), canvas.read()
-        affine = canvas_scan.affine
+        box, affine = box_around(canvas_scan.brain, canvas_scan.affine, CANVAS_MARGIN_MM)
         name = f"{donor.scan_id}_to_{canvas.scan_id}"
         space = f"space-{canvas.scan_id.replace('-', '').replace('_', '')}"
         with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
@@ -117,15 +116,16 @@ class Pair(SimpleInterface):
             else:
                 method = "pairwise"
                 transforms = [donor_onto_canvas(donor_scan, canvas_scan, outprefix)]
-            displacement = displacement_field(to_ants(canvas_scan.t1w, affine), transforms, outprefix)
+            displacement = displacement_field(to_ants(canvas_scan.t1w[box], affine), transforms, outprefix)
             source = source_voxels(displacement, affine, donor_scan.affine)
-            lesions = warp_lesions(donor_scan.lesion, source)
-            flair = ndimage.map_coordinates(donor_scan.flair, source, order=1)
-            target = folder / derivative(donor.scan_id, space, "label-lesion_dseg")
-            write_volume(lesions, affine, target)
-            write_volume(flair, affine, folder / derivative(donor.scan_id, space, "desc-preproc_FLAIR"))
-            figures = tissue_overlap(warp_tissues(donor_scan.tissues, source), canvas_scan.tissues) | {
-                "folding_fraction": folding_fraction(displacement, affine, canvas_scan.brain)
+            lesions = np.zeros(canvas_scan.t1w.shape, np.uint16)
+            flair = np.zeros(canvas_scan.t1w.shape, np.float32)
+            lesions[box] = warp_lesions(donor_scan.lesion, source)
+            flair[box] = ndimage.map_coordinates(donor_scan.flair, source, order=1)
+            for data, entity in ((lesions, "label-lesion_dseg"), (flair, "desc-preproc_FLAIR")):
+                write_volume(data, canvas_scan.affine, folder / derivative(donor.scan_id, space, entity))
+            figures = tissue_overlap(warp_tissues(donor_scan.tissues, source), canvas_scan.tissues[box]) | {
+                "folding_fraction": folding_fraction(displacement, affine, canvas_scan.brain[box])
             }
             record = figures | {
                 "donor": donor.scan_id,
@@ -143,9 +143,10 @@ def donor_onto_canvas(donor: Scan, canvas: Scan, outprefix: str) -> str:
     """Register a donor's T1w to a canvas', affine then SyN, at TEMPLATE_MM; the path of the composite transform."""
     import ants
 
-    fixed = to_ants(registration_image(canvas), canvas.affine)
+    box, affine = box_around(canvas.brain, canvas.affine, MARGIN_MM)
+    fixed = to_ants(registration_image(canvas)[box], affine)
     coarse = ants.resample_image(fixed, (TEMPLATE_MM,) * 3, use_voxels=False, interp_type=0)
-    return affine_and_syn(coarse, to_ants(registration_image(donor), donor.affine), outprefix)[0]
+    return affine_and_syn(coarse, to_ants(registration_image(donor), donor.affine), outprefix, FINE)[0]
 
 
 def registration_image(scan: Scan) -> np.ndarray:
