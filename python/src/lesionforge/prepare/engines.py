@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 # Engine and the program it calls.
 PROGRAMS = {"synthstrip": "mri_synthstrip", "bet": "bet", "hd-bet": "hd-bet", "robex": "runROBEX.sh"}
-# How each is called; all write the stripped scan. BET has an interface of nipype's own.
+# How each is called, HD-BET in its version 2. BET has an interface of nipype's own. Masks are read, not stripped scans: a
+# program may leave another background than 0 around a brain, and a brain has voxels of 0.
 ARGUMENTS = {
-    "synthstrip": "-i head.nii.gz -o brain.nii.gz",
-    "hd-bet": "-i head.nii.gz -o brain.nii.gz -device cpu --disable_tta",
-    "robex": "head.nii.gz brain.nii.gz",
+    "synthstrip": "-i head.nii.gz -o brain.nii.gz -m brain_mask.nii.gz",
+    "hd-bet": "-i head.nii.gz -o brain.nii.gz -device cpu --disable_tta --save_bet_mask --no_bet_image",
+    "robex": "head.nii.gz brain.nii.gz brain_mask.nii.gz",
 }
+MASKS = {"hd-bet": "brain_bet.nii.gz"}
 NAMES = ("builtin", *PROGRAMS, "given")
 
 
@@ -39,24 +41,24 @@ def brain_by_engine(name: str, scan: str | Path, folder: str | Path) -> np.ndarr
     from nipype.interfaces.base import CommandLine
     from nipype.interfaces.fsl import BET
 
-    from lesionforge.images import read_image, read_volume
+    from lesionforge.images import read_image, read_mask
 
     require_engine(name)
     head = Path(folder) / "head.nii.gz"
     image = read_image(scan)
     nib.save(image, head)
     if name == "bet":
-        command = BET(in_file=str(head), out_file="brain.nii.gz", robust=True, output_type="NIFTI_GZ")
+        command = BET(in_file=str(head), out_file="brain.nii.gz", robust=True, mask=True, output_type="NIFTI_GZ")
     else:
         command = CommandLine(command=PROGRAMS[name], args=ARGUMENTS[name])
     command.terminal_output = "allatonce"
-    try:
-        command.run(cwd=str(folder))
-        stripped, _ = read_volume(Path(folder) / "brain.nii.gz")
-    except (RuntimeError, OSError) as error:
-        last = str(error).strip().splitlines()[-1]
-        raise InputError(f"{scan}: {PROGRAMS[name]} failed ({last}); run it by hand on this scan or choose builtin") from error
-    brain = stripped != 0
+    # nipype raises where BET fails, but for no exit code of a plain command line.
+    runtime = command.run(cwd=str(folder), ignore_exception=True).runtime
+    mask = Path(folder) / MASKS.get(name, "brain_mask.nii.gz")
+    if runtime.returncode != 0 or not mask.is_file():
+        said = (runtime.stderr or runtime.stdout or "it gave no reason").strip().splitlines()[-1]
+        raise InputError(f"{scan}: {PROGRAMS[name]} failed ({said}); run it by hand on this scan or choose builtin")
+    brain, _ = read_mask(mask)
     if brain.shape != image.shape or not brain.any() or brain.all():
         raise InputError(f"{scan}: {PROGRAMS[name]} wrote no brain on the scan's grid; look at the scan or choose builtin")
     return brain
