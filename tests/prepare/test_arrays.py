@@ -94,20 +94,21 @@ def test_the_same_scan_gives_the_same_tissues_twice(rng):
 
 
 def test_annotated_and_hyperintense_voxels_become_white_matter_and_no_others(rng):
-    tissues = np.full((10, 10, 10), GM, np.uint8)
-    tissues[5:] = WM
+    tissues = np.full((30, 30, 30), GM, np.uint8)
+    tissues[15:] = WM
     tissues[0] = 0
-    flair = rng.normal(10, 1, tissues.shape)
-    flair[3, 3, 3] = 30
-    flair[2, 2, 2] = 30
-    prior = np.ones(tissues.shape)
-    prior[2, 2, 2] = 0
+    flair = rng.normal(10, 1, tissues.shape).clip(8, 11)
+    bright = {"cortex": (3, 15, 15), "beside white matter": (14, 15, 15), "expected": (4, 5, 5), "black hole": (20, 20, 20)}
+    prior = np.zeros(tissues.shape)
+    for place in bright.values():
+        flair[place] = 30
+    tissues[bright["black hole"]] = CSF
+    prior[bright["expected"]] = 1
     lesion = np.zeros(tissues.shape, bool)
-    lesion[4, 4, 4] = lesion[0, 0, 0] = True
-    flair[4, 4, 4] = 5
-    found = lesions_to_white_matter(tissues, flair, np.where(flair > 20, prior, 0), lesion)
-    changed = np.argwhere(found != tissues).tolist()
-    assert changed == [[3, 3, 3], [4, 4, 4]]
+    lesion[6, 25, 25] = lesion[0, 0, 0] = True
+    found = lesions_to_white_matter(tissues, flair, prior, lesion, voxel_mm=1.0)
+    changed = sorted(map(tuple, np.argwhere(found != tissues).tolist()))
+    assert changed == sorted([bright["beside white matter"], bright["expected"], bright["black hole"], (6, 25, 25)])
 
 
 def test_n4_removes_a_smooth_field_and_keeps_the_range(rng):

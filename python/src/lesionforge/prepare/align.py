@@ -38,7 +38,7 @@ def bias_field(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.n
         ants.n4_bias_field_correction(
             to_ants(np.where(brain, image.clip(floor), 0), affine),
             mask=to_ants(brain, affine),
-            shrink_factor=2,
+            shrink_factor=3,
             convergence=N4_ITERATIONS,
             return_bias_field=True,
             rescale_intensities=False,
@@ -69,7 +69,15 @@ def rigid_between(head: Volume, t1w: Volume, flair: Volume, brain: Volume, outpr
     fix_seed()
     t1w, flair = unsheared(t1w), unsheared(flair)
     fixed = to_ants(*flair)
-    first: str = ants.registration(to_ants(*head), fixed, "Rigid", outprefix=outprefix + "heads_")["fwdtransforms"][0]
+    first: str = ants.registration(
+        to_ants(*head),
+        fixed,
+        "Rigid",
+        outprefix=outprefix + "heads_",
+        aff_iterations=(1000, 500, 250),
+        aff_shrink_factors=(6, 4, 2),
+        aff_smoothing_sigmas=(3, 2, 1),
+    )["fwdtransforms"][0]
     seen = resample(*brain, (flair[0].shape, flair[1]), np.linalg.inv(world_matrix(first))) >= 0.5
     if not seen.any():
         return first
@@ -83,7 +91,7 @@ def rigid_between(head: Volume, t1w: Volume, flair: Volume, brain: Volume, outpr
         mask=to_ants(seen, flair[1]),
         outprefix=outprefix + "brains_",
         # A first level of zero iterations would end the whole registration at its start.
-        aff_iterations=(250, 100),
+        aff_iterations=(250, 30),
         aff_shrink_factors=(2, 1),
         aff_smoothing_sigmas=(1, 0),
     )["fwdtransforms"][0]

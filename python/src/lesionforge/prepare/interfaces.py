@@ -77,10 +77,7 @@ class Strip(SimpleInterface):
             given = self._given_mask(t1w, Path(outprefix).parent)
             head = resample(*t1w, coarse_grid)
             coarse = strip.coarse_without_bias(head, coarse_grid[1])
-            if given is None:
-                rough = strip.rough_mask(coarse, coarse_grid[1])
-            else:
-                rough = resample(given, t1w[1], coarse_grid) >= 0.5
+            rough = strip.rough_mask(coarse, coarse_grid[1]) if given is None else resample(given, t1w[1], coarse_grid) >= 0.5
             self._refuse_small_brain(rough, coarse_grid[1])
             to_template = strip.template_onto(to_ants(coarse * rough, coarse_grid[1]), outprefix)
             prior = rough if given is not None else strip.template_mask(to_ants(head, coarse_grid[1]), to_template)
@@ -280,7 +277,7 @@ class Tissues(SimpleInterface):
             for label, tissue in ((tissues.GM, "gm"), (tissues.WM, "wm")):
                 found[f"template_dice_{tissue}"] = figures.dice(expected == label, classes == label)
             found["template_folding_percent"] = 100 * folding_fraction(field, coarse[1], resample(brain, affine, coarse) >= 0.5)
-            classes = tissues.lesions_to_white_matter(classes, flair, priors[2], lesion)
+            classes = tissues.lesions_to_white_matter(classes, flair, priors[2], lesion, float(affine[0, 0]))
             found |= figures.tissue_volumes(brain, classes, affine) | figures.lesion_figures(lesion, brain, affine)
             found["mutual_information_nats"] = figures.mutual_information(t1w, flair, brain, affine)
 

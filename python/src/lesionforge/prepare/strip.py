@@ -130,22 +130,24 @@ def refined(t1w: np.ndarray, flair: np.ndarray, prior: np.ndarray, voxel_mm: flo
     sulci are closed, RIM_MM of the CSF around it is kept and the surface is smoothed. A prior too small to have a core
     is returned as it is.
     """
-    if not eroded(prior, CORE_MM, voxel_mm).any():
-        return prior
     margin = int(np.ceil((GROWTH_MM + 2 * SULCI_MM + SMOOTH_MM) / voxel_mm))
     box = tuple(slice(max(0, int(axis.min()) - margin), int(axis.max()) + margin + 1) for axis in np.nonzero(prior))
-    t1w, flair, inside = t1w[box], flair[box], prior[box]
-    core = eroded(inside, CORE_MM, voxel_mm)
-    tissue = np.ones(inside.shape, bool)
+    t1w, flair = t1w[box], flair[box]
+    depth_mm = ndimage.distance_transform_edt(prior[box], sampling=voxel_mm)
+    core, inside = depth_mm > CORE_MM, depth_mm > INSIDE_MM
+    if not core.any():
+        return prior
+    tissue = np.ones(core.shape, bool)
     for image, limits in ((t1w, T1W_RANGE), (flair, FLAIR_RANGE)):
         middle = float(np.median(image[core]))
         tissue &= (image > limits[0] * middle) & (image < limits[1] * middle)
-    tissue = dilated(eroded(tissue | core, OPENING_MM, voxel_mm), OPENING_MM, voxel_mm) & (tissue | core)
     tissue |= core
-    seed = core | (eroded(inside, INSIDE_MM, voxel_mm) & tissue)
-    grown = ndimage.binary_dilation(seed, mask=tissue, iterations=round((GROWTH_MM + INSIDE_MM) / voxel_mm))
+    tissue &= dilated(eroded(tissue, OPENING_MM, voxel_mm), OPENING_MM, voxel_mm)
+    tissue |= core
+    steps = round((GROWTH_MM + INSIDE_MM) / voxel_mm)
+    grown = ndimage.binary_dilation(core | (inside & tissue), mask=tissue, iterations=steps)
     closed = ndimage.binary_fill_holes(dilated(grown, SULCI_MM, voxel_mm))
-    brain = eroded(closed, SULCI_MM - RIM_MM, voxel_mm) | eroded(inside, INSIDE_MM, voxel_mm)
+    brain = eroded(closed, SULCI_MM - RIM_MM, voxel_mm) | inside
     smooth = ndimage.gaussian_filter(brain.astype(np.float32), SMOOTH_MM / voxel_mm) > 0.5
     result = np.zeros(prior.shape, bool)
     result[box] = largest_component(smooth)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from lesionforge.images import from_ants, to_ants, zscore
 
 CSF, GM, WM = 1, 2, 3
 # Weight of the template's priors in Atropos; 0 would let three classes collapse onto outliers.
 PRIOR_WEIGHT = 0.25
-# A grey-matter voxel counts as a white-matter lesion when it lies in probable white matter and its FLAIR exceeds
-# the mean of grey matter by this many standard deviations.
-HYPERINTENSE_STD = 1.1
+# Hyperintense: this many standard deviations of grey matter above its median, in the FLAIR.
+HYPERINTENSE_STD = 1.4
+NEIGHBOURHOOD_MM = 3
+NEIGHBOURHOOD_SHARE = 0.35
+# The interquartile range of a normal distribution, in standard deviations.
+NORMAL_QUARTILES = 1.349
 # Shares of CSF, grey and white matter in an adult's brain mask.
 STANDARD_SHARES = (0.16, 0.46, 0.38)
 
@@ -37,8 +41,7 @@ def normalise(image: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> np.n
         return zscore(cut, brain)
     quartiles = np.array([np.percentile(part, (25, 50, 75)) for part in parts], dtype=np.float64)
     shares, medians = np.array(STANDARD_SHARES), quartiles[:, 1]
-    # The interquartile range of a normal distribution is 1.349 standard deviations.
-    spreads = (quartiles[:, 2] - quartiles[:, 0]) / 1.349
+    spreads = (quartiles[:, 2] - quartiles[:, 0]) / NORMAL_QUARTILES
     centre = float(shares @ medians)
     scale = float(np.sqrt(shares @ (spreads**2 + (medians - centre) ** 2)))
     if scale == 0:
@@ -55,12 +58,14 @@ def classify(
     """
     import ants
 
-    total = np.maximum(sum(priors), 1e-6)
+    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(brain))
+    inside, cut = brain[box], winsorise(t1w, brain, 1, 99.5)[box]
+    total = np.maximum(sum(prior[box] for prior in priors), 1e-6)
     # Priors are kept off zero, so that the intensities can overrule the template anywhere in the brain.
-    images = [to_ants((0.01 + 0.97 * prior / total) * brain, affine) for prior in priors]
+    images = [to_ants((0.01 + 0.97 * prior[box] / total) * inside, affine) for prior in priors]
     found = ants.atropos(
-        a=to_ants(winsorise(t1w, brain, 1, 99.5), affine),
-        x=to_ants(brain, affine),
+        a=to_ants(cut, affine),
+        x=to_ants(inside, affine),
         i=images,
         m="[0.1,1x1x1]",
         c="[5,0]",
@@ -68,21 +73,29 @@ def classify(
         r=0,
         priorweight=PRIOR_WEIGHT,
     )
-    return from_ants(found["segmentation"])[0].round().astype(np.uint8) * brain
+    classes = np.zeros(brain.shape, np.uint8)
+    classes[box] = from_ants(found["segmentation"])[0].round().astype(np.uint8) * inside
+    return classes
 
 
 def lesions_to_white_matter(
-    tissues: np.ndarray, flair: np.ndarray, wm_prior: np.ndarray, lesion: np.ndarray | None
+    tissues: np.ndarray, flair: np.ndarray, wm_prior: np.ndarray, lesion: np.ndarray | None, voxel_mm: float
 ) -> np.ndarray:
-    """Give lesions back to white matter: annotated voxels, and hyperintense grey matter where the template expects white matter.
+    """Give lesions back to white matter: annotated voxels, and hyperintense ones where white matter is to be expected.
 
-    `flair` may have any scale. Without grey matter only the annotated voxels change. Returns a new uint8 array.
+    A T1w shows lesions as dark as grey matter, black holes as dark as CSF. What exceeds grey matter's median in the
+    FLAIR by HYPERINTENSE_STD robust standard deviations is neither, if the template expects white matter there or white
+    matter surrounds it (its share, weighted by a Gaussian of NEIGHBOURHOOD_MM, exceeds NEIGHBOURHOOD_SHARE). `flair`
+    may have any scale. Without grey matter only the annotated voxels change. Returns a new uint8 array.
     """
     corrected = tissues.copy()
     grey = flair[tissues == GM]
     if grey.size:
-        threshold = grey.mean() + HYPERINTENSE_STD * grey.std()
-        corrected[(tissues == GM) & (wm_prior > 0.5) & (flair > threshold)] = WM
+        low, middle, high = np.percentile(grey, (25, 50, 75))
+        bright = flair > middle + HYPERINTENSE_STD * (high - low) / NORMAL_QUARTILES
+        share = ndimage.gaussian_filter((tissues == WM).astype(np.float32), NEIGHBOURHOOD_MM / voxel_mm)
+        expected = (wm_prior > 0.5) | (share > NEIGHBOURHOOD_SHARE)
+        corrected[(tissues > 0) & bright & expected] = WM
     if lesion is not None:
         corrected[lesion & (tissues > 0)] = WM
     return corrected
