@@ -39,10 +39,6 @@ class Session:
     t1w: Path
     flair: Path
 
-    @property
-    def labels(self) -> list[str]:
-        return [part.split("-")[1] for part in self.scan_id.split("_")]
-
 
 def sessions_in(folder: Path, pattern: str) -> list[Session]:
     """The scans whose T1w a pattern finds, by name."""
@@ -60,8 +56,8 @@ def measured(arguments: list[str]) -> dict[str, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"lesionforge {' '.join(arguments)} failed")
-    cost = {"wall_s": time.perf_counter() - start, "cpu_s": usage.ru_utime + usage.ru_stime, "memory_gb": usage.ru_maxrss / 2**20}
-    return cost
+    wall = time.perf_counter() - start
+    return {"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "memory_gb": usage.ru_maxrss / 2**20}
 
 
 def prepare(session: Session, out: Path, brain_mask: str | None = None) -> Path:
@@ -133,8 +129,9 @@ def cost_row(scan_id: str, out: Path) -> list[str]:
     """Seconds of each step, of all, processor seconds, largest memory."""
     cost = json.loads((out / "cost" / f"{scan_id}.json").read_text())
     walls = [step["wall_s"] for step in cost.values()]
+    processor = sum(step["cpu_s"] for step in cost.values())
     memory = max(step["memory_gb"] for step in cost.values())
-    return [scan_id, *(f"{wall:.0f}" for wall in walls), f"{sum(walls):.0f}", f"{sum(s['cpu_s'] for s in cost.values()):.0f}", f"{memory:.1f}"]
+    return [scan_id, *(f"{wall:.0f}" for wall in walls), f"{sum(walls):.0f}", f"{processor:.0f}", f"{memory:.1f}"]
 
 
 def raw_sessions(data: Path, out: Path) -> list[str]:
@@ -153,7 +150,8 @@ def raw_sessions(data: Path, out: Path) -> list[str]:
         rigid = world_matrix(find_image(folder, "from-FLAIR_to-T1w_mode-image_xfm.mat"))
         disturbed = disturbed_distances_mm(session, (scan.brain, scan.affine), truth, points)
         shares = [100 * float((scan.tissues == label)[scan.brain].mean()) for label in (1, GM, WM)]
-        peaks[session.scan_id] = [white_matter_peak(image, scan.tissues) / image[scan.brain].std() for image in (scan.t1w, scan.flair)]
+        spreads = [(image, image[scan.brain].std()) for image in (scan.t1w, scan.flair)]
+        peaks[session.scan_id] = [white_matter_peak(image, scan.tissues) / spread for image, spread in spreads]
         accuracy.append(
             [
                 session.scan_id,

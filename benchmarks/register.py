@@ -53,14 +53,11 @@ def line(*texts: object) -> str:
     return f"| {' | '.join(str(text) for text in texts)} |"
 
 
-def pair_table(composed: list[dict[str, Any]], direct: list[dict[str, Any]]) -> list[str]:
-    """One line for each pair and one of means; composed on the left, pairwise on the right."""
+def pair_header() -> str:
+    """The first two lines of the table of pairs; composed on the left, pairwise on the right."""
     head = ["CSF", "GM", "WM", "folding %", "s"]
-    lines = [line("donor", "canvas", *(f"composed {name}" for name in head), *(f"pairwise {name}" for name in head))]
-    lines.append(line(*["---"] * 12))
-    lines += [line(a["donor"], a["canvas"], *cells(a), *cells(b)) for a, b in zip(composed, direct, strict=True)]
-    means = ({name: mean(rows, name) for name in FIGURES} for rows in (composed, direct))
-    return [*lines, line("mean", "", *itertools.chain(*(cells(figures) for figures in means)))]
+    names = ["donor", "canvas", *(f"{method} {name}" for method in ("composed", "pairwise") for name in head)]
+    return f"{line(*names)}\n{line(*['---'] * len(names))}"
 
 
 def summary_table(
@@ -107,6 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
         templates = {name: timed(ToTemplate, "desc-register", prepared=scans[name], out=out / "register") for name in names}
+        print(pair_header(), flush=True)
         for donor, canvas in chosen:
             both = {"donor": scans[donor], "canvas": scans[canvas]}
             transforms = {
@@ -114,7 +112,10 @@ def main() -> None:
             }
             composed.append(timed(Pair, "desc-pair", **both, **transforms, out=out / "composed"))
             direct.append(timed(Pair, "desc-pair", **both, out=out / "pairwise"))
-    print("\n".join([*pair_table(composed, direct), "", *summary_table(list(templates.values()), composed, direct, len(chosen))]))
+            print(line(donor, canvas, *cells(composed[-1]), *cells(direct[-1])), flush=True)
+    means = ({name: mean(rows, name) for name in FIGURES} for rows in (composed, direct))
+    print(line("mean", "", *itertools.chain(*(cells(figures) for figures in means))))
+    print("\n".join(["", *summary_table(list(templates.values()), composed, direct, len(chosen))]))
 
 
 if __name__ == "__main__":

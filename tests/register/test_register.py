@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from lesionforge.cli import main
 from lesionforge.images import Prepared, Scan, find_image, label_lesions, read_volume, to_ants, write_volume
+from lesionforge.images.deform import folding_fraction, jacobian_determinant
 from lesionforge.register import interfaces
-from lesionforge.register.deformation import folding_fraction, jacobian_determinant, tissue_overlap
+from lesionforge.register.deformation import tissue_overlap
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 

@@ -1,8 +1,13 @@
-"""Nonlinear registration, as `prepare` (roughly, to strip) and `register` need it."""
+"""Nonlinear registration, as `prepare` (roughly, to strip) and `register` need it, and what it did: fields, folding, overlap."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+
+from lesionforge.images.geometry import RAS_TO_LPS
 
 if TYPE_CHECKING:
     import ants
@@ -49,3 +54,36 @@ def affine_and_syn(
         **recipe,
     )
     return syn["fwdtransforms"], syn["invtransforms"]
+
+
+def jacobian_determinant(displacement: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Determinant of the Jacobian of x -> x + u(x); float32 [x, y, z].
+
+    `displacement` is u in mm along the axes of the world, [x, y, z, 3], on a grid with the given affine.
+    Positive values keep the orientation; zero or less is folding. Border voxels use one-sided differences.
+    """
+    world_to_voxel = np.linalg.inv(affine[:3, :3])
+    steps = np.stack([np.stack(np.gradient(displacement[..., c]), axis=-1) for c in range(3)], axis=-2)
+    jacobian = steps @ world_to_voxel.astype(displacement.dtype) + np.eye(3, dtype=displacement.dtype)
+    determinant: np.ndarray = np.linalg.det(jacobian)
+    return determinant.astype(np.float32)
+
+
+def folding_fraction(displacement: np.ndarray, affine: np.ndarray, brain: np.ndarray) -> float:
+    """Fraction of the brain's voxels where a deformation folds space; NaN for an empty brain."""
+    return float((jacobian_determinant(displacement, affine)[brain] <= 0).mean()) if brain.any() else float("nan")
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Dice overlap of two bool masks; NaN when both are empty."""
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else float("nan")
+
+
+def displacement_field(grid: ants.ANTsImage, transforms: list[str], outprefix: str) -> np.ndarray:
+    """The displacement in mm along the RAS axes, [x, y, z, 3], that a list of transforms makes on a grid."""
+    import ants
+
+    path = ants.apply_transforms(grid, grid, transforms, compose=outprefix + "composed_")
+    field = np.asanyarray(nib.nifti1.Nifti1Image.from_filename(path).dataobj, dtype=np.float32).squeeze()
+    return field @ RAS_TO_LPS.astype(np.float32)

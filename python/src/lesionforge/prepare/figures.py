@@ -77,9 +77,3 @@ def form_disagreement_mm(image: nib.Nifti1Image) -> float:
     """Largest distance between a corner of the image as its sform and its qform place it; 0 where one of them is not set."""
     sform, qform = image.header.get_sform(coded=True)[0], image.header.get_qform(coded=True)[0]
     return 0.0 if sform is None or qform is None else float(corners_apart(image.shape, sform, qform))
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Dice overlap of two bool masks; NaN when both are empty."""
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else float("nan")

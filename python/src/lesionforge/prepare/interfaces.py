@@ -32,12 +32,11 @@ from lesionforge.images import (
     write_mask,
     write_volume,
 )
+from lesionforge.images.deform import dice, displacement_field, folding_fraction
 from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.resample import covered
 from lesionforge.images.template import load_template
 from lesionforge.prepare import align, engines, figures, strip, tissues
-from lesionforge.register.deformation import folding_fraction  # TEMP
-from lesionforge.register.interfaces import displacement_field  # TEMP
 
 STRIPPED = "stripped"
 MIN_BRAIN_ML = 500
@@ -275,7 +274,7 @@ class Tissues(SimpleInterface):
             found: dict[str, Any] = read_json(next(aligned.glob("*_desc-align.json")))
             expected = np.where(brain, np.argmax(priors, axis=0) + 1, 0)
             for label, tissue in ((tissues.GM, "gm"), (tissues.WM, "wm")):
-                found[f"template_dice_{tissue}"] = figures.dice(expected == label, classes == label)
+                found[f"template_dice_{tissue}"] = dice(expected == label, classes == label)
             found["template_folding_percent"] = 100 * folding_fraction(field, coarse[1], resample(brain, affine, coarse) >= 0.5)
             classes = tissues.lesions_to_white_matter(classes, flair, priors[2], lesion, float(affine[0, 0]))
             found |= figures.tissue_volumes(brain, classes, affine) | figures.lesion_figures(lesion, brain, affine)

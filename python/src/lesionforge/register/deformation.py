@@ -1,9 +1,11 @@
-"""What a deformation did: folding and overlap, on arrays [x, y, z]."""
+"""What a deformation did to tissues, on arrays [x, y, z]."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+
+from lesionforge.images.deform import dice
 
 
 def box_around(brain: np.ndarray, affine: np.ndarray, margin_mm: float) -> tuple[tuple[slice, ...], np.ndarray]:
@@ -17,30 +19,6 @@ def box_around(brain: np.ndarray, affine: np.ndarray, margin_mm: float) -> tuple
     box_affine = affine.copy()
     box_affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
     return box, box_affine
-
-
-def jacobian_determinant(displacement: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Determinant of the Jacobian of x -> x + u(x); float32 [x, y, z].
-
-    `displacement` is u in mm along the axes of the world, [x, y, z, 3], on a grid with the given affine.
-    Positive values keep the orientation; zero or less is folding. Border voxels use one-sided differences.
-    """
-    world_to_voxel = np.linalg.inv(affine[:3, :3])
-    steps = np.stack([np.stack(np.gradient(displacement[..., c]), axis=-1) for c in range(3)], axis=-2)
-    jacobian = steps @ world_to_voxel.astype(displacement.dtype) + np.eye(3, dtype=displacement.dtype)
-    determinant: np.ndarray = np.linalg.det(jacobian)
-    return determinant.astype(np.float32)
-
-
-def folding_fraction(displacement: np.ndarray, affine: np.ndarray, brain: np.ndarray) -> float:
-    """Fraction of the brain's voxels where a deformation folds space; NaN for an empty brain."""
-    return float((jacobian_determinant(displacement, affine)[brain] <= 0).mean()) if brain.any() else float("nan")
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Dice overlap of two bool masks; NaN when both are empty."""
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
 def tissue_overlap(a: np.ndarray, b: np.ndarray) -> dict[str, float]:

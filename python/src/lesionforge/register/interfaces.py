@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface
 from scipy import ndimage
@@ -23,15 +22,14 @@ from lesionforge.images import (
     write_json,
     write_volume,
 )
-from lesionforge.images.deform import FINE, affine_and_syn
-from lesionforge.images.geometry import RAS_TO_LPS
+from lesionforge.images.deform import FINE, affine_and_syn, displacement_field, folding_fraction
 from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.template import load_template
-from lesionforge.register.deformation import box_around, folding_fraction, source_voxels, tissue_overlap, warp_tissues
+from lesionforge.register.deformation import box_around, source_voxels, tissue_overlap, warp_tissues
 from lesionforge.register.lesions import warp_lesions
 
 if TYPE_CHECKING:
-    import ants
+    pass
 
 TO_TEMPLATE = "from-T1w_to-MNI152_mode-image_xfm.h5"
 FROM_TEMPLATE = "from-MNI152_to-T1w_mode-image_xfm.h5"
@@ -174,12 +172,3 @@ def dark_white_matter(scan: Scan) -> np.ndarray:
     bright = scan.flair[grey].mean() + HYPERINTENSE_STD * scan.flair[grey].std()
     dark: np.ndarray = white & (scan.t1w < half_way) & (scan.flair > bright)
     return dark
-
-
-def displacement_field(grid: ants.ANTsImage, transforms: list[str], outprefix: str) -> np.ndarray:
-    """The displacement in mm along the RAS axes, [x, y, z, 3], that a list of transforms makes on a grid."""
-    import ants
-
-    path = ants.apply_transforms(grid, grid, transforms, compose=outprefix + "composed_")
-    field = np.asanyarray(nib.nifti1.Nifti1Image.from_filename(path).dataobj, dtype=np.float32).squeeze()
-    return field @ RAS_TO_LPS.astype(np.float32)
