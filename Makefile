@@ -7,17 +7,18 @@ OPEN_MS := results/open_ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo open-ms test test-slow lint lock clean distclean
+.PHONY: help setup demo open-ms bench-prepare test test-slow lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 5 minutes"
 	@echo "make test             the tests"
 	@echo "make test-slow        the tests that take more than a minute each"
 	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about an hour"
+	@echo "make bench-prepare DATA=D   accuracy and cost of prepare and register on the open_ms scans in folder D, about half an hour"
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
 	@echo "make lock             lock the newest versions of the Python packages"
-	@echo "make clean            remove the results of demo and open-ms, work/ and caches"
+	@echo "make clean            remove the results of demo, open-ms and bench-prepare, work/ and caches"
 	@echo "make distclean        remove .venv and .setup too"
 
 setup:
@@ -41,6 +42,9 @@ open-ms: setup
 	@cat $(OPEN_MS)/evaluate/arms.tsv
 	@echo "The report: $(CURDIR)/$(OPEN_MS)/report/index.html"
 
+bench-prepare: setup
+	.venv/bin/python benchmarks/prepare.py "$(DATA)" --out results/bench-prepare
+
 test: setup
 	.venv/bin/python -m pytest tests -m "not slow"
 
@@ -48,8 +52,8 @@ test-slow: setup
 	.venv/bin/python -m pytest tests -m slow
 
 lint: setup
-	cd python && ../.venv/bin/ruff check . ../tests ../bin/open-ms-cohort
-	cd python && ../.venv/bin/ruff format --check . ../tests ../bin/open-ms-cohort
+	cd python && ../.venv/bin/ruff check . ../tests ../benchmarks ../bin/open-ms-cohort
+	cd python && ../.venv/bin/ruff format --check . ../tests ../benchmarks ../bin/open-ms-cohort
 	cd python && ../.venv/bin/mypy
 	bin/nextflow -log .setup/lint.log lint main.nf modules nextflow.config
 
@@ -61,7 +65,7 @@ lock: setup
 	  --no-header --no-annotate -q - -o python/requirements-setup.txt
 
 clean:
-	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort work .nextflow .nextflow.log* .ruff_cache .pytest_cache
+	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort results/bench-prepare work .nextflow .nextflow.log* .ruff_cache .pytest_cache
 	rm -rf python/.ruff_cache python/.mypy_cache
 	find bin modules python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	-@rmdir results 2>/dev/null || true

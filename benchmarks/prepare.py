@@ -27,6 +27,7 @@ from lesionforge.prepare import align, strip
 
 COMMAND = [str(Path(sys.executable).parent / "lesionforge")]
 DISTURBANCES = 10
+PAIRS = 8
 MAX_TURN_DEGREES, MAX_SHIFT_MM = 20, 20
 GM, WM = 2, 3
 
@@ -220,7 +221,7 @@ def main(data: Path, out: Path) -> None:
     folders += consensus_lesions(data, out)
     phantoms(out)
     register = Path(__file__).with_name("register.py")
-    subprocess.run([sys.executable, str(register), "--prepared", *folders], check=True)
+    subprocess.run([sys.executable, str(register), "--prepared", *folders, "--pairs", str(PAIRS)], check=True)
 
 
 if __name__ == "__main__":

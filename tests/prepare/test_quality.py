@@ -101,7 +101,7 @@ def test_a_failed_scan_ends_in_one_sentence_with_each_figure_its_limit_and_what_
     assert result.exit_code == 2
     (sentence,) = result.stderr.strip().splitlines()
     assert sentence.startswith(
-        "Error: sub-01_ses-2: brain_volume_ml is 620.5 (fail limit: 800 to 2300), field_of_view_cut_percent"
+        "Error: sub-01_ses-2: brain_volume_ml is 620.5 (fail limit: 850 to 2300), field_of_view_cut_percent"
     )
     assert "check that the whole brain was scanned" in sentence
     assert "wm_share_percent" not in sentence

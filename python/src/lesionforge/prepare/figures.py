@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from lesionforge.images import to_ants, voxel_volume_mm3
 from lesionforge.images.geometry import corners_apart
@@ -11,19 +12,36 @@ from lesionforge.prepare.tissues import CSF, GM, WM
 
 # Where the template is this sure of a tissue, contrast and noise are measured.
 SURE = 0.8
+# Edges are looked at where the T1w has its strongest, as fine as thick slices show them, away from the brain's surface, which
+# the mask draws into every image.
+EDGE_SCALE_MM = 2
+EDGE_RIM_MM = 4
+EDGE_SHARE_PERCENT = 20
 NAMES = {CSF: "csf", GM: "gm", WM: "wm"}
 
 
 def tissue_volumes(brain: np.ndarray, classes: np.ndarray, affine: np.ndarray) -> dict[str, float]:
-    """Volumes in ml of the brain and its tissues, and the tissues' shares of the brain in percent (NaN without a brain)."""
+    """Volumes in ml of the brain and its tissues, the tissues' shares in percent, the brain's proportion; NaN without a brain."""
     voxel_ml = voxel_volume_mm3(affine) / 1000
     total = int(brain.sum())
-    figures = {"brain_volume_ml": total * voxel_ml}
+    figures = {"brain_volume_ml": total * voxel_ml, "brain_proportion": brain_proportion(brain, affine)}
     for label, name in NAMES.items():
         count = int((classes == label).sum())
         figures[f"{name}_volume_ml"] = count * voxel_ml
         figures[f"{name}_share_percent"] = 100 * count / total if total else float("nan")
     return figures
+
+
+def brain_proportion(brain: np.ndarray, affine: np.ndarray) -> float:
+    """The brain's spread along its shortest principal axis over that along its longest, in mm; NaN below two voxels.
+
+    Half a brain is flat. Principal axes, because heads are turned.
+    """
+    places = nib.affines.apply_affine(affine, np.argwhere(brain))
+    if len(places) < 2:
+        return float("nan")
+    shortest, _, longest = np.linalg.eigvalsh(np.cov(places.T)).clip(0)
+    return float(np.sqrt(shortest / longest)) if longest > 0 else float("nan")
 
 
 def lesion_figures(lesion: np.ndarray | None, brain: np.ndarray, affine: np.ndarray) -> dict[str, float | None]:
@@ -71,6 +89,29 @@ def mutual_information(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, af
         return float("nan")
     box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(brain))
     return -float(ants.image_mutual_information(to_ants(t1w[box] * brain[box], affine), to_ants(flair[box] * brain[box], affine)))
+
+
+def flair_mismatch(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, voxel_mm: float) -> float:
+    """Mean squared sine of the angle between the gradients of T1w and FLAIR [x, y, z] at the strongest edges of the T1w.
+
+    0 where the edges run alike, 2/3 where they know nothing of each other, 1 where the FLAIR is empty. Contrast, scale and
+    bias do not count. `brain` may be a mask or the brain's share of each voxel. NaN for a brain without an inside. Source of the measure: normalised gradient fields, Haber and
+    Modersitzki 2006, doi 10.1007/11866763_89.
+    """
+    inside = ndimage.distance_transform_edt(np.pad(brain >= 0.5, 1), sampling=voxel_mm)[1:-1, 1:-1, 1:-1] > EDGE_RIM_MM
+    if not inside.any():
+        return float("nan")
+    ours, theirs = (_gradients(image, inside, EDGE_SCALE_MM / voxel_mm) for image in (t1w, flair))
+    strength = np.linalg.norm(ours, axis=0)
+    edges = strength >= np.percentile(strength, 100 - EDGE_SHARE_PERCENT)
+    lengths = (strength * np.linalg.norm(theirs, axis=0))[edges]
+    cosines = np.divide((ours * theirs).sum(axis=0)[edges], lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    return float(1 - (cosines**2).mean())
+
+
+def _gradients(image: np.ndarray, where: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian gradients of an image at the voxels of a mask, [3, voxels]."""
+    return np.stack([ndimage.gaussian_filter(image, sigma, order=order)[where] for order in np.eye(3, dtype=int).tolist()])
 
 
 def form_disagreement_mm(image: nib.Nifti1Image) -> float:
