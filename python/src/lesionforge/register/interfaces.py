@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface
@@ -27,9 +27,6 @@ from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.template import load_template
 from lesionforge.register.deformation import box_around, source_voxels, tissue_overlap, warp_tissues
 from lesionforge.register.lesions import warp_lesions
-
-if TYPE_CHECKING:
-    pass
 
 TO_TEMPLATE = "from-T1w_to-MNI152_mode-image_xfm.h5"
 FROM_TEMPLATE = "from-MNI152_to-T1w_mode-image_xfm.h5"
