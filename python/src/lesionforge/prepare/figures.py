@@ -95,8 +95,8 @@ def flair_mismatch(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, voxel_
     """Mean squared sine of the angle between the gradients of T1w and FLAIR [x, y, z] at the strongest edges of the T1w.
 
     0 where the edges run alike, 2/3 where they know nothing of each other, 1 where the FLAIR is empty. Contrast, scale and
-    bias do not count. `brain` may be a mask or the brain's share of each voxel. NaN for a brain without an inside. Source of the measure: normalised gradient fields, Haber and
-    Modersitzki 2006, doi 10.1007/11866763_89.
+    bias do not count. `brain` may be a mask or the brain's share of each voxel. NaN for a brain without an inside.
+    Source: normalised gradient fields, Haber and Modersitzki 2006, doi 10.1007/11866763_89.
     """
     inside = ndimage.distance_transform_edt(np.pad(brain >= 0.5, 1), sampling=voxel_mm)[1:-1, 1:-1, 1:-1] > EDGE_RIM_MM
     if not inside.any():

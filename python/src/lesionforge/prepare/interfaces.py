@@ -279,8 +279,8 @@ class Tissues(SimpleInterface):
             classes = tissues.lesions_to_white_matter(classes, flair, priors[2], lesion, float(affine[0, 0]))
             found |= figures.tissue_volumes(brain, classes, affine) | figures.lesion_figures(lesion, brain, affine)
             found["mutual_information_nats"] = figures.mutual_information(t1w, flair, brain, affine)
-            seen = (resample(image, affine, coarse) for image in (t1w, flair, brain))
-            found["flair_mismatch"] = figures.flair_mismatch(*seen, voxel_mm=float(coarse[1][0, 0]))
+            t1w_there, flair_there, brain_there = (resample(image, affine, coarse) for image in (t1w, flair, brain))
+            found["flair_mismatch"] = figures.flair_mismatch(t1w_there, flair_there, brain_there, float(coarse[1][0, 0]))
 
             def path(*parts: str, extension: str = ".nii.gz") -> Path:
                 return folder / derivative(inputs.scan_id, *parts, extension=extension)
