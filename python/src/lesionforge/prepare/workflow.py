@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
+from lesionforge.images import derivative
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.engines import require_engine
 from lesionforge.prepare.interfaces import STRIPPED, Align, Strip, Tissues
+from lesionforge.prepare.quality import judge, read_figures, read_limits, remedies
 
 
 def prepare_scan(
@@ -47,6 +49,17 @@ def prepare_scan(
         click.echo(f"{scan_id}: bias field and alignment", err=True)
         align = run(Align, **scans, lesion_mask=lesion_mask, stripped=strip, denoise=denoise, out=steps / "align")
         click.echo(f"{scan_id}: tissues and normalisation", err=True)
-        return run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, out=out)
+        folder = run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, out=out)
     finally:
         shutil.rmtree(steps, ignore_errors=True)
+    for sentence in doubts(folder):
+        click.echo(f"Warning: {scan_id}: {sentence}", err=True)
+    return folder
+
+
+def doubts(folder: Path) -> list[str]:
+    """A sentence for each quality figure of a prepared folder beyond a limit, those that fail first."""
+    limits = read_limits()
+    verdicts = judge(read_figures(folder / derivative(folder.name, "desc-prepare", extension=".json"))[1], limits)
+    beyond = [verdict for level in ("fail", "warn") for verdict in verdicts if verdict.level == level]
+    return [f"{verdict.sentence}; {remedies([verdict], limits)}" for verdict in beyond]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lesionforge import nets
-from lesionforge.prepare.command import brain_mask_of, scan_id_of
+from lesionforge.prepare.command import brain_mask_of, denoise_option, engine_option, scan_id_of
 from lesionforge.segment.command import model_options
 from lesionforge.segment.workflow import Cascade, in_words, segment_scan
 
@@ -18,6 +18,8 @@ existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--t1w", required=True, type=existing_file, help="T1w scan, NIfTI.")
 @click.option("--flair", required=True, type=existing_file, help="FLAIR scan, NIfTI.")
 @click.option("--brain-mask", help="Brain mask on the T1w grid, or the word stripped for scans that hold only brain.")
+@engine_option
+@denoise_option
 @click.option("--subject", default="01", show_default=True, help="BIDS subject label, for the names of the results.")
 @model_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <id>/ and prepare/<id>/.")
@@ -25,6 +27,8 @@ def predict(
     t1w: Path,
     flair: Path,
     brain_mask: str | None,
+    strip_engine: str,
+    denoise: bool,
     subject: str,
     model: Path,
     lesion_threshold: float | None,
@@ -45,6 +49,8 @@ def predict(
         lesion_mask=None,
         brain_mask=brain_mask_of(brain_mask),
         voxel_mm=cascade.voxel_mm,
+        engine=strip_engine,
+        denoise=denoise,
     )
     click.echo(f"{scan_id}: segmenting", err=True)
     click.echo(in_words(segment_scan(prepared, cascade, out)) + f" -> {out}")
