@@ -27,7 +27,7 @@ from lesionforge.prepare import align, strip
 
 COMMAND = [str(Path(sys.executable).parent / "lesionforge")]
 DISTURBANCES = 10
-PAIRS = 8
+PAIRS = 6
 MAX_TURN_DEGREES, MAX_SHIFT_MM = 20, 20
 GM, WM = 2, 3
 

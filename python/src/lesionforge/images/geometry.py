@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 from nibabel.spaces import vox2out_vox
+from scipy import ndimage
 
 if TYPE_CHECKING:
     import ants
@@ -32,6 +33,19 @@ def is_sheared(affine: np.ndarray) -> bool:
     """True when the axes of a grid are not at right angles, as an affine registration leaves them in an sform."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3)
+
+
+def box_around(brain: np.ndarray, affine: np.ndarray, margin_mm: float) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The part of a grid that holds a brain and a margin: (slices, affine of that part); the whole grid for an empty brain.
+
+    `brain` is bool [x, y, z].
+    """
+    margin = np.ceil(margin_mm / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)
+    parts = (ndimage.find_objects(brain.astype(np.uint8)) or [tuple(slice(0, size) for size in brain.shape)])[0]
+    box = tuple(slice(max(part.start - more, 0), part.stop + more) for part, more in zip(parts, margin, strict=True))
+    box_affine = affine.copy()
+    box_affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+    return box, box_affine
 
 
 def voxel_volume_mm3(affine: np.ndarray) -> float:

@@ -68,30 +68,30 @@ def rigid_between(head: Volume, t1w: Volume, flair: Volume, brain: Volume, outpr
 
     fix_seed()
     t1w, flair = unsheared(t1w), unsheared(flair)
-    fixed = to_ants(*flair)
+    coarse = working_grid(flair[0].shape, flair[1], COARSE_MM)
     first: str = ants.registration(
         to_ants(*head),
-        fixed,
+        to_ants(resample(*flair, coarse), coarse[1]),
         "Rigid",
         outprefix=outprefix + "heads_",
         aff_iterations=(1000, 500, 250),
         aff_shrink_factors=(6, 4, 2),
         aff_smoothing_sigmas=(3, 2, 1),
     )["fwdtransforms"][0]
-    seen = resample(*brain, (flair[0].shape, flair[1]), np.linalg.inv(world_matrix(first))) >= 0.5
-    if not seen.any():
+    in_flair = resample(*brain, (flair[0].shape, flair[1]), np.linalg.inv(world_matrix(first))) >= 0.5
+    if not in_flair.any():
         return first
     start, path = outprefix + "start.mat", outprefix + "rigid.mat"
     ants.write_transform(ants.read_transform(first).invert(), start)
     second = ants.registration(
-        fixed,
+        to_ants(*flair),
         to_ants(*t1w),
         "Rigid",
         initial_transform=start,
-        mask=to_ants(seen, flair[1]),
+        mask=to_ants(in_flair, flair[1]),
         outprefix=outprefix + "brains_",
         # A first level of zero iterations would end the whole registration at its start.
-        aff_iterations=(250, 30),
+        aff_iterations=(250, 100),
         aff_shrink_factors=(2, 1),
         aff_smoothing_sigmas=(1, 0),
     )["fwdtransforms"][0]

@@ -8,19 +8,6 @@ from scipy import ndimage
 from lesionforge.images.deform import dice
 
 
-def box_around(brain: np.ndarray, affine: np.ndarray, margin_mm: float) -> tuple[tuple[slice, ...], np.ndarray]:
-    """The part of a grid that holds a brain and a margin: (slices, affine of that part); the whole grid for an empty brain.
-
-    `brain` is bool [x, y, z].
-    """
-    margin = np.ceil(margin_mm / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)
-    parts = (ndimage.find_objects(brain.astype(np.uint8)) or [tuple(slice(0, size) for size in brain.shape)])[0]
-    box = tuple(slice(max(part.start - more, 0), part.stop + more) for part, more in zip(parts, margin, strict=True))
-    box_affine = affine.copy()
-    box_affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
-    return box, box_affine
-
-
 def tissue_overlap(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     """Dice of CSF, GM and WM between two tissue volumes (1, 2, 3) on one grid."""
     return {f"dice_{name}": dice(a == label, b == label) for label, name in ((1, "csf"), (2, "gm"), (3, "wm"))}

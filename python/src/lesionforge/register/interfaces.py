@@ -23,9 +23,10 @@ from lesionforge.images import (
     write_volume,
 )
 from lesionforge.images.deform import FINE, affine_and_syn, displacement_field, folding_fraction
+from lesionforge.images.geometry import box_around
 from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.template import load_template
-from lesionforge.register.deformation import box_around, source_voxels, tissue_overlap, warp_tissues
+from lesionforge.register.deformation import source_voxels, tissue_overlap, warp_tissues
 from lesionforge.register.lesions import warp_lesions
 
 TO_TEMPLATE = "from-T1w_to-MNI152_mode-image_xfm.h5"
