@@ -34,7 +34,7 @@ FROM_TEMPLATE = "from-MNI152_to-T1w_mode-image_xfm.h5"
 GM, WM = 2, 3
 # White matter is hyperintense when its FLAIR exceeds the mean of grey matter by this many standard deviations.
 HYPERINTENSE_STD = 1.1
-# Registration runs at this voxel size, on the brain and a margin: seconds instead of minutes, and 6 MB per transform.
+# Registration runs at this voxel size, on the brain and a margin: seconds instead of minutes, and 7 MB per transform.
 TEMPLATE_MM = 2
 MARGIN_MM = 10
 CANVAS_MARGIN_MM = 2
