@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from lesionforge.cli import main
 from lesionforge.images import read_json, read_tsv
-from lesionforge.prepare.quality import read_limits
+from lesionforge.prepare.quality import in_words, read_limits
 from lesionforge.report.gather import gather
 from lesionforge.report.page import build
 from lesionforge.report.quality import quality_of
@@ -18,6 +18,12 @@ def no_pictures(monkeypatch):
     # They are tested elsewhere; here they only cost time.
     monkeypatch.setattr("lesionforge.report.page.MOST_FIGURES", 0)
     monkeypatch.setattr("lesionforge.report.page.MOST_SYNTHETIC_FIGURES", 0)
+
+
+def ranges(figure):
+    """The limits of a figure as table and page say them."""
+    limit = read_limits()[figure]
+    return f"warn limit: {in_words(limit.warn)}; fail limit: {in_words(limit.fail)}"
 
 
 def report(root, out, *more):
@@ -37,7 +43,7 @@ def test_each_scan_of_the_cohort_has_a_row_with_status_reasons_and_figures(root,
     assert table["session"]["sub-01"] == "n/a"
     dictionary = read_json(tmp_path / "quality.json")
     assert list(dictionary) != [] and set(dictionary) == {"id", *table.columns}
-    assert dictionary["brain_volume_ml"]["Description"].endswith("(ml); warn limit: 1000 to 1900; fail limit: 800 to 2300")
+    assert dictionary["brain_volume_ml"]["Description"].endswith(f"(ml); {ranges('brain_volume_ml')}")
 
 
 def test_own_limits_change_the_status(root, tmp_path):
@@ -54,7 +60,7 @@ def test_the_page_names_doubtful_scans_worst_first_and_colours_figures(root):
     assert re.findall(r'<th scope="row">(.*?)</th>', table) == ["sub-02", "sub-03", "sub-01"]
     marked = re.findall(r'<td class="(\w+)" title="warn limit: 3 to 35; fail limit: 1 to 50; look at[^"]*">(.*?)</td>', html)
     assert marked == [("fail", "0.500"), ("warn", "2")]
-    assert '<td class="pass" title="warn limit: 1000 to 1900; fail limit: 800 to 2300">1\u2009234' in html
+    assert f'<td class="pass" title="{ranges("brain_volume_ml")}">1\u2009234' in html
 
 
 def test_healthy_scans_are_not_missed_where_only_patients_are_prepared(root):
