@@ -122,7 +122,7 @@ def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated
 
 @pytest.fixture(scope="session")
 def skipping(stub, sheet_writer, tmp_path_factory, repeated):
-    """A run of mode augment with no healthy scan, one patient whose FLAIR breaks ALIGN, one that first needs more memory,
+    """A run of mode augment with no healthy scan, one patient whose FLAIR breaks STRIP, one that first needs more memory,
     one beyond its quality limits and one whose T1w is no image."""
     folder = tmp_path_factory.mktemp("augment")
     rows = [
@@ -162,13 +162,13 @@ def test_a_scan_beyond_its_quality_limits_goes_no_further_but_is_there_to_look_a
 
 
 def test_a_task_that_was_killed_gets_more_memory_once_more(skipping):
-    tries = [(task["attempt"], task["exit"], task["memory"]) for task in skipping.named("ALIGN") if task["tag"] == "sub-07large"]
+    tries = [(task["attempt"], task["exit"], task["memory"]) for task in skipping.named("STRIP") if task["tag"] == "sub-07large"]
     assert [(attempt, code) for attempt, code, _ in tries] == [("1", "137"), ("2", "0")]
     assert tries[0][2] != tries[1][2]
 
 
 def test_a_broken_scan_is_not_tried_again(skipping):
-    assert [task["exit"] for task in skipping.named("ALIGN") if task["tag"] == "sub-06broken"] == ["2"]
+    assert [task["exit"] for task in skipping.named("STRIP") if task["tag"] == "sub-06broken"] == ["2"]
 
 
 def test_a_scan_with_a_broken_file_is_left_out_by_check_and_counts_as_failed(skipping):
