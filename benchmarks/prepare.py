@@ -172,8 +172,6 @@ def raw_sessions(data: Path, out: Path) -> list[str]:
         if first.split("_")[0] == second.split("_")[0]:
             apart = " and ".join(f"{abs(a - b):.3f}" for a, b in zip(peaks[first], peaks[second], strict=True))
             click.echo(f"WM peaks of {first} and {second} differ by {apart} (T1w and FLAIR, in brain SD).\n")
-    header = ["scan", "STRIP, s", "ALIGN, s", "TISSUES, s", "all, s", "processor, s", "memory, GB"]
-    table(header, [cost_row(Path(folder).name, out) for folder in folders])
     return folders
 
 
@@ -220,6 +218,8 @@ def main(data: Path, out: Path) -> None:
     folders = raw_sessions(data, out)
     folders += consensus_lesions(data, out)
     phantoms(out)
+    header = ["scan", "STRIP, s", "ALIGN, s", "TISSUES, s", "all, s", "processor, s", "memory, GB"]
+    table(header, [cost_row(notes.stem, out) for notes in sorted((out / "cost").glob("*.json"))])
     register = Path(__file__).with_name("register.py")
     subprocess.run([sys.executable, str(register), "--prepared", *folders, "--pairs", str(PAIRS)], check=True)
 
