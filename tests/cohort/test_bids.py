@@ -148,7 +148,7 @@ def test_which_masks_are_taken(dataset, lesion, affine):
 
 
 def test_copies_that_a_pipeline_made_inside_the_folder_are_not_scans(dataset, lesion):
-    dataset.file("01", "label-lesion_mask", lesion(), pipeline="lesionforge/work/ab")
+    dataset.file("01", "label-lesion_mask", lesion(), pipeline=str(Path("lesionforge", "work", "ab")))
     for folder in ("work/cd/inputs", "derivatives/lesionforge"):
         dataset.write_scan(dataset.root / folder / "sub-01_T1w.nii.gz")
     assert dataset.table()["t1w"]["sub-01"] == str(dataset.root / "sub-01" / "anat" / "sub-01_T1w.nii.gz")

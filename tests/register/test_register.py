@@ -126,5 +126,4 @@ def test_a_dark_spot_in_white_matter_does_not_bend_the_anatomy(prepared_phantom,
     filled = np.linalg.norm(field_mm(ill) - healthy, axis=-1).max()
     monkeypatch.setattr(interfaces, "dark_white_matter", lambda scan: scan.lesion)
     unfilled = np.linalg.norm(field_mm(ill) - healthy, axis=-1).max()
-    print("XXX", filled, unfilled)
     assert filled < 0.5 < unfilled
