@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lesionforge.errors import InputError
-from lesionforge.images.check import check_mask, check_scan, inspect_file
+from lesionforge.images.check import check_mask, check_scan, form_disagreement_mm, form_warnings, inspect_file
 
 
 def write(path, shape, voxel_mm, data=None):
@@ -62,3 +62,12 @@ def test_an_sform_and_a_qform_that_disagree_are_only_a_warning(tmp_path, shift_m
     assert facts.faults == ()
     said = "has an sform and a qform that disagree (by up to 5.0 mm); its sform is used"
     assert facts.warnings == ((said,) if warned else ())
+
+
+def test_a_qform_that_is_no_rotation_has_no_distance_and_is_only_a_warning():
+    image = nib.Nifti1Image(np.random.default_rng(0).random((10, 10, 10)), np.diag([8.0, 8.0, 8.0, 1.0]))
+    image.set_qform(image.affine, code=1)
+    assert form_disagreement_mm(image) == 0
+    image.header["quatern_b"] = 2
+    assert np.isnan(form_disagreement_mm(image))
+    assert form_warnings(image) == ("has a qform that is no rotation; its sform is used",)

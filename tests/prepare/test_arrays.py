@@ -81,6 +81,8 @@ def test_the_refined_mask_takes_the_cortex_that_the_template_lost_and_leaves_sku
     assert (found & cortex).sum() > 0.995 * cortex.sum()
     assert (found & ~csf).sum() < 0.02 * cortex.sum()
     assert found.sum() > 1.03 * cortex.sum()
+    nothing = np.zeros(shape, bool)
+    assert not refined(t1w, flair, nothing, 1.0).any()
 
 
 def test_the_same_scan_gives_the_same_tissues_twice(rng):

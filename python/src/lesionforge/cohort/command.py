@@ -21,7 +21,7 @@ from lesionforge.cohort.split import choose_splits, judge_cohort
 from lesionforge.cohort.tables import check_destination, write_cohort
 from lesionforge.errors import InputError
 from lesionforge.nets import read_card
-from lesionforge.prepare.engines import PROGRAMS, require_engine
+from lesionforge.prepare.engines import NAMES, require_engine
 
 PROGRESS_EVERY = 100
 
@@ -35,7 +35,7 @@ PROGRESS_EVERY = 100
 @click.option("--model", type=click.Path(path_type=Path), default=None, help="Folder of a trained cascade, for mode segment.")
 @click.option(
     "--strip-engine",
-    type=click.Choice(["builtin", *PROGRAMS, "given"]),
+    type=click.Choice(NAMES),
     default="builtin",
     show_default=True,
     help="What will strip the skulls; it must be installed.",

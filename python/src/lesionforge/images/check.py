@@ -121,13 +121,23 @@ def times(sizes: Iterable[float]) -> str:
     return " x ".join(f"{size:g}" for size in sizes)
 
 
+def form_disagreement_mm(image: nib.Nifti1Image) -> float:
+    """Largest distance between a corner of the image as its sform and its qform place it.
+
+    0 where one of them is not set, NaN where the qform is no rotation.
+    """
+    if not (image.header["sform_code"] > 0 and image.header["qform_code"] > 0):
+        return 0.0
+    try:
+        return corners_apart(image.shape, image.header.get_sform(), image.header.get_qform())
+    except (ValueError, nib.spatialimages.HeaderDataError):
+        return float("nan")
+
+
 def form_warnings(image: nib.Nifti1Image) -> tuple[str, ...]:
     """The warning of an image whose sform and qform are both set and put its corners at different places."""
-    if not (image.header["sform_code"] > 0 and image.header["qform_code"] > 0):
-        return ()
-    try:
-        apart_mm = corners_apart(image.shape, image.header.get_sform(), image.header.get_qform())
-    except (ValueError, nib.spatialimages.HeaderDataError):
+    apart_mm = form_disagreement_mm(image)
+    if np.isnan(apart_mm):
         return ("has a qform that is no rotation; its sform is used",)
     if apart_mm <= SFORM_QFORM_TOLERANCE_MM:
         return ()

@@ -56,7 +56,7 @@ def brain_by_engine(name: str, scan: str | Path, folder: str | Path) -> np.ndarr
     runtime = command.run(cwd=str(folder), ignore_exception=True).runtime
     mask = Path(folder) / MASKS.get(name, "brain_mask.nii.gz")
     if runtime.returncode != 0 or not mask.is_file():
-        said = (runtime.stderr or runtime.stdout or "it gave no reason").strip().splitlines()[-1]
+        said = (f"{runtime.stdout}\n{runtime.stderr}".strip() or "it gave no reason").splitlines()[-1]
         raise InputError(f"{scan}: {PROGRAMS[name]} failed ({said}); run it by hand on this scan or choose builtin")
     brain, _ = read_mask(mask)
     if brain.shape != image.shape or not brain.any() or brain.all():

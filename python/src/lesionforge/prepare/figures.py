@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.images import to_ants, voxel_volume_mm3
-from lesionforge.images.geometry import corners_apart
+from lesionforge.images.geometry import box_around
 from lesionforge.prepare.tissues import CSF, GM, WM
 
 # Where the template is this sure of a tissue, contrast and noise are measured.
@@ -87,7 +87,7 @@ def mutual_information(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, af
 
     if not brain.any():
         return float("nan")
-    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(brain))
+    box, affine = box_around(brain, affine, 0)
     return -float(ants.image_mutual_information(to_ants(t1w[box] * brain[box], affine), to_ants(flair[box] * brain[box], affine)))
 
 
@@ -112,9 +112,3 @@ def flair_mismatch(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, voxel_
 def _gradients(image: np.ndarray, where: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian gradients of an image at the voxels of a mask, [3, voxels]."""
     return np.stack([ndimage.gaussian_filter(image, sigma, order=order)[where] for order in np.eye(3, dtype=int).tolist()])
-
-
-def form_disagreement_mm(image: nib.Nifti1Image) -> float:
-    """Largest distance between a corner of the image as its sform and its qform place it; 0 where one of them is not set."""
-    sform, qform = image.header.get_sform(coded=True)[0], image.header.get_qform(coded=True)[0]
-    return 0.0 if sform is None or qform is None else float(corners_apart(image.shape, sform, qform))

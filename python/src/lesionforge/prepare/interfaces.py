@@ -32,6 +32,7 @@ from lesionforge.images import (
     write_mask,
     write_volume,
 )
+from lesionforge.images.check import form_disagreement_mm
 from lesionforge.images.deform import dice, displacement_field, folding_fraction
 from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.resample import covered
@@ -95,16 +96,9 @@ class Strip(SimpleInterface):
             write_mask(brain, grid[1], folder / name, "brain, on the working grid")
             shutil.copyfile(to_template, folder / derivative(inputs.scan_id, TEMPLATE_TO_T1W[0], extension=TEMPLATE_TO_T1W[1]))
             shutil.copyfile(rigid, folder / derivative(inputs.scan_id, FLAIR_TO_T1W[0], extension=FLAIR_TO_T1W[1]))
-            write_json(
-                {
-                    "skull_stripping": "stripped"
-                    if inputs.brain_mask == STRIPPED
-                    else "given"
-                    if inputs.brain_mask
-                    else inputs.engine
-                },
-                folder / derivative(inputs.scan_id, "desc-strip", extension=".json"),
-            )
+            found_by = inputs.engine if not inputs.brain_mask else STRIPPED if inputs.brain_mask == STRIPPED else "given"
+            record = folder / derivative(inputs.scan_id, "desc-strip", extension=".json")
+            write_json({"skull_stripping": found_by}, record)
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
 
@@ -202,7 +196,7 @@ class Align(SimpleInterface):
             beyond = _grown_grid(grid, BEYOND_MM, 2 * align.COARSE_MM)
             template_brain = _template_on(beyond, str(find_image(stripped, "".join(TEMPLATE_TO_T1W))))
             found["field_of_view_cut_percent"] = _cut_percent(template_brain, beyond, given, to_flair)
-            found["form_disagreement_mm"] = max(figures.form_disagreement_mm(read_image(p)) for p in (inputs.t1w, inputs.flair))
+            found["form_disagreement_mm"] = np.max([form_disagreement_mm(read_image(p)) for p in (inputs.t1w, inputs.flair)])
             found["denoised"] = bool(inputs.denoise)
             write_json(found, folder / name("desc-align", extension=".json"))
 

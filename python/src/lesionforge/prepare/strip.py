@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from lesionforge.images import from_ants, to_ants
 from lesionforge.images.deform import affine_and_syn
+from lesionforge.images.geometry import box_around
 from lesionforge.images.template import load_template
 from lesionforge.prepare.align import COARSE_MM, N4_ITERATIONS
 
@@ -130,8 +131,7 @@ def refined(t1w: np.ndarray, flair: np.ndarray, prior: np.ndarray, voxel_mm: flo
     sulci are closed, RIM_MM of the CSF around it is kept and the surface is smoothed. A prior too small to have a core
     is returned as it is.
     """
-    margin = int(np.ceil((GROWTH_MM + 2 * SULCI_MM + SMOOTH_MM) / voxel_mm))
-    box = tuple(slice(max(0, int(axis.min()) - margin), int(axis.max()) + margin + 1) for axis in np.nonzero(prior))
+    box, _ = box_around(prior, np.diag([voxel_mm] * 3 + [1.0]), GROWTH_MM + 2 * SULCI_MM + SMOOTH_MM)
     t1w, flair = t1w[box], flair[box]
     depth_mm = ndimage.distance_transform_edt(prior[box], sampling=voxel_mm)
     core, inside = depth_mm > CORE_MM, depth_mm > INSIDE_MM

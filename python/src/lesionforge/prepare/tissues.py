@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.images import from_ants, to_ants, zscore
+from lesionforge.images.geometry import box_around
 
 CSF, GM, WM = 1, 2, 3
 # Weight of the template's priors in Atropos; 0 would let three classes collapse onto outliers.
@@ -58,7 +59,7 @@ def classify(
     """
     import ants
 
-    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(brain))
+    box, affine = box_around(brain, affine, 0)
     inside, cut = brain[box], winsorise(t1w, brain, 1, 99.5)[box]
     total = np.maximum(sum(prior[box] for prior in priors), 1e-6)
     # Priors are kept off zero, so that the intensities can overrule the template anywhere in the brain.
