@@ -14,7 +14,7 @@ from lesionforge.images.files import (
     write_tsv,
     write_volume,
 )
-from lesionforge.images.geometry import from_ants, same_grid, to_ants, voxel_volume_mm3, working_grid
+from lesionforge.images.geometry import Grid, from_ants, same_grid, to_ants, voxel_volume_mm3, working_grid
 from lesionforge.images.intensity import zscore
 from lesionforge.images.lesions import label_lesions, lesion_table
 from lesionforge.images.names import derivative, find_image, find_images, grid_entities
@@ -23,6 +23,7 @@ from lesionforge.images.resample import resample, world_matrix
 from lesionforge.images.scratch import ants_scratch
 
 __all__ = [
+    "Grid",
     "Prepared",
     "Scan",
     "ants_scratch",

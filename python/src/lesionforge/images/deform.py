@@ -16,7 +16,7 @@ SEED = 1
 # Iterations of the affine step from coarse to fine; the deformation that follows corrects what the last level would.
 AFFINE_ITERATIONS = (1000, 500, 250, 0)
 # SyN, with iterations at 4, 2 and 1 times the voxel size of the fixed image; `syn_sampling` is the histogram's bins.
-ROUGH = {"reg_iterations": (40, 20, 0)}
+ROUGH = {"reg_iterations": (40, 10, 0)}
 # Longer steps and fewer bins than antspyx's own (0.2, 32) bring tissues closer in the same time.
 FINE = {"reg_iterations": (40, 20, 10), "grad_step": 0.3, "syn_sampling": 16}
 

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from lesionforge.errors import InputError
+from lesionforge.images.names import grid_of_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,10 +125,17 @@ def refuse_foreign_folder(path: str | Path, mark: str) -> None:
         raise InputError(f"{path}: holds other files, which would be lost; give a new or empty folder as --out")
 
 
-def write_volume(data: np.ndarray, affine: np.ndarray, path: str | Path, like: nib.Nifti1Image | None = None) -> None:
+def write_volume(
+    data: np.ndarray,
+    affine: np.ndarray,
+    path: str | Path,
+    like: nib.Nifti1Image | None = None,
+    sidecar: dict[str, Any] | None = None,
+) -> None:
     """Write an array [x, y, z] as NIfTI with its own dtype (float64 becomes float32).
 
-    With `like`, the header of that image is carried on: sform, qform, their codes and units.
+    With `like`, the header of that image is carried on: sform, qform, their codes and units. A `sidecar` is written as
+    JSON beside it, with the space and the grid that the name says.
     """
     path = Path(path)
     if data.dtype == np.float64:
@@ -145,15 +153,15 @@ def write_volume(data: np.ndarray, affine: np.ndarray, path: str | Path, like: n
         image.header.set_xyzt_units("mm")
     with whole_file(path) as temporary:
         nib.save(image, temporary)
+    if sidecar is not None:
+        write_json(sidecar | grid_of_name(path.name), Path(str(path).removesuffix(".nii.gz") + ".json"))
 
 
 def write_mask(
     mask: np.ndarray, affine: np.ndarray, path: str | Path, description: str, like: nib.Nifti1Image | None = None
 ) -> None:
     """Write a bool array [x, y, z] as 0/1 uint8 NIfTI with a JSON sidecar that says what it is."""
-    path = Path(path)
-    write_volume(mask.astype(np.uint8), affine, path, like)
-    write_json({"Type": "ROI", "Description": description}, Path(str(path).removesuffix(".nii.gz") + ".json"))
+    write_volume(mask.astype(np.uint8), affine, path, like, {"Type": "ROI", "Description": description})
 
 
 def read_json(path: str | Path) -> Any:

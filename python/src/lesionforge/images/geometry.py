@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
+Grid = tuple[tuple[int, ...], np.ndarray]  # shape and 4 x 4 RAS affine
+
 
 def same_grid(
     shape_a: tuple[int, ...], affine_a: np.ndarray, shape_b: tuple[int, ...], affine_b: np.ndarray, tolerance_mm: float = 0.01
@@ -46,6 +48,20 @@ def box_around(brain: np.ndarray, affine: np.ndarray, margin_mm: float) -> tuple
     box_affine = affine.copy()
     box_affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
     return box, box_affine
+
+
+def sub_grid(mask: np.ndarray, affine: np.ndarray, margin_mm: float, grid: Grid) -> tuple[tuple[slice, ...], Grid]:
+    """The part of a grid that holds a mask [x, y, z] on another grid, and a margin: (slices, that part); at least one voxel."""
+    box, box_affine = box_around(mask, affine, margin_mm)
+    sizes = [len(range(*part.indices(size))) for part, size in zip(box, mask.shape, strict=True)]
+    corners = np.array(np.meshgrid(*[(-0.5, size - 0.5) for size in sizes], indexing="ij")).reshape(3, -1).T
+    places = nib.affines.apply_affine(np.linalg.inv(grid[1]) @ box_affine, corners)
+    first = np.floor(places.min(axis=0)).astype(int).clip(0, np.array(grid[0]) - 1)
+    last = np.ceil(places.max(axis=0)).astype(int).clip(first, np.array(grid[0]) - 1)
+    part_affine = grid[1].copy()
+    part_affine[:3, 3] += grid[1][:3, :3] @ first
+    slices = tuple(slice(int(start), int(stop) + 1) for start, stop in zip(first, last, strict=True))
+    return slices, (tuple(int(stop - start) + 1 for start, stop in zip(first, last, strict=True)), part_affine)
 
 
 def voxel_volume_mm3(affine: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lesionforge.errors import InputError
@@ -15,6 +16,17 @@ def grid_entities(voxel_mm: float) -> str:
 def derivative(scan_id: str, *entities: str, extension: str = ".nii.gz") -> str:
     """A file name such as `sub-01_ses-1_space-T1w_res-1mm_desc-preproc_FLAIR.nii.gz` from its parts, in order."""
     return "_".join((scan_id, *entities)) + extension
+
+
+def grid_of_name(name: str) -> dict[str, str]:
+    """What the `space` and `res` entities of a file name mean, as BIDS sidecar fields; empty for a name without them."""
+    entities = re.search(r"_space-([A-Za-z0-9]+)_res-([A-Za-z0-9]+)_", name)
+    if entities is None:
+        return {}
+    space, resolution = entities.groups()
+    native = f"the grid of the {space} as given, with its header"
+    grid = native if resolution == "native" else "the working grid: axis-aligned RAS, isotropic voxels"
+    return {"SpatialReference": f"space of the {space} scan", "Resolution": grid}
 
 
 def find_images(folder: str | Path, ending: str) -> list[Path]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lesionforge.images import resample, to_ants, working_grid, world_matrix
 from lesionforge.images.deform import fix_seed
-from lesionforge.images.geometry import from_ants, is_sheared
+from lesionforge.images.geometry import box_around, from_ants, is_sheared
 
 if TYPE_CHECKING:
     pass
@@ -25,7 +25,7 @@ MIN_INFORMATION_GAIN = 0.01
 Volume = tuple[np.ndarray, np.ndarray]  # [x, y, z] and its 4 x 4 RAS affine
 
 
-def bias_field(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def bias_field(image: np.ndarray, brain: np.ndarray, affine: np.ndarray, shrink_factor: int) -> np.ndarray:
     """The bias field (N4) of a scan inside a mask, with a mean of one there and 1 elsewhere; float32 [x, y, z].
 
     Source: Tustison et al. 2010, doi 10.1109/TMI.2010.2046908. N4 takes logarithms: what is below 1 % of the brain's
@@ -38,7 +38,7 @@ def bias_field(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.n
         ants.n4_bias_field_correction(
             to_ants(np.where(brain, image.clip(floor), 0), affine),
             mask=to_ants(brain, affine),
-            shrink_factor=3,
+            shrink_factor=shrink_factor,
             convergence=N4_ITERATIONS,
             return_bias_field=True,
             rescale_intensities=False,
@@ -47,14 +47,20 @@ def bias_field(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.n
     return np.where(brain, field / field[brain].mean(), 1).astype(np.float32)
 
 
-def without_bias(image: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Divide a scan by its bias field, which is found at COARSE_MM inside the brain; float32 [x, y, z]."""
-    grid = (image.shape, affine)
-    coarse = working_grid(image.shape, affine, max(COARSE_MM, float(np.linalg.norm(affine[:3, 0]))))
+def without_bias(image: np.ndarray, brain: np.ndarray, affine: np.ndarray, shrink_factor: int = 2) -> np.ndarray:
+    """Divide a scan by its bias field, which is found at COARSE_MM inside the brain; float32 [x, y, z].
+
+    N4 sees every `shrink_factor`-th voxel of that.
+    """
+    box, box_affine = box_around(brain, affine, 2 * COARSE_MM)
+    part, inside = image[box], brain[box]
+    coarse = working_grid(part.shape, box_affine, max(COARSE_MM, float(np.linalg.norm(affine[:3, 0]))))
     # A voxel in part outside the brain is seen too, so that interpolating the field back finds no step at the surface.
-    inside = resample(brain, affine, coarse) > 0
-    field = bias_field(resample(image, affine, coarse), inside, coarse[1])
-    return np.where(brain, image / resample(field, coarse[1], grid).clip(0.05), image).astype(np.float32)
+    seen = resample(inside, box_affine, coarse) > 0
+    field = bias_field(resample(part, box_affine, coarse), seen, coarse[1], shrink_factor)
+    corrected = np.array(image, np.float32)
+    corrected[box] = np.where(inside, part / resample(field, coarse[1], (part.shape, box_affine)).clip(0.05), part)
+    return corrected
 
 
 def rigid_between(head: Volume, t1w: Volume, flair: Volume, brain: Volume, outprefix: str) -> str:
@@ -91,7 +97,7 @@ def rigid_between(head: Volume, t1w: Volume, flair: Volume, brain: Volume, outpr
         mask=to_ants(in_flair, flair[1]),
         outprefix=outprefix + "brains_",
         # A first level of zero iterations would end the whole registration at its start.
-        aff_iterations=(250, 100),
+        aff_iterations=(100, 20),
         aff_shrink_factors=(2, 1),
         aff_smoothing_sigmas=(1, 0),
     )["fwdtransforms"][0]

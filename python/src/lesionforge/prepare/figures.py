@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
@@ -55,7 +57,7 @@ def lesion_figures(lesion: np.ndarray | None, brain: np.ndarray, affine: np.ndar
     }
 
 
-def contrast(image: np.ndarray, brain: np.ndarray, priors: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+def contrast(image: np.ndarray, brain: np.ndarray, priors: Sequence[np.ndarray]) -> float:
     """Median of sure white matter minus that of sure grey matter, over the brain's standard deviation.
 
     Positive in a T1w, negative in a FLAIR. By the template's priors, because the tissues found follow the T1w as given.

@@ -12,10 +12,10 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, Simp
 
 from lesionforge.errors import InputError
 from lesionforge.images import (
+    Grid,
     ants_scratch,
     derivative,
     find_image,
-    from_ants,
     grid_entities,
     new_folder,
     read_image,
@@ -34,9 +34,9 @@ from lesionforge.images import (
 )
 from lesionforge.images.check import form_disagreement_mm
 from lesionforge.images.deform import dice, displacement_field, folding_fraction
+from lesionforge.images.geometry import box_around, sub_grid
 from lesionforge.images.interfaces import FolderOutput
 from lesionforge.images.resample import covered
-from lesionforge.images.template import load_template
 from lesionforge.prepare import align, engines, figures, strip, tissues
 
 STRIPPED = "stripped"
@@ -45,6 +45,8 @@ TEMPLATE_TO_T1W = ("from-MNI152_to-T1w_mode-image_desc-rough_xfm", ".h5")
 FLAIR_TO_T1W = ("from-FLAIR_to-T1w_mode-image_xfm", ".mat")
 # The brain's surroundings that registration and bias fields see.
 SURROUNDINGS_MM = 6
+# The brain's mask needs its bias field less exactly than its intensities do.
+MASK_SHRINK_FACTOR = 3
 # How far beyond the scan the template is looked for, to tell how much of it was cut off.
 BEYOND_MM = 60
 
@@ -80,7 +82,7 @@ class Strip(SimpleInterface):
             rough = strip.rough_mask(coarse, coarse_grid[1]) if given is None else resample(given, t1w[1], coarse_grid) >= 0.5
             self._refuse_small_brain(rough, coarse_grid[1])
             to_template = strip.template_onto(to_ants(coarse * rough, coarse_grid[1]), outprefix)
-            prior = rough if given is not None else strip.template_mask(to_ants(head, coarse_grid[1]), to_template)
+            prior = rough if given is not None else _template_brain(coarse_grid, to_template)
             around = strip.dilated(prior, SURROUNDINGS_MM, align.COARSE_MM)
             rigid = align.rigid_between((head, coarse_grid[1]), t1w, flair, (around, coarse_grid[1]), outprefix)
             # A rigid registration interpolates: scans that were aligned before stay as they are.
@@ -109,16 +111,21 @@ class Strip(SimpleInterface):
         to_flair: np.ndarray,
         around: align.Volume,
         to_template: str,
-        grid: tuple[tuple[int, ...], np.ndarray],
+        grid: Grid,
     ) -> np.ndarray:
-        """The template's mask on the working grid, refined where T1w and FLAIR show the surface of the brain."""
-        prior = strip.template_mask(to_ants(np.zeros(grid[0], np.float32), grid[1]), to_template)
-        seen = resample(*around, grid) >= 0.5
+        """The template's mask on the working grid, refined where T1w and FLAIR show the surface of the brain.
+
+        All is done in the box of `around`, a mask of the brain and SURROUNDINGS_MM about it.
+        """
+        box, part = sub_grid(*around, strip.REACH_MM - SURROUNDINGS_MM, grid)
+        seen = resample(*around, part) >= 0.5
         images = [
-            align.without_bias(resample(*volume, grid, matrix), seen, grid[1])
+            align.without_bias(resample(*volume, part, matrix), seen, part[1], MASK_SHRINK_FACTOR)
             for volume, matrix in ((t1w, None), (flair, to_flair))
         ]
-        return strip.refined(images[0], images[1], prior, self.inputs.voxel_mm)
+        brain = np.zeros(grid[0], bool)
+        brain[box] = strip.refined(images[0], images[1], _template_brain(part, to_template), self.inputs.voxel_mm)
+        return brain
 
     def _refuse_small_brain(self, brain: np.ndarray, affine: np.ndarray) -> None:
         volume_ml = float(brain.sum()) * voxel_volume_mm3(affine) / 1000
@@ -175,8 +182,8 @@ class Align(SimpleInterface):
         entities = _grid_entities_of(brain_path, inputs.scan_id)
         rigid = find_image(stripped, "".join(FLAIR_TO_T1W))
         to_flair = world_matrix(rigid)
-        priors = _priors_on(to_ants(brain, affine), str(find_image(stripped, "".join(TEMPLATE_TO_T1W))))
-        sure = brain & (priors[2] > figures.SURE)
+        transform = str(find_image(stripped, "".join(TEMPLATE_TO_T1W)))
+        sure = brain & (_priors_in(brain, affine, transform, "wm")[0] > figures.SURE)
         found: dict[str, Any] = read_json(next(stripped.glob("*_desc-strip.json")))
 
         def name(*parts: str, extension: str = ".nii.gz") -> str:
@@ -191,10 +198,9 @@ class Align(SimpleInterface):
                 corrected = align.without_bias(moved, brain, affine)
                 before, after = (figures.variation(image, sure) for image in (moved, corrected))
                 found[f"{suffix.lower()}_bias_reduction_percent"] = figures.reduction_percent(before, after)
-                found[f"{suffix.lower()}_contrast"] = figures.contrast(corrected, brain, priors)
                 write_volume(corrected, affine, folder / name(entities, f"desc-biascorr_{suffix}"))
             beyond = _grown_grid(grid, BEYOND_MM, 2 * align.COARSE_MM)
-            template_brain = _template_on(beyond, str(find_image(stripped, "".join(TEMPLATE_TO_T1W))))
+            template_brain = strip.template_on(beyond, transform, "brain")[0]
             found["field_of_view_cut_percent"] = _cut_percent(template_brain, beyond, given, to_flair)
             found["form_disagreement_mm"] = np.max([form_disagreement_mm(read_image(p)) for p in (inputs.t1w, inputs.flair)])
             found["denoised"] = bool(inputs.denoise)
@@ -261,11 +267,13 @@ class Tissues(SimpleInterface):
 
         with new_folder(Path(inputs.out) / inputs.scan_id) as folder:
             with ants_scratch(folder) as outprefix:
-                priors = _priors_on(to_ants(brain, affine), transform)
+                priors = _priors_in(brain, affine, transform, "csf", "gm", "wm")
                 classes = tissues.classify(t1w, brain, priors, affine)
                 coarse = working_grid(brain.shape, affine, max(align.COARSE_MM, float(affine[0, 0])))
                 field = displacement_field(to_ants(np.zeros(coarse[0], np.float32), coarse[1]), [transform], outprefix)
             found: dict[str, Any] = read_json(next(aligned.glob("*_desc-align.json")))
+            for suffix, image in (("t1w", t1w), ("flair", flair)):
+                found[f"{suffix}_contrast"] = figures.contrast(image, brain, priors)
             expected = np.where(brain, np.argmax(priors, axis=0) + 1, 0)
             for label, tissue in ((tissues.GM, "gm"), (tissues.WM, "wm")):
                 found[f"template_dice_{tissue}"] = dice(expected == label, classes == label)
@@ -280,14 +288,10 @@ class Tissues(SimpleInterface):
                 return folder / derivative(inputs.scan_id, *parts, extension=extension)
 
             for suffix, image in (("T1w", t1w), ("FLAIR", flair)):
-                write_volume(tissues.normalise(image, brain, classes), affine, path(entities, "desc-preproc", suffix))
-                write_json(
-                    {
-                        "Description": f"{suffix}, without bias field, in units of a standard brain, on the working grid",
-                        "SkullStripped": True,
-                    },
-                    path(entities, "desc-preproc", suffix, extension=".json"),
-                )
+                says = f"{suffix}, without bias field, in units of a standard brain, on the working grid"
+                normal = tissues.normalise(image, brain, classes)
+                sidecar = {"Description": says, "SkullStripped": True}
+                write_volume(normal, affine, path(entities, "desc-preproc", suffix), sidecar=sidecar)
             write_mask(brain, affine, path(entities, "desc-brain_mask"), "brain, on the working grid")
             _write_tissues(classes, affine, path(entities, "dseg"), "tissues, on the working grid")
             for pattern in ("*_label-lesion_mask.*", "*_res-native_*"):
@@ -299,7 +303,6 @@ class Tissues(SimpleInterface):
                 native = _classes_onto(classes, affine, (like.shape, like.affine), to_t1w)
                 target = path(f"space-{space}_res-native", "dseg")
                 _write_tissues(native, affine, target, f"tissues, on the grid of the {space} as given", like)
-            _name_spaces(folder, entities)
             write_json(found, path("desc-prepare", extension=".json"))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
@@ -326,19 +329,21 @@ def _read_scan(path: str) -> align.Volume:
     return np.maximum(data - background, 0), affine
 
 
-def _priors_on(grid: Any, template_to_scan: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The template's tissue priors (CSF, GM, WM) on a scan's grid."""
-    import ants
-
-    template = load_template(align.COARSE_MM)
-    csf, gm, wm = (
-        from_ants(ants.apply_transforms(grid, to_ants(prior, template.affine), [template_to_scan], interpolator="linear"))[0]
-        for prior in (template.csf, template.gm, template.wm)
-    )
-    return csf, gm, wm
+def _template_brain(grid: Grid, template_to_scan: str) -> np.ndarray:
+    """The template's brain mask on a grid in a scan's space: linear interpolation, cut at one half; bool [x, y, z]."""
+    return strip.largest_component(strip.template_on(grid, template_to_scan, "brain")[0] >= 0.5)
 
 
-def _grown_grid(grid: tuple[tuple[int, ...], np.ndarray], by_mm: float, voxel_mm: float) -> tuple[tuple[int, ...], np.ndarray]:
+def _priors_in(brain: np.ndarray, affine: np.ndarray, template_to_scan: str, *names: str) -> list[np.ndarray]:
+    """The template's tissue priors of these names (`csf`, `gm`, `wm`) on a brain's grid, found in its box only; 0 beyond."""
+    box, box_affine = box_around(brain, affine, 0)
+    priors = [np.zeros(brain.shape, np.float32) for _ in names]
+    for prior, found in zip(priors, strip.template_on((brain[box].shape, box_affine), template_to_scan, *names), strict=True):
+        prior[box] = found
+    return priors
+
+
+def _grown_grid(grid: Grid, by_mm: float, voxel_mm: float) -> Grid:
     """A coarse grid that reaches farther than another on all sides."""
     affine = grid[1].copy()
     voxels = int(np.ceil(by_mm / affine[0, 0]))
@@ -346,19 +351,7 @@ def _grown_grid(grid: tuple[tuple[int, ...], np.ndarray], by_mm: float, voxel_mm
     return working_grid(tuple(n + 2 * voxels for n in grid[0]), affine, voxel_mm)
 
 
-def _template_on(grid: tuple[tuple[int, ...], np.ndarray], template_to_scan: str) -> np.ndarray:
-    """The template's brain, 0 to 1, on a grid in the scan's space."""
-    import ants
-
-    template = load_template(align.COARSE_MM)
-    image = to_ants(np.zeros(grid[0], np.float32), grid[1])
-    moved = ants.apply_transforms(image, to_ants(template.brain, template.affine), [template_to_scan], interpolator="linear")
-    return from_ants(moved)[0]
-
-
-def _cut_percent(
-    template_brain: np.ndarray, grid: tuple[tuple[int, ...], np.ndarray], given: dict[str, Any], to_flair: np.ndarray
-) -> float:
+def _cut_percent(template_brain: np.ndarray, grid: Grid, given: dict[str, Any], to_flair: np.ndarray) -> float:
     """The share in percent of the template's brain, on a grid in T1w space, outside the field of view of T1w or FLAIR."""
     inside = np.ones(template_brain.shape, bool)
     for space, matrix in (("T1w", np.eye(4)), ("FLAIR", to_flair)):
@@ -368,9 +361,7 @@ def _cut_percent(
     return 100 * float(template_brain[~inside].sum()) / total if total else float("nan")
 
 
-def _classes_onto(
-    classes: np.ndarray, affine: np.ndarray, onto: tuple[tuple[int, ...], np.ndarray], to_t1w: np.ndarray | None
-) -> np.ndarray:
+def _classes_onto(classes: np.ndarray, affine: np.ndarray, onto: Grid, to_t1w: np.ndarray | None) -> np.ndarray:
     """Tissue classes on another grid: the class (0 to 3) with the largest share of each voxel; uint8."""
     shares = np.stack([resample(classes == label, affine, onto, to_t1w) for label in (1, 2, 3)])
     shares = np.concatenate([1 - shares.sum(axis=0, keepdims=True), shares])
@@ -381,19 +372,5 @@ def _write_tissues(
     classes: np.ndarray, affine: np.ndarray, path: Path, description: str, like: nib.Nifti1Image | None = None
 ) -> None:
     """Write tissue classes with a sidecar that says what the labels mean."""
-    write_volume(classes.astype(np.uint8), affine, path, like)
-    content = {"Description": description, "LabelMap": {"1": "CSF", "2": "GM", "3": "WM"}}
-    write_json(content, Path(str(path).removesuffix(".nii.gz") + ".json"))
-
-
-def _name_spaces(folder: Path, working: str) -> None:
-    """Add to each sidecar which space and which grid its image lies in."""
-    grids = {
-        working: ("T1w", "the working grid: T1w space, axis-aligned RAS, isotropic voxels"),
-        "space-T1w_res-native": ("T1w", "the grid of the T1w as given, with its header"),
-        "space-FLAIR_res-native": ("FLAIR", "the grid of the FLAIR as given, with its header"),
-    }
-    for path in sorted(folder.glob("*.json")):
-        for entities, (space, text) in grids.items():
-            if f"_{entities}_" in path.name:
-                write_json(read_json(path) | {"SpatialReference": f"space of the {space} scan", "Resolution": text}, path)
+    sidecar = {"Description": description, "LabelMap": {"1": "CSF", "2": "GM", "3": "WM"}}
+    write_volume(classes.astype(np.uint8), affine, path, like, sidecar)

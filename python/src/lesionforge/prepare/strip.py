@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from lesionforge.images import from_ants, to_ants
+from lesionforge.images import Grid, from_ants, to_ants
 from lesionforge.images.deform import affine_and_syn
 from lesionforge.images.geometry import box_around
 from lesionforge.images.template import load_template
@@ -37,6 +37,8 @@ SULCI_MM = 4.0
 # The rim of CSF that stays in the mask.
 RIM_MM = 1.5
 SMOOTH_MM = 3
+# How far from the prior the refinement may look.
+REACH_MM = GROWTH_MM + SULCI_MM + SMOOTH_MM
 
 
 def brain_of_stripped(data: np.ndarray) -> np.ndarray:
@@ -104,13 +106,14 @@ def template_onto(brain: ants.ANTsImage, outprefix: str) -> str:
     return affine_and_syn(fixed, brain, outprefix)[1]
 
 
-def template_mask(grid: ants.ANTsImage, template_to_scan: str) -> np.ndarray:
-    """The template's brain mask on a scan's grid: linear interpolation, cut at one half."""
+def template_on(grid: Grid, template_to_scan: str, *names: str) -> list[np.ndarray]:
+    """Volumes of the template (`brain`, `csf`, `gm`, `wm`), 0 to 1, on a grid in a scan's space; float32 [x, y, z] each."""
     import ants
 
     template = load_template(COARSE_MM)
-    moved = ants.apply_transforms(grid, to_ants(template.brain, template.affine), [template_to_scan], interpolator="linear")
-    return largest_component(from_ants(moved)[0] >= 0.5)
+    onto = to_ants(np.zeros(grid[0], np.float32), grid[1])
+    volumes = (to_ants(getattr(template, name), template.affine) for name in names)
+    return [from_ants(ants.apply_transforms(onto, volume, [template_to_scan], interpolator="linear"))[0] for volume in volumes]
 
 
 def eroded(mask: np.ndarray, mm: float, voxel_mm: float) -> np.ndarray:
@@ -131,7 +134,7 @@ def refined(t1w: np.ndarray, flair: np.ndarray, prior: np.ndarray, voxel_mm: flo
     sulci are closed, RIM_MM of the CSF around it is kept and the surface is smoothed. A prior too small to have a core
     is returned as it is.
     """
-    box, _ = box_around(prior, np.diag([voxel_mm] * 3 + [1.0]), GROWTH_MM + 2 * SULCI_MM + SMOOTH_MM)
+    box, _ = box_around(prior, np.diag([voxel_mm] * 3 + [1.0]), REACH_MM)
     t1w, flair = t1w[box], flair[box]
     depth_mm = ndimage.distance_transform_edt(prior[box], sampling=voxel_mm)
     core, inside = depth_mm > CORE_MM, depth_mm > INSIDE_MM

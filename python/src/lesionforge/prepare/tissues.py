@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -50,9 +52,7 @@ def normalise(image: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> np.n
     return np.where(brain, (cut - centre) / scale, 0).astype(np.float32)
 
 
-def classify(
-    t1w: np.ndarray, brain: np.ndarray, priors: tuple[np.ndarray, np.ndarray, np.ndarray], affine: np.ndarray
-) -> np.ndarray:
+def classify(t1w: np.ndarray, brain: np.ndarray, priors: Sequence[np.ndarray], affine: np.ndarray) -> np.ndarray:
     """Three tissues from a T1w by Atropos with template priors (CSF, GM, WM); uint8 [x, y, z], 0 outside the brain.
 
     Source: Avants et al. 2011, doi 10.1007/s12021-011-9109-y.

@@ -31,6 +31,7 @@ from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.train.network import NETWORKS, CascadeConfig
 
 MASK_MEANING = "lesions found by the cascade"
+PROBABILITY_SIDECAR = {"Description": "probability of lesion by the cascade, 0 to 1"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def write_native(
     grid = (like.shape, like.affine)
     name = (prepared.scan_id, f"space-{space}_res-native")
     there = resample(probability, affine, grid, to_t1w)
-    write_volume(there, like.affine, folder / derivative(*name, "label-lesion_probseg"), like)
+    write_volume(there, like.affine, folder / derivative(*name, "label-lesion_probseg"), like, PROBABILITY_SIDECAR)
     share = resample(mask, affine, grid, to_t1w)
     write_mask(share >= 0.5, like.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING, like)
 
@@ -110,7 +111,8 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     }
     with new_folder(out / prepared.scan_id) as folder:
         name = (prepared.scan_id, prepared.grid)
-        write_volume(probability, scan.affine, folder / derivative(*name, "label-lesion_probseg"))
+        target = folder / derivative(*name, "label-lesion_probseg")
+        write_volume(probability, scan.affine, target, sidecar=PROBABILITY_SIDECAR)
         write_mask(mask, scan.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING)
         if find_images(prepared.folder, "res-native_desc-brain_mask.nii.gz"):
             for space in ("T1w", "FLAIR"):
