@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lesionforge.images import resample, to_ants, working_grid, world_matrix
+from lesionforge.images.geometry import sub_grid
 
 TURNED = nib.affines.from_matvec(np.array([[0, -2.0, 0], [2, 0, 0], [0, 0, 3]]), [5, -3, 2])
 SHEARED = TURNED @ np.array([[1, 0.2, 0, 0], [0, 1, 0.1, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -49,3 +50,16 @@ def test_a_transform_and_the_way_back_meet(tmp_path, rng):
     assert np.allclose(here[core], by_itk[core], atol=1e-4)
     back = resample(here, np.eye(4), (volume.shape, np.eye(4)), np.linalg.inv(matrix))
     assert np.abs(back[core] - volume[core]).mean() < 0.1 * volume[core].std()
+
+
+def test_the_part_of_a_grid_around_a_mask_on_another_grid_holds_it_and_lies_on_the_grid():
+    mask = np.zeros((20, 22, 24), bool)
+    mask[5:9, 3:12, 10:20] = True
+    grid = working_grid(mask.shape, TURNED, 1.0)
+    box, (shape, affine) = sub_grid(mask, TURNED, 3.0, grid)
+    whole, part = resample(mask, TURNED, grid), resample(mask, TURNED, (shape, affine))
+    assert part.shape == whole[box].shape
+    assert np.allclose(part, whole[box], atol=1e-5)
+    assert part.sum() == pytest.approx(whole.sum())
+    assert part.size < 0.5 * whole.size
+    assert not part[:3].any() and not part[-3:].any()

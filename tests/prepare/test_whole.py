@@ -87,3 +87,12 @@ def test_a_subject_label_that_is_no_label_is_refused(label, tmp_path):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert "only letters and digits" in result.output
+
+
+def test_each_image_says_in_its_sidecar_in_which_space_and_on_which_grid_it_lies(prepared_phantom):
+    images = sorted(prepared_phantom.glob("*.nii.gz"))
+    assert len(images) >= 9
+    for image in images:
+        sidecar = json.loads((image.parent / image.name.replace(".nii.gz", ".json")).read_text())
+        assert sidecar["SpatialReference"] == f"space of the {'FLAIR' if 'space-FLAIR' in image.name else 'T1w'} scan"
+        assert ("as given" in sidecar["Resolution"]) == ("res-native" in image.name)

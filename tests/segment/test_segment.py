@@ -94,6 +94,8 @@ def test_native_results_keep_the_users_header(root: Path) -> None:
             assert image.shape == like.shape
             np.testing.assert_array_equal(image.affine, like.affine)
             assert int(image.header["sform_code"]) == 2 and image.header["descrip"] == like.header["descrip"]
+            sidecar = read_json(root / f"segment/sub-9/sub-9_space-{space}_res-native_label-lesion_{kind}.json")
+            assert sidecar["SpatialReference"] == f"space of the {space} scan"
 
 
 def centre_mm(path: Path) -> np.ndarray:
