@@ -7,7 +7,7 @@ import pytest
 from lesionforge.images import from_ants, same_grid, to_ants, working_grid
 from lesionforge.prepare.align import without_bias
 from lesionforge.prepare.strip import brain_of_stripped, refined, rough_mask
-from lesionforge.prepare.tissues import CSF, GM, WM, classify, lesions_to_white_matter, normalise
+from lesionforge.prepare.tissues import CSF, GM, WM, classify, lesions_to_white_matter, standard_units
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 
@@ -48,6 +48,10 @@ def layered_brain(rng, csf_radius=19):
     classes = classes * ball(shape, (22, 22, 22), csf_radius)
     image = np.choose(classes, (0, 30, 70, 100)) + rng.normal(0, 5, shape)
     return classes, image
+
+
+def normalise(image, brain, classes):
+    return standard_units(image, brain, classes).normalise(image, brain)
 
 
 def test_normalised_intensities_ignore_scale_offset_and_what_lies_outside_the_brain(rng):

@@ -24,6 +24,9 @@ COMMANDS = {
     "evaluate": ("lesionforge.evaluate.command", "Measure a lesion mask against a reference; compare arms."),
     "report": ("lesionforge.report.command", "Write one HTML page with tables and figures."),
     "predict": ("lesionforge.segment.predict", "From one subject's raw scans to its lesion mask."),
+    "fill": ("lesionforge.synthesize.tools", "Fill the lesions of one subject's raw scans, for volumetry."),
+    "levels": ("lesionforge.synthesize.tools", "Intensity levels of the hyperintensities of one subject's raw scans."),
+    "paint": ("lesionforge.synthesize.tools", "Paint the lesions of a mask onto one subject's raw scans."),
     "phantom": ("lesionforge.phantom.command", "Make a cohort of synthetic heads with known lesions."),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -289,9 +290,9 @@ class Tissues(SimpleInterface):
 
             for suffix, image in (("T1w", t1w), ("FLAIR", flair)):
                 says = f"{suffix}, without bias field, in units of a standard brain, on the working grid"
-                normal = tissues.normalise(image, brain, classes)
-                sidecar = {"Description": says, "SkullStripped": True}
-                write_volume(normal, affine, path(entities, "desc-preproc", suffix), sidecar=sidecar)
+                units = tissues.standard_units(image, brain, classes)
+                sidecar = {"Description": says, "SkullStripped": True, "StandardUnits": asdict(units)}
+                write_volume(units.normalise(image, brain), affine, path(entities, "desc-preproc", suffix), sidecar=sidecar)
             write_mask(brain, affine, path(entities, "desc-brain_mask"), "brain, on the working grid")
             _write_tissues(classes, affine, path(entities, "dseg"), "tissues, on the working grid")
             for pattern in ("*_label-lesion_mask.*", "*_res-native_*"):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from lesionforge.images import from_ants, to_ants, zscore
+from lesionforge.images import from_ants, to_ants
 from lesionforge.images.geometry import box_around
 
 CSF, GM, WM = 1, 2, 3
@@ -19,37 +20,51 @@ NEIGHBOURHOOD_MM = 3
 NEIGHBOURHOOD_SHARE = 0.35
 # The interquartile range of a normal distribution, in standard deviations.
 NORMAL_QUARTILES = 1.349
+# Skull remnants and vessels beyond these percentiles of the brain would stretch its statistics.
+WINSOR_PERCENTILES = (0.1, 99.95)
 # Shares of CSF, grey and white matter in an adult's brain mask.
 STANDARD_SHARES = (0.16, 0.46, 0.38)
 
 
-def winsorise(image: np.ndarray, brain: np.ndarray, low: float = 0.1, high: float = 99.95) -> np.ndarray:
-    """Cut a scan at two percentiles of its brain voxels; skull remnants and vessels no longer stretch the statistics."""
-    if not brain.any():
-        return image
-    return image.clip(*np.percentile(image[brain], (low, high)))
+@dataclass(frozen=True)
+class StandardUnits:
+    """How the intensities of one scan become those of a standard brain: cut to `low` and `high`, minus `centre`, over `scale`."""
+
+    low: float
+    high: float
+    centre: float
+    scale: float
+
+    def normalise(self, image: np.ndarray, brain: np.ndarray) -> np.ndarray:
+        """The image [x, y, z] in these units, float32, 0 outside the brain; all 0 where the scan has no spread."""
+        if self.scale == 0:
+            return np.zeros(image.shape, np.float32)
+        return np.where(brain, (image.clip(self.low, self.high) - self.centre) / self.scale, 0).astype(np.float32)
 
 
-def normalise(image: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> np.ndarray:
-    """Intensities in units of a standard brain: mean 0 and standard deviation 1 if its tissues had STANDARD_SHARES.
+def standard_units(image: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> StandardUnits:
+    """The units in which a scan has mean 0 and standard deviation 1 if its tissues had STANDARD_SHARES.
 
-    `image` [x, y, z] is winsorised, then shifted and scaled by the median and the spread of the scan's own `tissues`
-    (1 CSF, 2 GM, 3 WM). So neither atrophy, nor lesions, nor how much CSF the mask took in move the white matter of one
-    session against another's, as they do where the brain's plain mean and deviation are taken. A brain that lacks a
-    tissue gets these instead. Returns float32, 0 outside the brain.
+    `image` [x, y, z] is winsorised; the units follow the median and the spread of the scan's own `tissues` (1 CSF, 2 GM,
+    3 WM). So neither atrophy, nor lesions, nor how much CSF the mask took in move the white matter of one session against
+    another's, as they do where the brain's plain mean and deviation are taken. A brain that lacks a tissue or its spread
+    gets these instead; without a brain the scale is 0.
     """
-    cut = winsorise(image, brain)
+    if not brain.any():
+        return StandardUnits(0, 0, 0, 0)
+    low, high = (float(limit) for limit in np.percentile(image[brain], WINSOR_PERCENTILES))
+    cut = image.clip(low, high)
     parts = [cut[brain & (tissues == label)] for label in (CSF, GM, WM)]
-    if min(part.size for part in parts) == 0:
-        return zscore(cut, brain)
-    quartiles = np.array([np.percentile(part, (25, 50, 75)) for part in parts], dtype=np.float64)
-    shares, medians = np.array(STANDARD_SHARES), quartiles[:, 1]
-    spreads = (quartiles[:, 2] - quartiles[:, 0]) / NORMAL_QUARTILES
-    centre = float(shares @ medians)
-    scale = float(np.sqrt(shares @ (spreads**2 + (medians - centre) ** 2)))
-    if scale == 0:
-        return zscore(cut, brain)
-    return np.where(brain, (cut - centre) / scale, 0).astype(np.float32)
+    if min(part.size for part in parts):
+        quartiles = np.array([np.percentile(part, (25, 50, 75)) for part in parts], dtype=np.float64)
+        shares, medians = np.array(STANDARD_SHARES), quartiles[:, 1]
+        spreads = (quartiles[:, 2] - quartiles[:, 0]) / NORMAL_QUARTILES
+        centre = float(shares @ medians)
+        scale = float(np.sqrt(shares @ (spreads**2 + (medians - centre) ** 2)))
+        if scale:
+            return StandardUnits(low, high, centre, scale)
+    inside = cut[brain].astype(np.float64)
+    return StandardUnits(low, high, float(inside.mean()), float(inside.std()))
 
 
 def classify(t1w: np.ndarray, brain: np.ndarray, priors: Sequence[np.ndarray], affine: np.ndarray) -> np.ndarray:
@@ -60,7 +75,7 @@ def classify(t1w: np.ndarray, brain: np.ndarray, priors: Sequence[np.ndarray], a
     import ants
 
     box, affine = box_around(brain, affine, 0)
-    inside, cut = brain[box], winsorise(t1w, brain, 1, 99.5)[box]
+    inside, cut = brain[box], t1w[box].clip(*np.percentile(t1w[brain], (1, 99.5)))
     total = np.maximum(sum(prior[box] for prior in priors), 1e-6)
     # Priors are kept off zero, so that the intensities can overrule the template anywhere in the brain.
     images = [to_ants((0.01 + 0.97 * prior[box] / total) * inside, affine) for prior in priors]

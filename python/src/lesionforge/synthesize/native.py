@@ -1,0 +1,207 @@
+"""Filled scans, levels and painted lesions on a scan's own grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from lesionforge import nets
+from lesionforge.errors import InputError
+from lesionforge.images import (
+    Prepared,
+    Scan,
+    derivative,
+    find_image,
+    new_folder,
+    read_image,
+    read_json,
+    read_mask,
+    read_volume,
+    resample,
+    same_grid,
+    voxel_volume_mm3,
+    world_matrix,
+    write_json,
+    write_mask,
+    write_volume,
+)
+from lesionforge.synthesize.fill import Filling, fill_lesions
+from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
+from lesionforge.synthesize.paint import paint_lesions
+from lesionforge.synthesize.stage import Levels
+
+FLAIR_TO_T1W = "from-FLAIR_to-T1w_mode-image_xfm.mat"
+PAINTED = "lesions painted by lesionforge"
+# Rims of lesions are less bright than their cores.
+RAMP_MM = 2.0
+# `prepare` takes this percentile of a scan for its background.
+BACKGROUND_PERCENTILE = 0.1
+# A bias field is smooth; noise and what was winsorised are not.
+FIELD_SIGMA_MM = 5.0
+# The axes of a NIfTI image in the order that RAS has them.
+RAS = nib.orientations.axcodes2ornt("RAS")
+
+
+def fill_on_grid(
+    image: np.ndarray, affine: np.ndarray, lesion: np.ndarray, white_matter: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, Filling]:
+    """A scan [x, y, z] on its own grid with its lesions filled by `fill_lesions`, and what was filled; float32.
+
+    Slices are the axial ones, whatever the order of the axes. Voxels outside `lesion` keep their value exactly, so that
+    the volumetry of a filled scan differs by its lesions alone.
+    """
+    orientation = nib.io_orientation(affine)
+    upright = [nib.apply_orientation(volume, orientation) for volume in (image.astype(np.float32), lesion, white_matter)]
+    (filled,), filling = fill_lesions([upright[0]], upright[1], upright[2], rng)
+    back = nib.apply_orientation(filled, nib.orientations.ornt_transform(RAS, orientation))
+    return np.where(lesion, back, image).astype(np.float32), filling
+
+
+def write_filled(prepared: Prepared, scans: dict[str, Path], levels: Levels, out: Path, seed: int) -> dict[str, Any]:
+    """Write `out/<id>/`: each scan as given (`T1w`, `FLAIR`) with its lesions filled on its own grid; returns the JSON.
+
+    Lesions are those of the mask that the scan was prepared with, else the hyperintensities of its white matter. Integer
+    scans stay integer; header, sform and qform are those of the scan.
+    """
+    record: dict[str, Any] = {"id": prepared.scan_id, "seed": seed, "versions": nets.versions()}
+    record["filled"] = "lesion mask" if prepared.lesion else "hyperintensities of white matter"
+    with new_folder(out / prepared.scan_id) as folder:
+        for space, path in scans.items():
+            entities = f"space-{space}_res-native"
+            like = read_image(path)
+            data, affine = read_volume(path)
+            tissues, _ = read_volume(find_image(prepared.folder, f"{entities}_dseg.nii.gz"))
+            if prepared.lesion:
+                lesion = read_volume(find_image(prepared.folder, f"{entities}_label-lesion_mask.nii.gz"))[0] > 0.5
+            else:
+                lesion = levels_on(levels, prepared, space, (data.shape, affine)) > 0
+            rng = np.random.default_rng(seed)
+            filled, filling = fill_on_grid(data, affine, lesion, tissues == WHITE_MATTER, rng)
+            record[space] = vars(filling) | {"voxels": int(lesion.sum())}
+            name = derivative(prepared.scan_id, entities, f"desc-filled_{space}")
+            sidecar = {"Description": f"{space} as given, its lesions filled with noise like the white matter around them"}
+            write_volume(as_stored(filled, like), affine, folder / name, like, sidecar)
+        write_json(record, folder / derivative(prepared.scan_id, "desc-fill", extension=".json"))
+    return record
+
+
+def write_native_levels(prepared: Prepared, levels: Levels, scans: dict[str, Path]) -> None:
+    """Add the levels on the grid of each scan as given (`T1w`, `FLAIR`) to a levels folder."""
+    meaning = {str(level): f"band {level} of {LEVEL_COUNT}" for level in range(1, LEVEL_COUNT + 1)}
+    for space, path in scans.items():
+        like = read_image(path)
+        native = levels_on(levels, prepared, space, (like.shape, like.affine))
+        sidecar = {"Description": "intensity levels of the white matter's hyperintensities in the FLAIR", "LabelMap": meaning}
+        name = derivative(prepared.scan_id, f"space-{space}_res-native", "desc-levels_dseg")
+        write_volume(native, like.affine, levels.folder / name, like, sidecar)
+
+
+def levels_of_mask(lesion: np.ndarray, level: int, voxel_mm: float) -> np.ndarray:
+    """Levels of lesions without a donor, uint8 [x, y, z]: `level` (1..8) inside, rising from the rim over RAMP_MM, at least 1."""
+    depth_mm = ndimage.distance_transform_edt(lesion, sampling=voxel_mm)
+    ramp = np.rint(level * np.minimum(depth_mm / RAMP_MM, 1)).clip(1)
+    return np.where(lesion, ramp, 0).astype(np.uint8)
+
+
+def mask_on_working_grid(path: Path, prepared: Prepared, scan: Scan, scans: dict[str, Path]) -> np.ndarray:
+    """A user's mask, which lies on the grid of the T1w or the FLAIR as given, on the working grid, in the brain; bool.
+
+    Raises InputError where it lies on neither grid or leaves nothing in the brain.
+    """
+    mask, affine = read_mask(path)
+    for space, given in scans.items():
+        like = read_image(given)
+        if same_grid(mask.shape, affine, like.shape, like.affine):
+            matrix = None if space == "T1w" else world_matrix(find_image(prepared.folder, FLAIR_TO_T1W))
+            inside = (resample(mask, affine, (scan.t1w.shape, scan.affine), matrix) >= 0.5) & scan.brain
+            if not inside.any():
+                raise InputError(f"{path}: has no voxel in the brain; check that it belongs to this scan")
+            return inside
+    raise InputError(f"{path}: lies neither on the grid of the T1w nor of the FLAIR; resample it to one of them")
+
+
+def add_change(given: np.ndarray, affine: np.ndarray, change: np.ndarray, prepared: Prepared, space: str) -> np.ndarray:
+    """A scan as given plus what changed in its normalised image on the working grid, in the scan's own intensities; float32.
+
+    The scan's units and its bias field are undone: both are known from the scan as given against the prepared one. Where
+    nothing changed, the scan is returned bit for bit.
+    """
+    prepared_path = {"T1w": prepared.t1w, "FLAIR": prepared.flair}[space]
+    normal, grid_affine = read_volume(prepared_path)
+    units = read_json(Path(str(prepared_path).removesuffix(".nii.gz") + ".json"))["StandardUnits"]
+    brain = read_mask(prepared.brain)[0]
+    to_flair = world_matrix(find_image(prepared.folder, FLAIR_TO_T1W)) if space == "FLAIR" else None
+    raw = resample(given, affine, (normal.shape, grid_affine), to_flair) - np.percentile(given, BACKGROUND_PERCENTILE)
+    corrected = normal * units["scale"] + units["centre"]
+    sigma = FIELD_SIGMA_MM / float(grid_affine[0, 0])
+    smooth_raw, smooth_corrected = (ndimage.gaussian_filter(np.where(brain, image, 0), sigma) for image in (raw, corrected))
+    field = np.divide(smooth_raw, smooth_corrected, out=np.ones_like(smooth_raw), where=brain & (smooth_corrected > 0))
+    back = None if to_flair is None else np.linalg.inv(to_flair)
+    added = resample(change * units["scale"] * field, grid_affine, (given.shape, affine), back)
+    return np.where(added == 0, given, given + added).astype(np.float32)
+
+
+def write_painted_native(
+    prepared: Prepared, scans: dict[str, Path], mask: Path, level: int, generator: Path, out: Path
+) -> dict[str, Any]:
+    """Paint the lesions of a mask onto a scan and write `out/<id>/`; returns the JSON.
+
+    The painted T1w and FLAIR, the lesions and their levels on the working grid, and the painted scans and the lesions on
+    the grids of the scans as given, in their own intensities.
+    """
+    card = nets.read_card(generator, "generator")
+    nets.set_up(card["seed"])
+    scan = prepared.read()
+    lesion = mask_on_working_grid(mask, prepared, scan, scans)
+    levels = levels_of_mask(lesion, level, float(scan.affine[0, 0]))
+    painted = paint_lesions(nets.load_model(generator, "generator"), scan.t1w, scan.flair, scan.brain, lesion, levels)
+    volume_ml = np.count_nonzero(lesion) * voxel_volume_mm3(scan.affine) / 1000
+    record = {
+        "id": prepared.scan_id,
+        "level": level,
+        "lesion_volume_ml": volume_ml,
+        "generator_checksum": card["checksums"]["generator.keras"],
+        "versions": nets.versions(),
+    }
+    with new_folder(out / prepared.scan_id) as folder:
+
+        def path(*parts: str, extension: str = ".nii.gz") -> Path:
+            return folder / derivative(prepared.scan_id, *parts, extension=extension)
+
+        write_mask(lesion, scan.affine, path(prepared.grid, "label-lesion_mask"), PAINTED)
+        write_volume(levels, scan.affine, path(prepared.grid, "desc-levels_dseg"), sidecar={"Description": "levels painted"})
+        for (space, given), image, before in zip(scans.items(), painted, (scan.t1w, scan.flair), strict=True):
+            entities = f"space-{space}_res-native"
+            sidecar = {"Description": f"{space} with painted lesions"}
+            write_volume(image, scan.affine, path(prepared.grid, f"desc-painted_{space}"), sidecar=sidecar)
+            like = read_image(given)
+            data, affine = read_volume(given)
+            native = add_change(data, affine, image - before, prepared, space)
+            write_volume(as_stored(native, like), affine, path(entities, f"desc-painted_{space}"), like, sidecar)
+            to_t1w = None
+            if space == "FLAIR":
+                to_t1w = np.linalg.inv(world_matrix(find_image(prepared.folder, FLAIR_TO_T1W)))
+            there = resample(lesion, scan.affine, (data.shape, affine), to_t1w) >= 0.5
+            write_mask(there, affine, path(entities, "label-lesion_mask"), PAINTED, like)
+        write_json(record, path("desc-paint", extension=".json"))
+    return record
+
+
+def levels_on(levels: Levels, prepared: Prepared, space: str, grid: tuple[tuple[int, ...], np.ndarray]) -> np.ndarray:
+    """The levels of a scan on the grid of its T1w or FLAIR as given, by nearest neighbour; uint8 [x, y, z]."""
+    data, affine = read_volume(levels.levels)
+    to_t1w = None
+    if space == "FLAIR":
+        to_t1w = np.linalg.inv(world_matrix(find_image(prepared.folder, FLAIR_TO_T1W)))
+    return resample(data, affine, grid, to_t1w, nearest=True).astype(np.uint8)
+
+
+def as_stored(data: np.ndarray, like: nib.Nifti1Image) -> np.ndarray:
+    """Data rounded to the integer type of an image that holds unscaled integers; as it is for any other."""
+    kind = like.get_data_dtype()
+    unscaled = (getattr(like.dataobj, "slope", 1), getattr(like.dataobj, "inter", 0)) == (1, 0)
+    return np.rint(data).astype(kind) if kind.kind in "iu" and unscaled else data

@@ -1,0 +1,135 @@
+"""`lesionforge fill`, `levels` and `paint`: steps of the synthesis for one subject's own scans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lesionforge.prepare.command import (
+    brain_mask_of,
+    brain_option,
+    engine_option,
+    flair_option,
+    lesion_option,
+    scan_id_of,
+    t1w_option,
+    voxel_option,
+)
+from lesionforge.synthesize.command import FOLDER, SEED
+
+if TYPE_CHECKING:
+    from lesionforge.images import Prepared
+    from lesionforge.synthesize.stage import Levels
+
+MASK = click.option(
+    "--mask",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Lesions to paint, 0/1, on the grid of the T1w or of the FLAIR.",
+)
+GENERATOR = click.option("--generator", required=True, type=FOLDER, help="Model folder of synthesize train-generator.")
+LEVEL = click.option(
+    "--level", type=click.IntRange(1, 8), default=6, show_default=True, help="How bright the lesions' inside is in the FLAIR."
+)
+
+
+def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a tool that takes one subject's raw scans."""
+    subject = click.option("--subject", default="01", show_default=True, help="BIDS subject label, for the names of the results.")
+    out = click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <id>/ and prepare/<id>/.")
+    for option in reversed(
+        (t1w_option, flair_option, lesion_option, brain_option, engine_option, voxel_option, subject, SEED, out)
+    ):
+        command = option(command)
+    return command
+
+
+def prepared(
+    *,
+    t1w: Path,
+    flair: Path,
+    lesion_mask: Path | None,
+    brain_mask: str | None,
+    strip_engine: str,
+    voxel_mm: float,
+    subject: str,
+    out: Path,
+) -> Prepared:
+    """Prepare one scan into `out/prepare/<id>`."""
+    from lesionforge.images import Prepared
+    from lesionforge.prepare.workflow import prepare_scan
+
+    folder = prepare_scan(
+        t1w=t1w,
+        flair=flair,
+        scan_id=scan_id_of(subject, session=None),
+        out=out / "prepare",
+        lesion_mask=lesion_mask,
+        brain_mask=brain_mask_of(brain_mask),
+        voxel_mm=voxel_mm,
+        engine=strip_engine,
+    )
+    return Prepared.open(folder)
+
+
+def levels_folder(scan: Prepared, seed: int, out: Path) -> Levels:
+    """Write the levels folder `out/<id>/` of a prepared scan and open it."""
+    from lesionforge.synthesize.stage import Levels, write_levels
+
+    click.echo(f"{scan.scan_id}: levels", err=True)
+    write_levels(scan, out, seed)
+    return Levels.open(out / scan.scan_id)
+
+
+@click.command(help="Fill the lesions of one subject's raw T1w and FLAIR, for volumetry; without a mask, its hyperintensities.")
+@scan_options
+@SEED
+def fill(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
+    """Prepare, find the levels, fill on the grids of the scans as given."""
+    import tempfile
+
+    from lesionforge.synthesize.native import write_filled
+
+    out.mkdir(parents=True, exist_ok=True)
+    made = prepared(t1w=t1w, flair=flair, out=out, **scan)
+    with tempfile.TemporaryDirectory(prefix=".fill-", dir=out) as scratch:
+        found = levels_folder(made, seed, Path(scratch))
+        record = write_filled(made, {"T1w": t1w, "FLAIR": flair}, found, out, seed)
+    click.echo(f"{record['id']}: {record['T1w']['voxels']} voxels of the T1w filled ({record['filled']}) -> {out / record['id']}")
+
+
+@click.command(help="Intensity levels of the white-matter hyperintensities of one subject's raw T1w and FLAIR.")
+@scan_options
+@SEED
+def levels(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
+    """Prepare, find the levels, write them on the working grid and on the grids of the scans as given."""
+    from lesionforge.images import read_json
+    from lesionforge.synthesize.native import write_native_levels
+
+    made = prepared(t1w=t1w, flair=flair, out=out, **scan)
+    found = levels_folder(made, seed, out)
+    write_native_levels(made, found, {"T1w": t1w, "FLAIR": flair})
+    record = read_json(found.folder / f"{found.scan_id}_desc-levels.json")
+    click.echo(f"{found.scan_id}: {sum(record['level_volumes_ml']):.1f} ml in levels 1 to 8 -> {found.folder}")
+
+
+@click.command(help="Paint the lesions of a mask onto one subject's raw T1w and FLAIR.")
+@scan_options
+@MASK
+@LEVEL
+@GENERATOR
+def paint(t1w: Path, flair: Path, mask: Path, level: int, generator: Path, out: Path, **scan: Any) -> None:
+    """Check mask and generator, prepare, paint, write the scans on the working grid and on the grids as given."""
+    from lesionforge import nets
+    from lesionforge.images.check import check_mask
+    from lesionforge.synthesize.native import write_painted_native
+
+    check_mask(mask)
+    nets.read_card(generator, "generator")
+    made = prepared(t1w=t1w, flair=flair, out=out, **scan)
+    click.echo(f"{made.scan_id}: painting", err=True)
+    record = write_painted_native(made, {"T1w": t1w, "FLAIR": flair}, mask, level, generator, out)
+    click.echo(f"{record['id']}: {record['lesion_volume_ml']:.2f} ml of lesions painted -> {out / record['id']}")

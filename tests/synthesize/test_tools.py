@@ -1,0 +1,84 @@
+"""The tools `fill` and `levels` on one subject's own scans."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionforge.cli import main
+from lesionforge.images import find_image, read_json, read_mask, read_volume
+from lesionforge.synthesize.native import as_stored, fill_on_grid
+
+UPRIGHT = np.diag([1.0, 1, 3, 1])
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SAL", "IPR"])
+def test_filling_is_axial_whatever_the_order_of_the_axes_and_changes_nothing_else(codes, rng):
+    image = rng.normal(100, 2, (30, 32, 12)).astype(np.float32)
+    lesion = np.zeros(image.shape, bool)
+    lesion[10:15, 12:18, 5:7] = True
+    image[lesion] += 60
+    white_matter = np.ones(image.shape, bool)
+    turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes))
+    turned = nib.Nifti1Image(image, UPRIGHT).as_reoriented(turn)
+    volumes = [nib.apply_orientation(volume, turn) for volume in (image, lesion, white_matter)]
+    upright, _ = fill_on_grid(image, UPRIGHT, lesion, white_matter, np.random.default_rng(3))
+    found, filling = fill_on_grid(volumes[0], turned.affine, volumes[1], volumes[2], np.random.default_rng(3))
+    assert filling.components == 2
+    assert np.array_equal(found[~volumes[1]], volumes[0][~volumes[1]])
+    assert np.array_equal(found, nib.apply_orientation(upright, turn))
+    assert abs(found[volumes[1]].mean() - 100) < 2
+
+
+def test_integers_stay_integers_where_the_scan_has_no_scale(tmp_path):
+    plain = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    scaled = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    scaled.header.set_slope_inter(0.5, 1)
+    for name, image, kind in (("plain", plain, np.int16), ("scaled", scaled, np.float32)):
+        nib.save(image, tmp_path / f"{name}.nii")
+        stored = as_stored(np.full((4, 4, 4), 2.6, np.float32), nib.load(tmp_path / f"{name}.nii"))
+        assert stored.dtype == kind
+        assert stored.max() == (3 if kind is np.int16 else np.float32(2.6))
+
+
+@pytest.fixture(scope="module")
+def tool_run(phantom_cohort, tmp_path_factory):
+    """Runs a tool on the phantom's raw scans with its lesion mask and returns the output folder."""
+
+    def run(name, *more):
+        out = tmp_path_factory.mktemp(name)
+        scans = [f"--{kind.lower()}={phantom_cohort}/sub-p01/anat/sub-p01_{kind}.nii.gz" for kind in ("T1w", "FLAIR")]
+        result = CliRunner().invoke(main, [name, *scans, "--voxel-mm", "3", "--subject", "p01", "--out", str(out), *more])
+        assert result.exit_code == 0, result.output
+        return out / "sub-p01"
+
+    return run
+
+
+def test_fill_takes_the_lesions_out_of_the_scans_as_given(tool_run, phantom_cohort):
+    mask = phantom_cohort / "derivatives/manual/sub-p01/anat/sub-p01_label-lesion_mask.nii.gz"
+    folder = tool_run("fill", "--lesion-mask", str(mask))
+    prepared = folder.parent / "prepare" / "sub-p01"
+    for space in ("T1w", "FLAIR"):
+        given = nib.load(phantom_cohort / f"sub-p01/anat/sub-p01_{space}.nii.gz")
+        filled = nib.load(find_image(folder, f"space-{space}_res-native_desc-filled_{space}.nii.gz"))
+        lesion = read_mask(find_image(prepared, f"space-{space}_res-native_label-lesion_mask.nii.gz"))[0]
+        tissues = read_volume(find_image(prepared, f"space-{space}_res-native_dseg.nii.gz"))[0]
+        before, after = (np.asanyarray(image.dataobj) for image in (given, filled))
+        assert np.array_equal(filled.affine, given.affine)
+        assert np.array_equal(before[~lesion], after[~lesion])
+        white = before[(tissues == 3) & ~lesion]
+        assert abs(np.median(after[lesion]) - np.median(white)) < abs(np.median(before[lesion]) - np.median(white)) / 3
+    assert read_json(folder / "sub-p01_desc-fill.json")["filled"] == "lesion mask"
+
+
+def test_levels_come_on_the_working_grid_and_on_both_grids_as_given(tool_run, phantom_cohort):
+    folder = tool_run("levels")
+    on_grids = [read_volume(path)[0] for path in sorted(folder.glob("*desc-levels_dseg.nii.gz"))]
+    assert len(on_grids) == 3
+    for levels in on_grids:
+        assert levels.max() == 8 and levels.min() == 0
+    lesion = read_mask(phantom_cohort / "derivatives/manual/sub-p01/anat/sub-p01_label-lesion_mask.nii.gz")[0]
+    native = read_volume(find_image(folder, "space-T1w_res-native_desc-levels_dseg.nii.gz"))[0]
+    assert (native[lesion] > 0).mean() > 0.7
+    assert (native[~lesion] > 0).mean() < 0.05
