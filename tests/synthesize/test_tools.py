@@ -64,7 +64,7 @@ def test_fill_takes_the_lesions_out_of_the_scans_as_given(tool_run, phantom_coho
         filled = nib.load(find_image(folder, f"space-{space}_res-native_desc-filled_{space}.nii.gz"))
         lesion = read_mask(find_image(prepared, f"space-{space}_res-native_label-lesion_mask.nii.gz"))[0]
         tissues = read_volume(find_image(prepared, f"space-{space}_res-native_dseg.nii.gz"))[0]
-        before, after = (np.asanyarray(image.dataobj) for image in (given, filled))
+        before, after = (np.asanyarray(image.dataobj, dtype=np.float32) for image in (given, filled))
         assert np.array_equal(filled.affine, given.affine)
         assert np.array_equal(before[~lesion], after[~lesion])
         white = before[(tissues == 3) & ~lesion]

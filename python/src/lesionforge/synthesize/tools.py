@@ -40,9 +40,7 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a tool that takes one subject's raw scans."""
     subject = click.option("--subject", default="01", show_default=True, help="BIDS subject label, for the names of the results.")
     out = click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <id>/ and prepare/<id>/.")
-    for option in reversed(
-        (t1w_option, flair_option, lesion_option, brain_option, engine_option, voxel_option, subject, SEED, out)
-    ):
+    for option in reversed((t1w_option, flair_option, lesion_option, brain_option, engine_option, voxel_option, subject, out)):
         command = option(command)
     return command
 
