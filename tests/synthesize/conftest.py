@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from lesionforge.images import Scan, derivative, grid_entities, label_lesions, write_json, write_mask, write_volume, zscore
+from lesionforge.synthesize.config import CONFIGURATIONS
+from lesionforge.synthesize.fill import fill_lesions
+from lesionforge.synthesize.levels import grey_matter_flair, hyperintensity_levels
+from lesionforge.synthesize.tiles import StoredScan, store_scan
 
 AFFINE = np.array([[1.0, 0, 0, -24], [0, 1, 0, -24], [0, 0, 1, -24], [0, 0, 0, 1]])
 LESIONS = [(12, 24, 24, 3), (34, 26, 22, 2), (24, 12, 26, 2), (24, 35, 20, 3)]
@@ -71,3 +75,21 @@ def cohort_root(tmp_path_factory: pytest.TempPathFactory, patient: Scan, healthy
         write_volume(np.roll(patient.flair, 2, axis=0), AFFINE, folder / f"{name}_desc-preproc_FLAIR.nii.gz")
         write_json({"donor": "sub-01", "canvas": canvas}, folder / f"sub-01_to_{canvas}_desc-pair.json")
     return root
+
+
+@pytest.fixture(scope="session")
+def levels(patient: Scan) -> np.ndarray:
+    statistics = grey_matter_flair(patient.flair, patient.tissues, patient.lesion)
+    return hyperintensity_levels(patient.flair, patient.tissues, patient.lesion, statistics)
+
+
+@pytest.fixture(scope="session")
+def example(patient: Scan, levels: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> StoredScan:
+    """Four slices of the patient, as the generator of ours learns from them."""
+    filled, _ = fill_lesions(
+        [patient.t1w, patient.flair], (levels > 0) | patient.lesion, patient.tissues == 3, np.random.default_rng(1)
+    )
+    slices = np.zeros_like(patient.brain)
+    slices[:, :, 23:27] = patient.brain[:, :, 23:27]
+    folder = tmp_path_factory.mktemp("tiles") / "sub-01"
+    return store_scan(folder, [patient.t1w, patient.flair], filled, levels, slices, CONFIGURATIONS["lesionforge"])

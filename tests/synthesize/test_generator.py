@@ -1,5 +1,6 @@
-"""The network, its tiles, its training and what it paints."""
+"""The network, its training and what it paints."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,109 +9,115 @@ from scipy import ndimage
 
 from lesionforge import nets
 from lesionforge.images import Scan
-from lesionforge.synthesize.fill import fill_lesions
-from lesionforge.synthesize.levels import LEVEL_COUNT, grey_matter_flair, hyperintensity_levels
-from lesionforge.synthesize.network import LATENT_DISTANCE, RECONSTRUCTIONS, build_generator, compile_for_training
-from lesionforge.synthesize.paint import SEAM_WIDTH_VOXELS, paint_lesions, seam_weight
-from lesionforge.synthesize.tiles import (
-    TILE_SIZE,
-    TrainingScan,
-    bounding_box,
-    tile_index,
-    tile_starts,
-    tile_stream,
-    training_scan,
-)
+from lesionforge.synthesize.config import CONFIGURATIONS
+from lesionforge.synthesize.levels import LEVEL_COUNT
+from lesionforge.synthesize.network import LATENT_VARIANCE, build_generator, compile_for_training
+from lesionforge.synthesize.paint import SEAM_WIDTH_VOXELS, generate, paint_lesions, seam_weight
+from lesionforge.synthesize.tiles import StoredScan
 from lesionforge.synthesize.training import draw_validation, train_generator
 
-EPOCHS = 120
+SALEM, OURS = CONFIGURATIONS["salem2019"], CONFIGURATIONS["lesionforge"]
+QUICK = replace(OURS, width=8, epochs=45, patience=None)
 
 
-@pytest.fixture(scope="module")
-def levels(patient: Scan) -> np.ndarray:
-    statistics = grey_matter_flair(patient.flair, patient.tissues, patient.lesion)
-    return hyperintensity_levels(patient.flair, patient.tissues, patient.lesion, statistics)
+def test_the_published_network_has_the_published_parameters() -> None:
+    training, inference = build_generator(SALEM)
+    assert training.count_params() == inference.count_params() == 4_587_458
+    # The published count with shared slopes is without a slope for each of the two outputs.
+    assert build_generator(replace(SALEM, shared_slopes=True, output_prelu=False))[0].count_params() == 2_058_498
 
 
-@pytest.fixture(scope="module")
-def example(patient: Scan, levels: np.ndarray) -> TrainingScan:
-    filled, _ = fill_lesions(
-        [patient.t1w, patient.flair], (levels > 0) | patient.lesion, patient.tissues == 3, np.random.default_rng(1)
-    )
-    slices = np.zeros_like(patient.brain)
-    slices[:, :, 23:27] = patient.brain[:, :, 23:27]
-    return training_scan((patient.t1w, patient.flair), (filled[0], filled[1]), levels, slices)
+def test_the_published_network_has_the_published_layers() -> None:
+    _, inference = build_generator(SALEM)
+    t1w, flair = (decoder for decoder in inference.layers if decoder.name.endswith("_decoder"))
+
+    def kernels(layers: list) -> list[tuple[str, int, int, int]]:
+        """Kind, kernel side, channels in and out of every convolution."""
+        found = [layer for layer in layers if layer.__class__.__name__.startswith("Conv")]
+        return [
+            (layer.__class__.__name__, layer.kernel_size[0], layer.input.shape[-1], layer.output.shape[-1]) for layer in found
+        ]
+
+    def block(channels_in: int, channels: int) -> list[tuple[str, int, int, int]]:
+        return [("Conv2D", 3, channels_in, channels), ("Conv2D", 1, channels_in, channels)]
+
+    def up(channels_in: int, channels: int) -> list[tuple[str, int, int, int]]:
+        return [("Conv2DTranspose", 2, channels_in, channels)]
+
+    down = block(9, 32) + block(32, 64) + block(64, 128) + block(128, 256)
+    rise = up(256, 128) + block(128, 128) * 2 + up(128, 64) + block(64, 64) + up(64, 32) + [("Conv2D", 1, 32, 32)]
+    assert sorted(kernels(inference.layers)) == sorted(2 * (down + rise))
+    for decoder in (t1w, flair):
+        assert kernels(decoder.layers) == [*block(32, 32) * 2, *block(64, 32), *block(32, 32), ("Conv2D", 1, 96, 1)]
+        assert decoder.layers[-1].__class__.__name__ == "PReLU"
+        assert decoder.layers[-1].alpha.shape == (64, 64, 1)
+    assert [layer.name for layer in inference.layers if layer.__class__.__name__ == "Maximum"]
+    assert not [layer for layer in inference.layers if "Normalization" in layer.__class__.__name__]
 
 
-def test_parameter_count_is_the_published_one() -> None:
-    training, inference = build_generator(32)
-    assert training.count_params() == inference.count_params() == 2_058_498
-
-
-def test_any_size_divisible_by_eight() -> None:
-    _, inference = build_generator(2)
+def test_shared_slopes_take_any_size_divisible_by_eight() -> None:
+    _, inference = build_generator(replace(OURS, width=2))
     for size in ((64, 64), (40, 88)):
-        inputs = [np.zeros((1, *size, 1 + LEVEL_COUNT), np.float32)] * 2
+        inputs = [np.zeros((1, *size, 3 * (1 + LEVEL_COUNT)), np.float32)] * 2
         assert [output.shape for output in inference.predict_on_batch(inputs)] == [(1, *size, 1)] * 2
+
+
+@pytest.mark.parametrize("contrasts", [("flair",), ("t1w", "flair"), ("t1w", "t2w", "flair")])
+def test_any_contrasts_by_the_same_design(contrasts: tuple[str, ...]) -> None:
+    config = replace(SALEM, width=2, contrasts=contrasts)
+    training, inference = build_generator(config)
+    assert len(inference.inputs) == len(inference.outputs) == len(contrasts)
+    assert len(training.outputs) == len(contrasts) * (len(contrasts) + 1) + 1
 
 
 def test_loss_is_six_errors_and_the_latent_variance() -> None:
     nets.set_up(1)
-    training, _ = build_generator(2)
-    compile_for_training(training)
+    training, _ = build_generator(replace(SALEM, width=2))
+    compile_for_training(training, SALEM)
     rng = np.random.default_rng(0)
-    inputs = {name: rng.normal(size=(2, 16, 16, 9)).astype(np.float32) for name in ("t1w", "flair")}
-    real = np.zeros((2, 16, 16, 1), np.float32)
+    inputs = {name: rng.normal(size=(2, 64, 64, 9)).astype(np.float32) for name in ("t1w", "flair")}
+    real = np.zeros((2, 64, 64, 1), np.float32)
     outputs = training.predict_on_batch(inputs)
-    expected = sum(np.abs(outputs[name]).mean() for name in RECONSTRUCTIONS) + outputs[LATENT_DISTANCE].mean() / 4
-    targets = dict.fromkeys(RECONSTRUCTIONS, real) | {LATENT_DISTANCE: np.zeros((2, 2), np.float32)}
+    assert len(SALEM.reconstructions) == 6
+    expected = sum(np.abs(outputs[name]).mean() for name in SALEM.reconstructions) + outputs[LATENT_VARIANCE].mean()
+    targets = dict.fromkeys(SALEM.reconstructions, real) | {LATENT_VARIANCE: np.zeros((2, 2), np.float32)}
     loss = training.evaluate(inputs, targets, verbose=0, return_dict=True)["loss"]
     assert loss == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_tiles_reach_every_brain_voxel() -> None:
-    brain = np.zeros((100, 70, 3), bool)
-    brain[5:95, 3:66, 1] = True
-    reached = np.zeros_like(brain)
-    for x, y, z in tile_index(brain):
-        tile = brain[x : x + TILE_SIZE, y : y + TILE_SIZE, z]
-        assert tile.shape == (TILE_SIZE, TILE_SIZE)
-        assert tile.any()
-        reached[x : x + TILE_SIZE, y : y + TILE_SIZE, z] = True
-    assert reached[brain].all()
-    assert tile_starts(64, 32) == [0]
-    assert tile_starts(100, 32) == [0, 32, 36]
-
-
-def test_bounding_box_of_nothing_is_everything() -> None:
-    assert bounding_box(np.zeros((3, 4), bool)) == (slice(0, 3), slice(0, 4))
-
-
-def test_a_stream_gives_each_tile_once_and_repeats_by_seed(example: TrainingScan) -> None:
-    stream = tile_stream([example, example], 2, seed=1, shuffle=True)
-    inputs = np.concatenate([stream[n][0]["flair"] for n in range(len(stream))])
-    assert len(inputs) == 2 * len(tile_index(example.brain))
-    again = tile_stream([example, example], 2, seed=1, shuffle=True)
-    assert np.array_equal(stream[0][0]["flair"], again[0][0]["flair"])
-    assert len(tile_stream([example], 2, seed=1, shuffle=True, tiles_per_epoch=3)) == 1
+def test_weighted_voxels_weigh_more_in_the_errors_and_not_in_the_variance() -> None:
+    nets.set_up(1)
+    config = replace(OURS, width=2)
+    training, _ = build_generator(config)
+    compile_for_training(training, config)
+    rng = np.random.default_rng(0)
+    inputs = {name: rng.normal(size=(2, 64, 64, 27)).astype(np.float32) for name in ("t1w", "flair")}
+    outputs = training.predict_on_batch(inputs)
+    weight = rng.uniform(1, 9, size=(2, 64, 64)).astype(np.float32)
+    expected = outputs[LATENT_VARIANCE].mean()
+    expected += sum(np.average(np.abs(outputs[name][..., 0]), weights=weight) for name in config.reconstructions)
+    targets = dict.fromkeys(config.reconstructions, np.zeros((2, 64, 64, 1), np.float32))
+    targets[LATENT_VARIANCE] = np.zeros((2, 2), np.float32)
+    weights = dict.fromkeys(config.reconstructions, weight) | {LATENT_VARIANCE: np.ones(2, np.float32)}
+    loss = training.test_on_batch(inputs, targets, weights, return_dict=True)["loss"]
+    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_validation_is_by_subject_and_never_all() -> None:
     rng = np.random.default_rng(0)
-    assert draw_validation(["a", "a"], rng) == []
-    assert len(draw_validation(["a", "b"], rng)) == 1
-    assert len(draw_validation([f"s{n}" for n in range(10)], rng)) == 3
+    assert draw_validation(["a", "a"], rng, 0.3) == []
+    assert len(draw_validation(["a", "b"], rng, 0.3)) == 1
+    assert len(draw_validation([f"s{n}" for n in range(10)], rng, 0.3)) == 3
 
 
 @pytest.fixture(scope="module")
-def trained(example: TrainingScan) -> tuple:
+def trained(example: StoredScan) -> tuple:
     nets.set_up(1)
-    return train_generator([example], [], width=8, epochs=EPOCHS, seed=1)
+    return train_generator([example], [], QUICK, seed=1)
 
 
 def test_training_learns(trained: tuple) -> None:
     _, history = trained
-    assert len(history) == EPOCHS
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
 
 
@@ -118,7 +125,7 @@ def test_a_saved_generator_is_the_same_generator(trained: tuple, tmp_path: Path)
     model, _ = trained
     nets.save_models(tmp_path, {"generator": model}, {"kind": "generator"})
     nets.read_card(tmp_path, "generator")
-    inputs = [np.random.default_rng(n).normal(size=(1, 32, 32, 9)).astype(np.float32) for n in (1, 2)]
+    inputs = [np.random.default_rng(n).normal(size=(1, 32, 32, 27)).astype(np.float32) for n in (1, 2)]
     loaded = nets.load_model(tmp_path, "generator").predict_on_batch(inputs)
     for mine, theirs in zip(model.predict_on_batch(inputs), loaded, strict=True):
         assert np.array_equal(mine, theirs)
@@ -133,9 +140,9 @@ def test_seam_is_whole_inside_and_nothing_past_two_voxels(patient: Scan) -> None
 
 
 def test_painted_lesions_show_and_the_rest_is_untouched(trained: tuple, patient: Scan, healthy: Scan, levels: np.ndarray) -> None:
-    model, _ = trained
     painted = np.where(patient.lesion, np.maximum(levels, 1), 0).astype(np.uint8)
-    t1w, flair = paint_lesions(model, healthy.t1w, healthy.flair, healthy.brain, patient.lesion, painted)
+    canvas = [healthy.t1w, healthy.flair]
+    t1w, flair = paint_lesions(trained[0], QUICK, canvas, healthy.brain, patient.lesion, painted)
     untouched = seam_weight(patient.lesion, healthy.brain) == 0
     assert np.array_equal(t1w[untouched], healthy.t1w[untouched])
     assert np.array_equal(flair[untouched], healthy.flair[untouched])
@@ -147,6 +154,55 @@ def test_painted_lesions_show_and_the_rest_is_untouched(trained: tuple, patient:
 
 def test_a_canvas_without_lesions_stays_itself(trained: tuple, healthy: Scan) -> None:
     none = np.zeros(healthy.brain.shape, np.uint8)
-    t1w, flair = paint_lesions(trained[0], healthy.t1w, healthy.flair, healthy.brain, none > 0, none)
+    t1w, flair = paint_lesions(trained[0], QUICK, [healthy.t1w, healthy.flair], healthy.brain, none > 0, none)
     assert np.array_equal(t1w, healthy.t1w)
     assert np.array_equal(flair, healthy.flair)
+
+
+class EchoOfPlace:
+    """A network that gives back the FLAIR it gets plus the mean of its window, so that averaging shows."""
+
+    def predict_on_batch(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        return [image[..., :1] + image[..., :1].mean(axis=(1, 2), keepdims=True) for image in inputs]
+
+
+def test_overlapping_tiles_are_averaged_and_what_none_reaches_keeps_the_canvas() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(100, 80, 3)).astype(np.float32)
+    brain = np.zeros(image.shape, bool)
+    brain[5:95, 4:74, 1] = True
+    wanted = np.zeros_like(brain)
+    wanted[40, 40, 1] = wanted[6, 5, 1] = True
+    out = generate(EchoOfPlace(), SALEM, [image, image], brain, np.zeros(image.shape, np.uint8), wanted)
+    cut = image[5:95, 4:74, 1]
+    for x, y in ((40, 40), (6, 5)):
+        means = [
+            cut[left : left + 64, low : low + 64].mean()
+            for left in (0, 16, 26)
+            for low in (0, 6)
+            if left <= x - 5 < left + 64 and low <= y - 4 < low + 64
+        ]
+        assert out[0, x, y, 1] == pytest.approx(image[x, y, 1] + np.mean(means), rel=1e-5)
+    assert np.array_equal(out[1][~brain], image[~brain])
+    assert np.isfinite(out).all()
+
+
+def test_neighbouring_slices_reach_the_network_in_order() -> None:
+    seen = []
+
+    class Recorder:
+        def predict_on_batch(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
+            seen.append(inputs[1])
+            return [image[..., :1] for image in inputs]
+
+    flair = np.broadcast_to(np.arange(1, 6, dtype=np.float32), (8, 8, 5))
+    levels = np.zeros(flair.shape, np.uint8)
+    levels[3, 3] = np.arange(5)
+    wanted = np.zeros(flair.shape, bool)
+    wanted[0, 0, [0, 3]] = True
+    generate(Recorder(), OURS, [flair, flair], np.ones(flair.shape, bool), levels, wanted)
+    (inputs,) = seen
+    assert inputs.shape == (2, 8, 8, 27)
+    # Below the first slice there is nothing; below and above the fourth, its neighbours.
+    assert inputs[:, 0, 0, [0, 9, 18]].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert [np.flatnonzero(inputs[1, 3, 3, start + 1 : start + 9]).tolist() for start in (0, 9, 18)] == [[1], [2], [3]]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lesionforge.errors import InputError
+from lesionforge.synthesize.config import CONFIGURATIONS, DEFAULT_CONFIGURATION
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
 SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of all random draws.")
+GENERATOR = click.option(
+    "--generator",
+    "configuration",
+    default=DEFAULT_CONFIGURATION,
+    show_default=True,
+    type=click.Choice(sorted(CONFIGURATIONS)),
+    help="salem2019 as published, or lesionforge's own.",
+)
 WIDTH = click.option("--width", default=32, show_default=True, type=click.IntRange(min=1), help="Channels of the first level.")
 EPOCHS = click.option("--epochs", default=70, show_default=True, type=click.IntRange(min=1), help="Training epochs.")
 TILES = click.option(
@@ -24,12 +34,20 @@ TILES = click.option(
 @click.option("--root", type=FOLDER, default=None, help="Folder with cohort/, prepare/ and register/ of the cohort.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Output folder of the whole stage.")
 @SEED
+@GENERATOR
 @WIDTH
 @EPOCHS
 @TILES
 @click.pass_context
 def synthesize(
-    ctx: click.Context, root: Path | None, out: Path | None, seed: int, width: int, epochs: int, tiles_per_epoch: int | None
+    ctx: click.Context,
+    root: Path | None,
+    out: Path | None,
+    seed: int,
+    configuration: str,
+    width: int,
+    epochs: int,
+    tiles_per_epoch: int | None,
 ) -> None:
     """Train the generator and paint lesions onto canvases.
 
@@ -58,10 +76,8 @@ def synthesize(
     stage.write_generator(
         patients,
         out / "generator",
-        width=width,
-        epochs=epochs,
+        replace(CONFIGURATIONS[configuration], width=width, epochs=epochs, tiles_per_epoch=tiles_per_epoch),
         seed=seed,
-        tiles_per_epoch=tiles_per_epoch,
         on_epoch=_progress(epochs),
     )
     for synthetic_id, donor, canvas_id in pairs[["synthetic_id", "donor", "canvas"]].to_numpy().tolist():
@@ -93,6 +109,7 @@ def levels(prepared: Path, seed: int, out: Path) -> None:
 @click.option("--levels", "levels_folders", multiple=True, type=FOLDER, help="Levels folder of a patient; repeat.")
 @click.option("--cohort", type=FOLDER, default=None, help="Cohort folder: only its train and validation patients are used.")
 @SEED
+@GENERATOR
 @WIDTH
 @EPOCHS
 @TILES
@@ -103,6 +120,7 @@ def train_generator(
     levels_folders: tuple[Path, ...],
     cohort: Path | None,
     seed: int,
+    configuration: str,
     width: int,
     epochs: int,
     tiles_per_epoch: int | None,
@@ -118,9 +136,8 @@ def train_generator(
     patients = stage.match_patients(
         [Prepared.open(path) for path in prepared_folders], [stage.Levels.open(path) for path in levels_folders], cohort
     )
-    card = stage.write_generator(
-        patients, out, width=width, epochs=epochs, seed=seed, tiles_per_epoch=tiles_per_epoch, on_epoch=_progress(epochs)
-    )
+    config = replace(CONFIGURATIONS[configuration], width=width, epochs=epochs, tiles_per_epoch=tiles_per_epoch)
+    card = stage.write_generator(patients, out, config, seed=seed, on_epoch=_progress(epochs))
     click.echo(f"generator of {card['parameters']} parameters from {len(patients)} scans in {out}")
 
 

@@ -4,77 +4,77 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.levels import LEVEL_COUNT
 
 if TYPE_CHECKING:
     import keras
 
-CONTRASTS = ("t1w", "flair")
-# Each contrast is decoded from its own latent, from the other's and from the fused one.
-RECONSTRUCTIONS = {f"{name}_from_{source}": name for name in CONTRASTS for source in (*CONTRASTS, "fused")}
-LATENT_DISTANCE = "latent_distance"
-DEFAULT_WIDTH = 32
-LEARNING_RATE = 1e-3
-# Three poolings: input sides must be divisible by this.
-SIZE_MULTIPLE = 8
+LATENT_VARIANCE = "latent_variance"
 
 
-def build_generator(width: int = DEFAULT_WIDTH) -> tuple[keras.Model, keras.Model]:
+def build_generator(config: GeneratorConfig) -> tuple[keras.Model, keras.Model]:
     """The network as (training model, inference model), which share their weights.
 
-    Inputs are `t1w` and `flair`, float32 [batch, x, y, 9]: the filled image, then bands W1..W8; x and y are any
-    multiples of 8, since PReLU slopes are shared over space. The inference model gives [t1w, flair], each
-    [batch, x, y, 1], decoded from the fused latent. The training model adds the decodings of each single latent and
-    the squared latent difference, pooled, as named outputs. `width` is the channel count of the first level (32
-    published: 2,058,498 parameters). The output is linear, because normalised intensities have both signs.
+    Inputs are named by contrast, float32 [batch, x, y, slices * 9]: of each slice, from below, the filled image, then bands
+    W1..W8. With shared slopes x and y are any multiples of 8, else both are the tile size. The inference model gives the
+    contrasts in order, each [batch, x, y, 1], decoded from the fused latent. The training model gives named outputs: the
+    decodings of every latent, and the variance between the latents [batch, width], averaged over space.
     """
     import keras
-    from keras import layers
+    from keras import layers, ops
 
-    inputs = {name: keras.Input((None, None, 1 + LEVEL_COUNT), name=name) for name in CONTRASTS}
-    latents = {name: _encoder(inputs[name], width) for name in CONTRASTS}
-    fused = layers.Maximum()(list(latents.values()))
-    decoders = {name: _decoder(width, name) for name in CONTRASTS}
+    side = None if config.shared_slopes else config.tile_size
+    channels = config.slices * (1 + LEVEL_COUNT)
+    inputs = {name: keras.Input((side, side, channels), name=name) for name in config.contrasts}
+    latents = {name: _encoder(inputs[name], config) for name in config.contrasts}
+    every_latent = list(latents.values())
+    fused = layers.Maximum()(every_latent) if len(every_latent) > 1 else every_latent[0]
+    decoders = {name: _decoder(config, side, name) for name in config.contrasts}
 
     outputs = {}
     for name, decoder in decoders.items():
         for source, latent in (latents | {"fused": fused}).items():
-            # Keras tells losses apart by the name of the last layer, and a decoder is used three times.
-            outputs[f"{name}_from_{source}"] = layers.Identity(name=f"{name}_from_{source}")(decoder(latent))
-    difference = layers.Subtract()(list(latents.values()))
-    squared = layers.Multiply()([difference, difference])
-    training = keras.Model(inputs, outputs | {LATENT_DISTANCE: layers.GlobalAveragePooling2D(name=LATENT_DISTANCE)(squared)})
-    inference = keras.Model(list(inputs.values()), [outputs[f"{name}_from_fused"] for name in CONTRASTS], name="generator")
-    return training, inference
+            # Keras tells losses apart by the name of the last layer, and a decoder is used several times. Errors are taken
+            # in float32 whatever the precision inside.
+            output = f"{name}_from_{source}"
+            outputs[output] = layers.Identity(name=output, dtype="float32")(decoder(latent))
+    variance = ops.var(ops.stack([ops.cast(latent, "float32") for latent in every_latent]), axis=0)
+    pooled = layers.GlobalAveragePooling2D(name=LATENT_VARIANCE, dtype="float32")(variance)
+    training = keras.Model(inputs, outputs | {LATENT_VARIANCE: pooled})
+    painted = [outputs[f"{name}_from_fused"] for name in config.contrasts]
+    return training, keras.Model(list(inputs.values()), painted, name="generator")
 
 
-def compile_for_training(training: keras.Model) -> None:
-    """Adam, six mean absolute errors of weight 1 and the mean variance between the two latents of weight 1."""
+def compile_for_training(training: keras.Model, config: GeneratorConfig) -> None:
+    """Adam, a mean absolute error of weight 1 per reconstruction and the mean variance between the latents of weight 1.
+
+    With sample weights an error is the weighted mean over the voxels.
+    """
     import keras
 
-    # The population variance of two numbers is a quarter of their squared difference.
-    weights = dict.fromkeys(RECONSTRUCTIONS, 1.0) | {LATENT_DISTANCE: 0.25}
+    errors = {name: keras.losses.MeanAbsoluteError(reduction="mean_with_sample_weight") for name in config.reconstructions}
+    # The target of the variance is 0, so that its absolute error is the variance itself.
     # Without XLA: it compiles anew for each shape of batch, and its steps measured slower on a CPU.
     training.compile(
-        optimizer=keras.optimizers.Adam(LEARNING_RATE),
-        loss=dict.fromkeys(weights, "mae"),
-        loss_weights=weights,
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        loss=errors | {LATENT_VARIANCE: keras.losses.MeanAbsoluteError()},
         jit_compile=False,
     )
 
 
-def _prelu(tensor: Any) -> Any:
+def _prelu(tensor: Any, config: GeneratorConfig) -> Any:
     from keras import layers
 
-    return layers.PReLU(shared_axes=[1, 2])(tensor)
+    return layers.PReLU(shared_axes=[1, 2] if config.shared_slopes else None)(tensor)
 
 
-def _residual(tensor: Any, filters: int) -> Any:
+def _residual(tensor: Any, filters: int, config: GeneratorConfig) -> Any:
     """PReLU(conv3x3 + conv1x1), without batch normalisation."""
     from keras import layers
 
     wide = layers.Conv2D(filters, 3, padding="same")(tensor)
-    return _prelu(layers.Add()([wide, layers.Conv2D(filters, 1)(tensor)]))
+    return _prelu(layers.Add()([wide, layers.Conv2D(filters, 1)(tensor)]), config)
 
 
 def _up(tensor: Any, filters: int) -> Any:
@@ -83,25 +83,28 @@ def _up(tensor: Any, filters: int) -> Any:
     return layers.Conv2DTranspose(filters, 2, strides=2)(tensor)
 
 
-def _encoder(tensor: Any, width: int) -> Any:
+def _encoder(tensor: Any, config: GeneratorConfig) -> Any:
     from keras import layers
 
-    level_1 = _residual(tensor, width)
-    level_2 = _residual(layers.MaxPooling2D()(level_1), 2 * width)
-    level_3 = _residual(layers.MaxPooling2D()(level_2), 4 * width)
-    bottom = _residual(layers.MaxPooling2D()(level_3), 8 * width)
-    up_3 = _residual(_up(bottom, 4 * width), 4 * width)
-    up_3 = _residual(_prelu(layers.Add()([up_3, level_3])), 4 * width)
-    up_2 = _residual(_prelu(layers.Add()([_up(up_3, 2 * width), level_2])), 2 * width)
-    up_1 = _prelu(layers.Add()([_up(up_2, width), level_1]))
-    return _prelu(layers.Conv2D(width, 1)(up_1))
+    width = config.width
+    level_1 = _residual(tensor, width, config)
+    level_2 = _residual(layers.MaxPooling2D()(level_1), 2 * width, config)
+    level_3 = _residual(layers.MaxPooling2D()(level_2), 4 * width, config)
+    bottom = _residual(layers.MaxPooling2D()(level_3), 8 * width, config)
+    up_3 = _residual(_up(bottom, 4 * width), 4 * width, config)
+    up_3 = _residual(_prelu(layers.Add()([up_3, level_3]), config), 4 * width, config)
+    up_2 = _residual(_prelu(layers.Add()([_up(up_3, 2 * width), level_2]), config), 2 * width, config)
+    up_1 = _prelu(layers.Add()([_up(up_2, width), level_1]), config)
+    return _prelu(layers.Conv2D(width, 1)(up_1), config)
 
 
-def _decoder(width: int, name: str) -> keras.Model:
+def _decoder(config: GeneratorConfig, side: int | None, name: str) -> keras.Model:
     import keras
     from keras import layers
 
-    latent = keras.Input((None, None, width))
-    first = layers.Concatenate()([latent, _residual(_residual(latent, width), width)])
-    second = layers.Concatenate()([first, _residual(_residual(first, width), width)])
-    return keras.Model(latent, layers.Conv2D(1, 1)(second), name=f"{name}_decoder")
+    width = config.width
+    latent = keras.Input((side, side, width))
+    first = layers.Concatenate()([latent, _residual(_residual(latent, width, config), width, config)])
+    second = layers.Concatenate()([first, _residual(_residual(first, width, config), width, config)])
+    image = layers.Conv2D(1, 1)(second)
+    return keras.Model(latent, _prelu(image, config) if config.output_prelu else image, name=f"{name}_decoder")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
-from lesionforge.synthesize.network import SIZE_MULTIPLE
-from lesionforge.synthesize.tiles import bounding_box, network_inputs
+from lesionforge.synthesize.config import SIZE_MULTIPLE, GeneratorConfig
+from lesionforge.synthesize.tiles import bounding_box, network_inputs, tile_grid
 
 if TYPE_CHECKING:
     import keras
@@ -29,46 +30,96 @@ def seam_weight(lesion: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 
 def generate(
-    model: keras.Model, t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, levels: np.ndarray, wanted: np.ndarray
+    model: keras.Model,
+    config: GeneratorConfig,
+    images: Sequence[np.ndarray],
+    brain: np.ndarray,
+    levels: np.ndarray,
+    wanted: np.ndarray,
 ) -> np.ndarray:
-    """The generator's T1w and FLAIR, float32 [2, x, y, z], of the axial slices that hold `wanted` voxels; zero elsewhere.
+    """The generator's images, float32 [contrast, x, y, z], right at the `wanted` voxels; voxels it never reaches are the canvas'.
 
-    Slices go whole through the network, cut to the brain and padded with zeros to a multiple of 8: it is fully
-    convolutional, so this equals the published averaging of 64 x 64 tiles but for their zero-padded borders, has no
-    voxel that no tile reaches, and needs a sixteenth of the work.
+    All volumes are [x, y, z]. Windows of the canvas, cut to the brain, go through the network and are averaged where they
+    overlap. A network with shared slopes takes each slice as one window: that equals averaged tiles but for their zero-padded
+    borders and needs a sixteenth of the work.
     """
-    out = np.zeros((2, *t1w.shape), np.float32)
-    slices = np.flatnonzero(wanted.any(axis=(0, 1)))
-    box_x, box_y = bounding_box(brain)[:2]
-    size = (box_x.stop - box_x.start, box_y.stop - box_y.start)
-    padding = [(0, 0), *((0, -length % SIZE_MULTIPLE) for length in size)]
-
-    def cut(volume: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        return np.pad(np.moveaxis(volume[box_x, box_y][:, :, chosen], 2, 0), padding)
-
-    for start in range(0, slices.size, SLICES_PER_BATCH):
-        chosen = slices[start : start + SLICES_PER_BATCH]
-        inputs = network_inputs(np.stack([cut(t1w, chosen), cut(flair, chosen)]), cut(levels, chosen))
-        for contrast, painted in enumerate(model.predict_on_batch(list(inputs.values()))):
-            for z, image in zip(chosen, np.asarray(painted), strict=True):
-                out[contrast, box_x, box_y, z] = image[: size[0], : size[1], 0]
+    out = np.stack(images).astype(np.float32)
+    box = bounding_box(brain)[:2]
+    canvas = np.stack([_cut(image[box], config) for image in out])
+    total = np.zeros_like(canvas)
+    count = np.zeros(canvas.shape[1:], np.float32)
+    for places, inputs in _window_batches(canvas, _cut(levels[box], config), _cut(wanted[box], config), config):
+        painted = _as_list(model.predict_on_batch(list(inputs.values())))
+        for number, place in enumerate(places):
+            total[:, *place] += np.stack([np.asarray(image)[number, ..., 0] for image in painted])
+            count[place] += 1
+    mean = np.divide(total, count, out=canvas, where=count > 0)
+    size_x, size_y, size_z = out[:, *box].shape[1:]
+    out[:, *box] = mean[:, :size_x, :size_y, config.neighbours : config.neighbours + size_z]
     return out
 
 
-def paint_lesions(
-    model: keras.Model, t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, lesion: np.ndarray, levels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Synthetic T1w and FLAIR, float32 [x, y, z]: the canvas with the generator's lesions blended in.
+def _cut(volume: np.ndarray, config: GeneratorConfig) -> np.ndarray:
+    """Zeros added in plane up to one tile, or up to a multiple of 8 for whole slices, and the neighbours of the end slices."""
+    if config.inference_stride is None:
+        short = [-length % SIZE_MULTIPLE for length in volume.shape[:2]]
+    else:
+        short = [max(config.tile_size - length, 0) for length in volume.shape[:2]]
+    return np.pad(volume, [(0, short[0]), (0, short[1]), (config.neighbours, config.neighbours)])
 
-    `t1w` and `flair` are the lesion-free canvas, `lesion` (bool) and `levels` (0..8) the transplant on its grid.
+
+def _window_batches(
+    canvas: np.ndarray, levels: np.ndarray, wanted: np.ndarray, config: GeneratorConfig
+) -> Iterator[tuple[list[tuple[slice, slice, int]], dict[str, np.ndarray]]]:
+    """Places (x, y, z) of the windows with a wanted voxel, a batch at a time, and the network's inputs there.
+
+    `canvas` is [contrast, x, y, z]; windows without a wanted voxel change none of the averages that are asked for.
+    """
+    if config.inference_stride is None:
+        size = canvas.shape[1:3]
+        slices = np.flatnonzero(wanted.any(axis=(0, 1)))
+        corners = np.column_stack([np.zeros((len(slices), 2), int), slices])
+    else:
+        size = (config.tile_size, config.tile_size)
+        corners = tile_grid(wanted, config.tile_size, config.inference_stride)
+    per_batch = SLICES_PER_BATCH if config.inference_stride is None else config.batch_size
+    for start in range(0, len(corners), per_batch):
+        places = [(slice(x, x + size[0]), slice(y, y + size[1]), int(z)) for x, y, z in corners[start : start + per_batch]]
+        around = [(x, y, slice(z - config.neighbours, z + config.neighbours + 1)) for x, y, z in places]
+        yield (
+            places,
+            network_inputs(
+                np.stack([np.moveaxis(canvas[:, *part], 3, 1) for part in around], axis=1),
+                np.stack([np.moveaxis(levels[part], 2, 0) for part in around]),
+                config,
+            ),
+        )
+
+
+def _as_list(outputs: object) -> list:
+    """The outputs of a network, which Keras gives bare when there is only one."""
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def paint_lesions(
+    model: keras.Model,
+    config: GeneratorConfig,
+    images: Sequence[np.ndarray],
+    brain: np.ndarray,
+    lesion: np.ndarray,
+    levels: np.ndarray,
+) -> list[np.ndarray]:
+    """Synthetic images, float32 [x, y, z], in the order of the configuration's contrasts: the canvas with lesions blended in.
+
+    `images` are those of the lesion-free canvas, `lesion` (bool) and `levels` (0..8) the transplant on its grid.
     Every voxel more than two voxels from a lesion keeps the canvas' value exactly; without lesions all of them do.
     """
     weight = seam_weight(lesion, brain)
     touched = weight > 0
-    painted = generate(model, t1w, flair, brain, levels, touched)
+    painted = generate(model, config, images, brain, levels, touched)
     synthetic = []
-    for canvas, generated in zip((t1w, flair), painted, strict=True):
+    for canvas, generated in zip(images, painted, strict=True):
         out = canvas.astype(np.float32)
         out[touched] += weight[touched] * (generated[touched] - out[touched])
         synthetic.append(out)
-    return synthetic[0], synthetic[1]
+    return synthetic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ from lesionforge.images import (
     voxel_volume_mm3,
     write_json,
     write_mask,
-    write_tsv,
     write_volume,
 )
+from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.fill import fill_lesions
+from lesionforge.synthesize.generator_folder import read_generator_card, save_generator
 from lesionforge.synthesize.levels import (
     LEVEL_COUNT,
     LEVEL_FACTORS,
@@ -38,9 +40,8 @@ from lesionforge.synthesize.levels import (
     grey_matter_flair,
     hyperintensity_levels,
 )
-from lesionforge.synthesize.network import CONTRASTS
 from lesionforge.synthesize.paint import paint_lesions
-from lesionforge.synthesize.tiles import TrainingScan, training_scan
+from lesionforge.synthesize.tiles import StoredScan, store_scan
 from lesionforge.synthesize.transplant import transplant_lesions, white_matter_room
 
 SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
@@ -140,11 +141,19 @@ def match_patients(prepared: list[Prepared], levels: list[Levels], cohort: Path 
     return matched
 
 
-def read_training_scan(prepared: Prepared, levels: Levels) -> TrainingScan:
-    """Read what the generator learns from one patient; raises InputError when the two folders lie on different grids."""
+def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, config: GeneratorConfig) -> StoredScan:
+    """Write what the generator learns from one patient into `scratch/<id>`; raises InputError when the grids differ."""
     scan = prepared.read()
     bands = _read_on_grid(levels.levels, scan, "synthesize levels").astype(np.uint8)
-    return training_scan((scan.t1w, scan.flair), levels.read_filled(), bands, scan.brain)
+    filled = dict(zip(SUFFIXES, levels.read_filled(), strict=True))
+    return store_scan(
+        scratch / prepared.scan_id,
+        [getattr(scan, name) for name in config.contrasts],
+        [filled[name] for name in config.contrasts],
+        bands,
+        scan.brain,
+        config,
+    )
 
 
 def _read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
@@ -158,11 +167,9 @@ def _read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
 def write_generator(
     patients: list[tuple[Prepared, Levels, str]],
     out: Path,
+    config: GeneratorConfig,
     *,
-    width: int,
-    epochs: int,
     seed: int,
-    tiles_per_epoch: int | None,
     on_epoch: Callable[[dict[str, float]], None],
 ) -> dict[str, Any]:
     """Train the generator and write its model folder `out`: generator.keras, model.json, history.tsv; returns the card.
@@ -170,65 +177,34 @@ def write_generator(
     Scans of split validation validate, or 30 % of the subjects by seed when none has it; a lone subject goes without.
     Raises InputError when no training scan holds a hyperintensity.
     """
-    import pandas as pd
-
     from lesionforge.synthesize.training import draw_validation, train_generator
 
     refuse_foreign_folder(out, nets.CARD)
-
     subjects = {prepared.scan_id: prepared.scan_id.split("_")[0] for prepared, _, _ in patients}
     validation = {prepared.scan_id for prepared, _, split in patients if split == "validation"}
     if not validation or len(validation) == len(patients):
-        drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed))
+        drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed), config.validation_fraction)
         validation = {scan_id for scan_id, subject in subjects.items() if subject in drawn}
-    scans = {prepared.scan_id: read_training_scan(prepared, levels) for prepared, levels, _ in patients}
-    training_ids = [scan_id for scan_id in scans if scan_id not in validation]
-    if not any(scans[scan_id].levels.any() for scan_id in training_ids):
-        raise InputError(
-            f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; give patients with lesions"
+    training_ids = [scan_id for scan_id in subjects if scan_id not in validation]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as scratch:
+        scans = {
+            prepared.scan_id: store_training_scan(prepared, levels, Path(scratch), config) for prepared, levels, _ in patients
+        }
+        if not any(scans[scan_id].place_count for scan_id in training_ids):
+            raise InputError(
+                f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; "
+                "give patients with lesions"
+            )
+        nets.set_up(seed)
+        model, history = train_generator(
+            [scans[scan_id] for scan_id in training_ids],
+            [scans[scan_id] for scan_id in sorted(validation)],
+            config,
+            seed=seed,
+            on_epoch=on_epoch,
         )
-    nets.set_up(seed)
-    model, history = train_generator(
-        [scans[scan_id] for scan_id in training_ids],
-        [scans[scan_id] for scan_id in sorted(validation)],
-        width=width,
-        epochs=epochs,
-        seed=seed,
-        tiles_per_epoch=tiles_per_epoch,
-        on_epoch=on_epoch,
-    )
-    best = min(history, key=lambda row: row.get("val_loss", row["loss"]))
-    card = {
-        "kind": "generator",
-        "contrasts": CONTRASTS,
-        "width": width,
-        "epochs": epochs,
-        "best_epoch": best["epoch"],
-        "seed": seed,
-        "tiles_per_epoch": tiles_per_epoch,
-        "level_factors": LEVEL_FACTORS,
-        "input_normalisation": "mean 0 and standard deviation 1 inside the brain, 0 outside",
-        "trained_on": training_ids,
-        "validated_on": sorted(validation),
-        "parameters": model.count_params(),
-    }
-    with new_folder(out) as folder:
-        nets.save_models(folder, {"generator": model}, card)
-        columns = {name: _history_description(name) for name in history[0]}
-        write_tsv(pd.DataFrame(history).astype({"epoch": int}), folder / "history.tsv", columns)
-    return card
-
-
-def _history_description(name: str) -> str:
-    if name == "epoch":
-        return "number of the epoch, from 1"
-    who = "validation" if name.startswith("val_") else "training"
-    what = name.removeprefix("val_").removesuffix("_loss")
-    if what == "loss":
-        return f"total loss on the {who} tiles"
-    if what == "latent_distance":
-        return f"mean squared difference of the two latents on the {who} tiles"
-    return f"mean absolute error of {what.replace('_', ' ')} on the {who} tiles, in normalised intensities"
+    return save_generator(out, model, config, history, seed=seed, trained_on=training_ids, validated_on=sorted(validation))
 
 
 def write_transplant(synthetic_id: str, pair: Path, canvas: Prepared, donor_levels: Levels, out: Path) -> dict[str, Any]:
@@ -279,7 +255,7 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         raise InputError(f"{canvas.folder}: {transplant} is meant for canvas {record.get('canvas')}; give its folder")
     if canvas_levels and canvas_levels.scan_id != canvas.scan_id:
         raise InputError(f"{canvas_levels.folder}: belongs to {canvas_levels.scan_id}, not {canvas.scan_id}; give its folder")
-    card = nets.read_card(generator, "generator")
+    card, config = read_generator_card(generator, tuple(SUFFIXES))
     refuse_input_as_output(out, transplant)
     nets.set_up(card["seed"])
     scan = canvas.read()
@@ -288,8 +264,8 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     remedy = "synthesize transplant"
     lesion = _read_on_grid(find_image(transplant, "label-lesion_mask.nii.gz"), scan, remedy) > 0.5
     levels = _read_on_grid(find_image(transplant, "desc-levels_dseg.nii.gz"), scan, remedy).astype(np.uint8)
-    t1w, flair = canvas_levels.read_filled() if canvas_levels else (scan.t1w, scan.flair)
-    synthetic = paint_lesions(nets.load_model(generator, "generator"), t1w, flair, scan.brain, lesion, levels)
+    images = canvas_levels.read_filled() if canvas_levels else (scan.t1w, scan.flair)
+    synthetic = paint_lesions(nets.load_model(generator, "generator"), config, images, scan.brain, lesion, levels)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
     tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues).astype(np.uint8)
     synthetic_id = str(record["id"])

@@ -1,48 +1,80 @@
-"""Axial tiles cut from volumes as training asks for them; no tile is ever stored."""
+"""Axial tiles for training, gathered from volumes on disk: memory does not grow with the cohort."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
+from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.levels import bands
-from lesionforge.synthesize.network import CONTRASTS, LATENT_DISTANCE, RECONSTRUCTIONS
+from lesionforge.synthesize.network import LATENT_VARIANCE
 
 if TYPE_CHECKING:
     import keras
 
-TILE_SIZE = 64
-TRAINING_STRIDE = 32
-BATCH_SIZE = 32
+# Indices into the first axis but one of images.npy.
+FILLED, REAL = 0, 1
+Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray] | None]
 
 
 @dataclass(frozen=True)
-class TrainingScan:
-    """One patient's volumes cut to the brain, each at least one tile wide: real and filled images and levels 0..8.
+class StoredScan:
+    """One patient's volumes in a scratch folder, cut to the brain, each at least one tile wide and slice after slice.
 
-    `real` and `filled` are float32 [2, x, y, z] (T1w, FLAIR); `levels` is uint8 and `brain` bool [x, y, z].
+    `images.npy` is float32 [z, 2, contrast, x, y] (filled, then real), `levels.npy` uint8 [z, x, y], both with `neighbours`
+    empty slices added at either end; `places.npy` is int16 [n, 3], the voxels (x, y, z) with a level above 0. `grid` holds the
+    corners (x, y, z) of the tiles with a brain voxel, int16 [tiles, 3]; z counts from the first slice of the brain.
     """
 
-    real: np.ndarray
-    filled: np.ndarray
-    levels: np.ndarray
-    brain: np.ndarray
+    folder: Path
+    shape: tuple[int, int]
+    grid: np.ndarray
+    place_count: int
+    checksum: int
+
+    def open(self, name: str) -> np.ndarray:
+        """One of the three arrays, memory-mapped; let go of it soon, since the pages read stay with the process until then."""
+        array: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return array
 
 
-def training_scan(
-    real: tuple[np.ndarray, np.ndarray], filled: tuple[np.ndarray, np.ndarray], levels: np.ndarray, brain: np.ndarray
-) -> TrainingScan:
-    """Cut the volumes [x, y, z] of a patient to the bounding box of the brain, padded with zeros to one tile in plane."""
+def store_scan(
+    folder: Path,
+    real: Sequence[np.ndarray],
+    filled: Sequence[np.ndarray],
+    levels: np.ndarray,
+    brain: np.ndarray,
+    config: GeneratorConfig,
+) -> StoredScan:
+    """Write a patient's volumes [x, y, z] into the new folder `folder`, images in the order of the configuration's contrasts."""
+    folder.mkdir(parents=True)
     box = bounding_box(brain)
 
     def cut(volume: np.ndarray) -> np.ndarray:
         part = volume[box]
-        return np.pad(part, [(0, max(TILE_SIZE - part.shape[0], 0)), (0, max(TILE_SIZE - part.shape[1], 0)), (0, 0)])
+        short = [max(config.tile_size - length, 0) for length in part.shape[:2]]
+        padded = np.pad(part, [(0, short[0]), (0, short[1]), (config.neighbours, config.neighbours)])
+        return np.ascontiguousarray(np.moveaxis(padded, 2, 0))
 
-    return TrainingScan(np.stack([cut(v) for v in real]), np.stack([cut(v) for v in filled]), cut(levels), cut(brain))
+    images = np.stack([np.stack([cut(v) for v in volumes], axis=1) for volumes in (filled, real)], axis=1)
+    bands_of_voxels = cut(levels).astype(np.uint8)
+    slices = slice(config.neighbours, len(bands_of_voxels) - config.neighbours)
+    places = np.argwhere(bands_of_voxels[slices])[:, [1, 2, 0]].astype(np.int16)
+    for name, array in (("images", images.astype(np.float32)), ("levels", bands_of_voxels), ("places", places)):
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    return StoredScan(
+        folder=folder,
+        shape=(images.shape[3], images.shape[4]),
+        grid=tile_grid(np.moveaxis(cut(brain)[slices], 0, 2), config.tile_size, config.training_stride).astype(np.int16),
+        place_count=len(places),
+        checksum=zlib.crc32(bands_of_voxels, zlib.crc32(images)),
+    )
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
@@ -56,78 +88,127 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def tile_starts(length: int, stride: int) -> list[int]:
+def tile_starts(length: int, tile_size: int, stride: int) -> list[int]:
     """First indices of the tiles along one axis; the last tile ends with the axis, so that every voxel is in a tile."""
-    last = length - TILE_SIZE
+    last = length - tile_size
     return [*range(0, last, stride), last]
 
 
-def tile_index(brain: np.ndarray, stride: int = TRAINING_STRIDE) -> np.ndarray:
-    """Corners (x, y, z) of all axial 64 x 64 tiles with a brain voxel, int [tiles, 3]; `brain` is bool [x, y, z]."""
+def tile_grid(mask: np.ndarray, tile_size: int, stride: int) -> np.ndarray:
+    """Corners (x, y, z) of all axial tiles with a voxel of a bool mask [x, y, z], int [tiles, 3]."""
 
     def corners() -> Iterator[tuple[int, int, int]]:
-        for x in tile_starts(brain.shape[0], stride):
-            for y in tile_starts(brain.shape[1], stride):
-                held = brain[x : x + TILE_SIZE, y : y + TILE_SIZE].any(axis=(0, 1))
+        for x in tile_starts(mask.shape[0], tile_size, stride):
+            for y in tile_starts(mask.shape[1], tile_size, stride):
+                held = mask[x : x + tile_size, y : y + tile_size].any(axis=(0, 1))
                 yield from ((x, y, int(z)) for z in np.flatnonzero(held))
 
     return np.array(list(corners()), int).reshape(-1, 3)
 
 
-def network_inputs(images: np.ndarray, levels: np.ndarray) -> dict[str, np.ndarray]:
-    """The generator's inputs from T1w and FLAIR slices [2, n, x, y] and their levels [n, x, y]: float32 [n, x, y, 9] each."""
+def draw_tiles(scans: Sequence[StoredScan], config: GeneratorConfig, rng: np.random.Generator) -> np.ndarray:
+    """The tiles of an epoch in random order, int32 rows (scan, x, y, z).
+
+    Without `lesion_tiles` each tile of the grid comes once. Else that share of them is drawn around voxels with a level above
+    0, the same number from each scan that has any, and the rest from the grid. `tiles_per_epoch` bounds or sets the number.
+    """
+    grid = np.concatenate([np.column_stack([np.full(len(scan.grid), n), scan.grid]) for n, scan in enumerate(scans)])
+    grid = rng.permutation(grid.astype(np.int32))
+    hyperintense = [n for n, scan in enumerate(scans) if scan.place_count]
+    count = config.tiles_per_epoch or len(grid)
+    near_lesions = round(config.lesion_tiles * count) if hyperintense else 0
+    if not near_lesions:
+        return grid[:count]
+    shares = np.bincount(np.resize(rng.permutation(hyperintense), near_lesions))
+    near = [_tiles_at_places(n, scans[n], shares[n], config.tile_size, rng) for n in np.flatnonzero(shares)]
+    return rng.permutation(np.concatenate([*near, np.resize(grid, (count - near_lesions, 4))]).astype(np.int32))
+
+
+def _tiles_at_places(number: int, scan: StoredScan, count: int, tile_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Tiles that hold a random voxel with a level above 0 anywhere in them, rows (scan, x, y, z)."""
+    places = np.array(scan.open("places")[np.sort(rng.integers(scan.place_count, size=count))], int)
+    corners = places[:, :2] - rng.integers(tile_size, size=(count, 2))
+    corners = np.clip(corners, 0, np.array(scan.shape) - tile_size)
+    return np.column_stack([np.full(count, number), corners, places[:, 2]])
+
+
+def network_inputs(images: np.ndarray, levels: np.ndarray, config: GeneratorConfig) -> dict[str, np.ndarray]:
+    """The generator's inputs from neighbouring slices of each contrast, float32 [n, x, y, slices * 9] by contrast.
+
+    `images` is [contrast, n, slices, x, y], from below, and `levels` [n, slices, x, y].
+    """
     bands_of_levels = bands(levels)
-    return {
-        name: np.concatenate([image[..., np.newaxis], bands_of_levels], axis=-1)
-        for name, image in zip(CONTRASTS, images, strict=True)
-    }
+
+    def channels(image: np.ndarray) -> np.ndarray:
+        joined = np.concatenate([image[..., np.newaxis], bands_of_levels], axis=-1)
+        return np.moveaxis(joined, 1, 3).reshape(len(image), *image.shape[2:], -1)
+
+    return {name: channels(image) for name, image in zip(config.contrasts, images, strict=True)}
 
 
-def tile_batch(scans: list[TrainingScan], tiles: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Inputs of the network and real images [2, n, 64, 64] for rows (scan, x, y, z) of `tiles`."""
-    filled = np.empty((2, len(tiles), TILE_SIZE, TILE_SIZE), np.float32)
-    real = np.empty_like(filled)
-    levels = np.empty((len(tiles), TILE_SIZE, TILE_SIZE), np.uint8)
+def voxel_weights(levels: np.ndarray, config: GeneratorConfig) -> np.ndarray:
+    """What each voxel of tiles [n, x, y] of levels weighs in the errors, float32: more where lesions are, and in a thin rim."""
+    emphasised = levels > 0
+    if config.rim_voxels:
+        in_plane = np.ones((1, 3, 3), bool)
+        emphasised = ndimage.binary_dilation(emphasised, in_plane, config.rim_voxels)
+    return np.where(emphasised, np.float32(config.lesion_weight), np.float32(1))
+
+
+def tile_batch(scans: Sequence[StoredScan], tiles: np.ndarray, config: GeneratorConfig) -> Batch:
+    """Inputs, targets and voxel weights (None where all weigh the same) of the training model for rows (scan, x, y, z)."""
+    contrasts, size, depth = len(config.contrasts), config.tile_size, config.slices
+    filled = np.empty((contrasts, len(tiles), depth, size, size), np.float32)
+    real = np.empty((contrasts, len(tiles), size, size, 1), np.float32)
+    levels = np.empty((len(tiles), depth, size, size), np.uint8)
+    opened = {which: (scans[which].open("images"), scans[which].open("levels")) for which in np.unique(tiles[:, 0])}
     for number, (which, x, y, z) in enumerate(tiles):
-        window = (slice(x, x + TILE_SIZE), slice(y, y + TILE_SIZE), z)
-        scan = scans[which]
-        filled[:, number] = scan.filled[(slice(None), *window)]
-        real[:, number] = scan.real[(slice(None), *window)]
-        levels[number] = scan.levels[window]
-    return network_inputs(filled, levels), real
+        images, bands_of_voxels = opened[which]
+        window = (slice(x, x + size), slice(y, y + size))
+        filled[:, number] = np.moveaxis(images[z : z + depth, FILLED, :, *window], 1, 0)
+        real[:, number, ..., 0] = images[z + config.neighbours, REAL, :, *window]
+        levels[number] = bands_of_voxels[z : z + depth, *window]
+    targets = {name: real[config.contrasts.index(contrast)] for name, contrast in config.reconstructions.items()}
+    targets[LATENT_VARIANCE] = np.zeros((len(tiles), config.width), np.float32)
+    weights = None
+    if config.lesion_weight != 1:
+        weights = dict.fromkeys(config.reconstructions, voxel_weights(levels[:, config.neighbours], config))
+        weights[LATENT_VARIANCE] = np.ones(len(tiles), np.float32)
+    return network_inputs(filled, levels, config), targets, weights
 
 
 def tile_stream(
-    scans: list[TrainingScan], width: int, seed: int, *, shuffle: bool, tiles_per_epoch: int | None = None
+    scans: Sequence[StoredScan], config: GeneratorConfig, seed: int, *, redraw: bool, epochs_done: int = 0, multiple_of: int = 1
 ) -> keras.utils.PyDataset:
-    """Batches of 32 tiles with the targets of the training model; `width` is the network's.
+    """Batches for the training model; with `redraw` the tiles are drawn anew for every epoch, else those of epoch 0 stay.
 
-    With `shuffle` the tiles are drawn anew in every epoch, by seed; `tiles_per_epoch` bounds how many (else all).
+    A draw depends on seed and epoch only, so that training may go on after `epochs_done` epochs as if it had never stopped.
+    Tiles are repeated until their number is a `multiple_of`, for batches that several devices share.
     """
     import keras
 
-    index = np.concatenate([np.column_stack([np.full(len(t), n), t]) for n, t in enumerate(tile_index(s.brain) for s in scans)])
-    rng = np.random.default_rng(seed)
-    count = min(len(index), tiles_per_epoch or len(index))
+    def drawn(epoch: int) -> np.ndarray:
+        tiles = draw_tiles(scans, config, np.random.default_rng([seed, epoch]))
+        return np.resize(tiles, (-(-len(tiles) // multiple_of) * multiple_of, 4))
 
     class Tiles(keras.utils.PyDataset):
         def __init__(self) -> None:
             super().__init__()
-            self.order = np.linspace(0, len(index) - 1, count).astype(int)
-            self.on_epoch_end()
+            self.epoch = epochs_done + 1 if redraw else 0
+            self.tiles = drawn(self.epoch)
 
         def __len__(self) -> int:
-            return -(-count // BATCH_SIZE)
+            return -(-len(self.tiles) // config.batch_size)
 
-        def __getitem__(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-            chosen = index[self.order[number * BATCH_SIZE : (number + 1) * BATCH_SIZE]]
-            inputs, real = tile_batch(scans, chosen)
-            images = dict(zip(CONTRASTS, real[..., np.newaxis], strict=True))
-            targets = {name: images[contrast] for name, contrast in RECONSTRUCTIONS.items()}
-            return inputs, targets | {LATENT_DISTANCE: np.zeros((len(chosen), width), np.float32)}
+        def __getitem__(self, number: int) -> tuple:
+            inputs, targets, weights = tile_batch(
+                scans, self.tiles[number * config.batch_size : (number + 1) * config.batch_size], config
+            )
+            return (inputs, targets) if weights is None else (inputs, targets, weights)
 
         def on_epoch_end(self) -> None:
-            if shuffle:
-                self.order = rng.permutation(len(index))[:count]
+            if redraw:
+                self.epoch += 1
+                self.tiles = drawn(self.epoch)
 
     return Tiles()

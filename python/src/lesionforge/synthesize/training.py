@@ -1,23 +1,22 @@
-"""Training the generator on scans held as arrays."""
+"""Training the generator on scans in a scratch folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lesionforge.errors import InputError
+from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.network import build_generator, compile_for_training
-from lesionforge.synthesize.tiles import TrainingScan, tile_stream
+from lesionforge.synthesize.tiles import StoredScan, tile_stream
 
 if TYPE_CHECKING:
     import keras
 
-VALIDATION_FRACTION = 0.3
 
-
-def draw_validation(subjects: list[str], rng: np.random.Generator, fraction: float = VALIDATION_FRACTION) -> list[str]:
+def draw_validation(subjects: list[str], rng: np.random.Generator, fraction: float) -> list[str]:
     """Draw which subjects validate: the fraction rounded, at least one of two or more, never all; sorted."""
     distinct = sorted(set(subjects))
     count = min(max(round(fraction * len(distinct)), 1), len(distinct) - 1)
@@ -25,24 +24,23 @@ def draw_validation(subjects: list[str], rng: np.random.Generator, fraction: flo
 
 
 def train_generator(
-    training_scans: list[TrainingScan],
-    validation_scans: list[TrainingScan],
+    training_scans: Sequence[StoredScan],
+    validation_scans: Sequence[StoredScan],
+    config: GeneratorConfig,
     *,
-    width: int,
-    epochs: int,
     seed: int,
-    tiles_per_epoch: int | None = None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> tuple[keras.Model, list[dict[str, float]]]:
     """Train a generator and return (inference model with the best weights, one history row per epoch).
 
     The best epoch has the lowest validation loss, or the lowest training loss without validation scans. Rows hold
     `epoch`, `loss`, `val_loss` (when there is validation) and the error of each output; `on_epoch` is called with each.
+    Raises InputError when no epoch has a finite loss.
     """
     import keras
 
-    training, inference = build_generator(width)
-    compile_for_training(training)
+    training, inference = build_generator(config)
+    compile_for_training(training, config)
     monitor = "val_loss" if validation_scans else "loss"
     history: list[dict[str, float]] = []
     best: tuple[float, list[np.ndarray]] = (np.inf, training.get_weights())
@@ -55,13 +53,9 @@ def train_generator(
         on_epoch(history[-1])
 
     training.fit(
-        tile_stream(training_scans, width, seed, shuffle=True, tiles_per_epoch=tiles_per_epoch),
-        validation_data=(
-            tile_stream(validation_scans, width, seed, shuffle=False, tiles_per_epoch=tiles_per_epoch)
-            if validation_scans
-            else None
-        ),
-        epochs=epochs,
+        tile_stream(training_scans, config, seed, redraw=True),
+        validation_data=tile_stream(validation_scans, config, seed, redraw=False) if validation_scans else None,
+        epochs=config.epochs,
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch)],
     )

@@ -1,0 +1,105 @@
+"""Every setting of the generator, with the value that Salem et al. (IEEE Access 2019) published beside ours."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from lesionforge.errors import InputError
+
+# Raised when a card or what a network takes in changes its meaning.
+CARD_VERSION = 2
+# Three poolings: sides of what goes through the network must be divisible by this.
+SIZE_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The settings of one generator, saved in its card; the defaults are those of the published method."""
+
+    name: str
+    # Published: T1w and FLAIR. Each contrast has its own encoder and decoder.
+    contrasts: tuple[str, ...] = ("t1w", "flair")
+    # Channels of the first level. Published: 32.
+    width: int = 32
+    # One PReLU slope per channel instead of one per pixel. Published: False. With True the network is fully convolutional.
+    shared_slopes: bool = False
+    # Published: True. Without it the output is linear: normalised intensities have both signs.
+    output_prelu: bool = True
+    # Slices above and below that come along as input channels. Published: 0.
+    neighbours: int = 0
+    # Weight in the reconstruction errors of voxels with a level above 0 and their rim; all others weigh 1. Published: 1.
+    lesion_weight: float = 1.0
+    # How far in voxels, in plane, the rim reaches. Published: no rim.
+    rim_voxels: int = 0
+    # Share of the tiles of an epoch that are drawn around a voxel with a level above 0. Published: 0, every tile of the grid.
+    lesion_tiles: float = 0.0
+    # Side of the square axial tiles in voxels. Published: 64.
+    tile_size: int = 64
+    # Distance between tiles in training, in voxels. Published: 32; tiles without a brain voxel are left out.
+    training_stride: int = 32
+    # Distance between tiles in painting, predictions averaged. Published: 16. None: whole slices, for shared slopes only.
+    inference_stride: int | None = 16
+    # Tiles of an epoch. Published (None): as many as the grid has.
+    tiles_per_epoch: int | None = None
+    # Published: 32.
+    batch_size: int = 32
+    # Of Adam. Published: 1e-3.
+    learning_rate: float = 1e-3
+    # The limit. Published: 70.
+    epochs: int = 70
+    # Epochs without a better one after which training ends. Published (None): it never ends early.
+    patience: int | None = None
+    # Share of the subjects that validate. Published: 0.3 (the alphabetically first cases; ours are drawn).
+    validation_fraction: float = 0.3
+
+    @property
+    def slices(self) -> int:
+        """Slices that the network sees at once."""
+        return 1 + 2 * self.neighbours
+
+    @property
+    def reconstructions(self) -> dict[str, str]:
+        """The training outputs and their contrasts: each contrast decoded from its own latent, the others' and the fused one."""
+        return {f"{name}_from_{source}": name for name in self.contrasts for source in (*self.contrasts, "fused")}
+
+
+# The published method, and ours: fully convolutional, aware of the neighbouring slices, trained where lesions are.
+CONFIGURATIONS = {
+    config.name: config
+    for config in (
+        GeneratorConfig("salem2019"),
+        GeneratorConfig(
+            "lesionforge",
+            shared_slopes=True,
+            output_prelu=False,
+            neighbours=1,
+            lesion_weight=10.0,
+            rim_voxels=1,
+            lesion_tiles=0.75,
+            inference_stride=None,
+            patience=15,
+        ),
+    )
+}
+DEFAULT_CONFIGURATION = "lesionforge"
+
+
+def config_entries(config: GeneratorConfig) -> dict[str, Any]:
+    """What the card of a generator holds of its settings; `config_of_card` reads it back."""
+    return {"card_version": CARD_VERSION, "config": asdict(config)}
+
+
+def config_of_card(card: dict[str, Any], where: object) -> GeneratorConfig:
+    """The settings in the card of the generator folder `where`.
+
+    Raises InputError when the card is of another version, or lacks a setting or has one that this version does not know.
+    """
+    settings = card.get("config")
+    known = {field.name for field in fields(GeneratorConfig)}
+    if card.get("card_version") != CARD_VERSION or not isinstance(settings, dict) or set(settings) != known:
+        raise InputError(
+            f"{where}: its card is of version {card.get('card_version')}, not {CARD_VERSION} as this lesionforge writes; "
+            "train the generator again"
+        )
+    return GeneratorConfig(**settings | {"contrasts": tuple(settings["contrasts"])})

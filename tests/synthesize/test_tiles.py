@@ -1,0 +1,134 @@
+"""Tiles: which there are, which are drawn, what is gathered for them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesionforge.synthesize.config import CONFIGURATIONS
+from lesionforge.synthesize.levels import bands
+from lesionforge.synthesize.network import LATENT_VARIANCE
+from lesionforge.synthesize.tiles import (
+    StoredScan,
+    bounding_box,
+    draw_tiles,
+    store_scan,
+    tile_batch,
+    tile_grid,
+    tile_starts,
+    tile_stream,
+    voxel_weights,
+)
+
+SALEM, OURS = CONFIGURATIONS["salem2019"], CONFIGURATIONS["lesionforge"]
+
+
+def test_tiles_reach_every_brain_voxel() -> None:
+    brain = np.zeros((100, 70, 3), bool)
+    brain[5:95, 3:66, 1] = True
+    reached = np.zeros_like(brain)
+    for x, y, z in tile_grid(brain, 64, 32):
+        tile = brain[x : x + 64, y : y + 64, z]
+        assert tile.shape == (64, 64)
+        assert tile.any()
+        reached[x : x + 64, y : y + 64, z] = True
+    assert reached[brain].all()
+    assert tile_starts(64, 64, 32) == [0]
+    assert tile_starts(100, 64, 32) == [0, 32, 36]
+
+
+def test_bounding_box_of_nothing_is_everything() -> None:
+    assert bounding_box(np.zeros((3, 4), bool)) == (slice(0, 3), slice(0, 4))
+
+
+def volumes(seed: int, places: list[tuple[int, int, int]]) -> dict:
+    """Images of noise, 90 x 80 x 12, brain but for a margin of two, with levels at a few places."""
+    rng = np.random.default_rng(seed)
+    brain = np.zeros((90, 80, 12), bool)
+    brain[2:-2, 2:-2, 2:-2] = True
+    levels = np.zeros(brain.shape, np.uint8)
+    for place in places:
+        levels[place] = rng.integers(1, 9)
+    images = [(rng.normal(size=brain.shape) * brain).astype(np.float32) for _ in range(4)]
+    return {"real": images[:2], "filled": images[2:], "levels": levels, "brain": brain}
+
+
+@pytest.mark.parametrize("config", [SALEM, OURS], ids=lambda config: config.name)
+def test_a_batch_holds_the_voxels_of_its_tiles(config, tmp_path: Path) -> None:
+    patient = volumes(1, [(20, 30, 5), (70, 60, 9)])
+    scan = store_scan(tmp_path / "a", **patient, config=config)
+    assert scan.shape == (86, 76)
+    inputs, targets, weights = tile_batch([scan], np.array([[0, 11, 7, 3]]), config)
+    window = (slice(13, 77), slice(9, 73))
+    assert np.array_equal(targets["flair_from_t1w"][0, ..., 0], patient["real"][1][*window, 5])
+    assert np.array_equal(targets["t1w_from_fused"][0, ..., 0], patient["real"][0][*window, 5])
+    assert targets[LATENT_VARIANCE].shape == (1, 32) and not targets[LATENT_VARIANCE].any()
+    for number, z in enumerate(range(5 - config.neighbours, 6 + config.neighbours)):
+        channels = inputs["t1w"][0, ..., 9 * number : 9 * (number + 1)]
+        assert np.array_equal(channels[..., 0], patient["filled"][0][*window, z])
+        assert np.array_equal(channels[..., 1:], bands(patient["levels"][*window, z]))
+    assert inputs["flair"].shape == (1, 64, 64, 9 * config.slices)
+    assert (weights is None) == (config is SALEM)
+
+
+def test_small_brains_and_end_slices_are_padded_with_zeros(tmp_path: Path) -> None:
+    patient = volumes(1, [(20, 30, 5)])
+    patient["brain"][40:] = False
+    scan = store_scan(tmp_path / "a", **patient, config=OURS)
+    assert scan.shape == (64, 76)
+    inputs, _, _ = tile_batch([scan], np.array([[0, 0, 0, 0], [0, 0, 0, 7]]), OURS)
+    assert not inputs["t1w"][0, ..., :9].any()
+    assert not inputs["t1w"][1, ..., 18:].any()
+    assert inputs["t1w"][0, ..., 9].any()
+    assert not inputs["t1w"][:, 38:].any()
+
+
+def test_the_published_epoch_is_each_tile_of_the_grid_once(tmp_path: Path) -> None:
+    scans = [store_scan(tmp_path / str(seed), **volumes(seed, []), config=SALEM) for seed in (1, 2)]
+    tiles = draw_tiles(scans, SALEM, np.random.default_rng(0))
+    assert len(tiles) == len(np.unique(tiles, axis=0)) == sum(len(scan.grid) for scan in scans) == 2 * 4 * 8
+    assert len(draw_tiles(scans, replace(SALEM, tiles_per_epoch=5), np.random.default_rng(0))) == 5
+
+
+def test_most_of_our_tiles_hold_a_lesion_and_each_patient_gives_as_many(tmp_path: Path) -> None:
+    places = [[(3, 3, 3)], [(87, 77, 9), (50, 50, 4), (50, 51, 4)], []]
+    scans = [store_scan(tmp_path / str(n), **volumes(n, place), config=OURS) for n, place in enumerate(places)]
+    tiles = draw_tiles(scans, replace(OURS, tiles_per_epoch=400), np.random.default_rng(0))
+    assert len(tiles) == 400
+    holds = np.array([tile_batch(scans, tile[None], OURS)[0]["flair"][..., 10:18].any() for tile in tiles])
+    assert 300 <= holds.sum() < 360
+    counts = np.bincount(tiles[holds, 0], minlength=3)
+    assert abs(int(counts[0]) - int(counts[1])) < 40
+    assert counts[2] == 0
+    assert (tiles[:, 1] >= 0).all() and (tiles[:, 1] <= 86 - 64).all()
+    assert (tiles[~holds, 0] == 2).any()
+
+
+def test_lesions_and_a_thin_rim_weigh_more() -> None:
+    levels = np.zeros((2, 8, 8), np.uint8)
+    levels[0, 4, 4] = 3
+    weights = voxel_weights(levels, OURS)
+    assert (weights[0, 3:6, 3:6] == OURS.lesion_weight).all()
+    assert weights.sum() == 9 * OURS.lesion_weight + 2 * 64 - 9
+
+
+def test_a_stream_repeats_by_seed_and_goes_on_where_it_stopped(example: StoredScan) -> None:
+    config = replace(OURS, tiles_per_epoch=40)
+    stream = tile_stream([example], config, 1, redraw=True)
+    assert len(stream) == 2
+    first = stream[0][0]["flair"]
+    assert np.array_equal(first, tile_stream([example], config, 1, redraw=True)[0][0]["flair"])
+    stream.on_epoch_end()
+    second = stream[0][0]["flair"]
+    assert not np.array_equal(first, second)
+    assert np.array_equal(second, tile_stream([example], config, 1, redraw=True, epochs_done=1)[0][0]["flair"])
+    fixed = tile_stream([example], config, 1, redraw=False)
+    before = fixed[0][0]["flair"]
+    fixed.on_epoch_end()
+    assert np.array_equal(before, fixed[0][0]["flair"])
+
+
+def test_batches_for_several_devices_divide(example: StoredScan) -> None:
+    stream = tile_stream([example], replace(OURS, tiles_per_epoch=35), 1, redraw=True, multiple_of=4)
+    assert [len(stream[n][0]["flair"]) for n in range(len(stream))] == [32, 4]
