@@ -1,5 +1,7 @@
 """The tools `fill` and `levels` on one subject's own scans."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,7 +9,10 @@ from click.testing import CliRunner
 
 from lesionforge.cli import main
 from lesionforge.images import find_image, read_json, read_mask, read_volume
-from lesionforge.synthesize.native import as_stored, fill_on_grid
+from lesionforge.synthesize.config import CONFIGURATIONS
+from lesionforge.synthesize.generator_folder import save_generator
+from lesionforge.synthesize.native import as_stored, fill_on_grid, levels_of_mask
+from lesionforge.synthesize.network import build_generator
 
 UPRIGHT = np.diag([1.0, 1, 3, 1])
 
@@ -39,6 +44,15 @@ def test_integers_stay_integers_where_the_scan_has_no_scale(tmp_path):
         stored = as_stored(np.full((4, 4, 4), 2.6, np.float32), nib.load(tmp_path / f"{name}.nii"))
         assert stored.dtype == kind
         assert stored.max() == (3 if kind is np.int16 else np.float32(2.6))
+
+
+def test_levels_rise_from_the_rim_to_the_inside():
+    lesion = np.zeros((11, 11, 11), bool)
+    lesion[2:9, 2:9, 2:9] = True
+    levels = levels_of_mask(lesion, 6, 1.0)
+    assert levels[5, 5, 5] == 6 and levels[2, 5, 5] == 3
+    assert levels[lesion].min() >= 1 and not levels[~lesion].any()
+    assert (levels_of_mask(lesion, 1, 1.0)[lesion] == 1).all()
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +96,30 @@ def test_levels_come_on_the_working_grid_and_on_both_grids_as_given(tool_run, ph
     native = read_volume(find_image(folder, "space-T1w_res-native_desc-levels_dseg.nii.gz"))[0]
     assert (native[lesion] > 0).mean() > 0.7
     assert (native[~lesion] > 0).mean() < 0.05
+
+
+def test_paint_changes_the_scans_as_given_at_the_mask_and_nowhere_else(tool_run, phantom_cohort, tmp_path):
+    given = {space: nib.load(phantom_cohort / f"sub-p01/anat/sub-p01_{space}.nii.gz") for space in ("T1w", "FLAIR")}
+    brain = read_mask(phantom_cohort / "derivatives/phantom/sub-p01/anat/sub-p01_desc-truth_mask.nii.gz")[0]
+    middle = np.argwhere(brain).mean(axis=0).round().astype(int)
+    lesion = np.zeros(brain.shape, np.uint8)
+    lesion[middle[0] + 5 : middle[0] + 9, middle[1] : middle[1] + 4, middle[2] : middle[2] + 3] = 1
+    nib.save(nib.Nifti1Image(lesion, given["T1w"].affine), tmp_path / "mask.nii.gz")
+    config = replace(CONFIGURATIONS["lesionforge"], width=2)
+    network = build_generator(config)[1]
+    save_generator(tmp_path / "generator", network, config, [{"epoch": 1, "loss": 1.0}], seed=1, trained_on=[], validated_on=[])
+    folder = tool_run("paint", "--mask", str(tmp_path / "mask.nii.gz"), "--generator", str(tmp_path / "generator"))
+    for space, scan in given.items():
+        painted = nib.load(find_image(folder, f"space-{space}_res-native_desc-painted_{space}.nii.gz"))
+        mask = read_mask(find_image(folder, f"space-{space}_res-native_label-lesion_mask.nii.gz"))[0]
+        before, after = (np.asanyarray(image.dataobj, dtype=np.float32) for image in (scan, painted))
+        changed = before != after
+        assert np.array_equal(painted.affine, scan.affine)
+        assert changed[mask].mean() > 0.9
+        places = nib.affines.apply_affine(scan.affine, np.argwhere(changed))
+        centre = nib.affines.apply_affine(scan.affine, np.argwhere(mask)).mean(axis=0)
+        assert np.abs(places - centre).max() < 30
+    own = read_mask(find_image(folder, "space-T1w_res-native_label-lesion_mask.nii.gz"))[0]
+    assert np.array_equal(own, lesion > 0)
+    levels = read_volume(find_image(folder, "res-3mm_desc-levels_dseg.nii.gz"))[0]
+    assert levels.max() == 6

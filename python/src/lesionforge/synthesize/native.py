@@ -30,9 +30,10 @@ from lesionforge.images import (
     write_volume,
 )
 from lesionforge.synthesize.fill import Filling, fill_lesions
+from lesionforge.synthesize.generator_folder import read_generator_card
 from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
-from lesionforge.synthesize.stage import Levels
+from lesionforge.synthesize.stage import SUFFIXES, Levels
 
 FLAIR_TO_T1W = "from-FLAIR_to-T1w_mode-image_xfm.mat"
 PAINTED = "lesions painted by lesionforge"
@@ -153,12 +154,13 @@ def write_painted_native(
     The painted T1w and FLAIR, the lesions and their levels on the working grid, and the painted scans and the lesions on
     the grids of the scans as given, in their own intensities.
     """
-    card = nets.read_card(generator, "generator")
+    card, config = read_generator_card(generator, tuple(SUFFIXES))
     nets.set_up(card["seed"])
     scan = prepared.read()
     lesion = mask_on_working_grid(mask, prepared, scan, scans)
     levels = levels_of_mask(lesion, level, float(scan.affine[0, 0]))
-    painted = paint_lesions(nets.load_model(generator, "generator"), scan.t1w, scan.flair, scan.brain, lesion, levels)
+    network = nets.load_model(generator, "generator")
+    painted = paint_lesions(network, config, (scan.t1w, scan.flair), scan.brain, lesion, levels)
     volume_ml = np.count_nonzero(lesion) * voxel_volume_mm3(scan.affine) / 1000
     record = {
         "id": prepared.scan_id,

@@ -121,12 +121,13 @@ def levels(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
 @GENERATOR
 def paint(t1w: Path, flair: Path, mask: Path, level: int, generator: Path, out: Path, **scan: Any) -> None:
     """Check mask and generator, prepare, paint, write the scans on the working grid and on the grids as given."""
-    from lesionforge import nets
     from lesionforge.images.check import check_mask
+    from lesionforge.synthesize.generator_folder import read_generator_card
     from lesionforge.synthesize.native import write_painted_native
+    from lesionforge.synthesize.stage import SUFFIXES
 
     check_mask(mask)
-    nets.read_card(generator, "generator")
+    read_generator_card(generator, tuple(SUFFIXES))
     made = prepared(t1w=t1w, flair=flair, out=out, **scan)
     click.echo(f"{made.scan_id}: painting", err=True)
     record = write_painted_native(made, {"T1w": t1w, "FLAIR": flair}, mask, level, generator, out)
