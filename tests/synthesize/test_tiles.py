@@ -113,22 +113,20 @@ def test_lesions_and_a_thin_rim_weigh_more() -> None:
     assert weights.sum() == 9 * OURS.lesion_weight + 2 * 64 - 9
 
 
-def test_a_stream_repeats_by_seed_and_goes_on_where_it_stopped(example: StoredScan) -> None:
+def test_the_tiles_of_an_epoch_depend_on_seed_and_epoch_only(example: StoredScan) -> None:
     config = replace(OURS, tiles_per_epoch=40)
-    stream = tile_stream([example], config, 1, redraw=True)
+    stream = tile_stream([example], config, 1, epoch=1)
     assert len(stream) == 2
     first = stream[0][0]["flair"]
-    assert np.array_equal(first, tile_stream([example], config, 1, redraw=True)[0][0]["flair"])
-    stream.on_epoch_end()
+    stream.draw(2)
     second = stream[0][0]["flair"]
     assert not np.array_equal(first, second)
-    assert np.array_equal(second, tile_stream([example], config, 1, redraw=True, epochs_done=1)[0][0]["flair"])
-    fixed = tile_stream([example], config, 1, redraw=False)
-    before = fixed[0][0]["flair"]
-    fixed.on_epoch_end()
-    assert np.array_equal(before, fixed[0][0]["flair"])
+    stream.draw(1)
+    assert np.array_equal(stream[0][0]["flair"], first)
+    assert np.array_equal(second, tile_stream([example], config, 1, epoch=2)[0][0]["flair"])
+    assert not np.array_equal(second, tile_stream([example], config, 2, epoch=2)[0][0]["flair"])
 
 
 def test_batches_for_several_devices_divide(example: StoredScan) -> None:
-    stream = tile_stream([example], replace(OURS, tiles_per_epoch=35), 1, redraw=True, multiple_of=4)
+    stream = tile_stream([example], replace(OURS, tiles_per_epoch=35), 1, epoch=1, multiple_of=4)
     assert [len(stream[n][0]["flair"]) for n in range(len(stream))] == [32, 4]

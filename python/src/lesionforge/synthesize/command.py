@@ -28,6 +28,19 @@ EPOCHS = click.option("--epochs", default=70, show_default=True, type=click.IntR
 TILES = click.option(
     "--tiles-per-epoch", default=None, type=click.IntRange(min=1), help="Tiles drawn in an epoch [default: all there are]."
 )
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    help="Where the generator is trained; auto takes the GPUs that work, else the CPU.",
+)
+CHECKPOINT = click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Folder for the state of the training after each epoch; a training that was stopped goes on from it.",
+)
 
 
 @click.group(invoke_without_command=True)
@@ -38,6 +51,8 @@ TILES = click.option(
 @WIDTH
 @EPOCHS
 @TILES
+@DEVICE
+@CHECKPOINT
 @click.pass_context
 def synthesize(
     ctx: click.Context,
@@ -48,6 +63,8 @@ def synthesize(
     width: int,
     epochs: int,
     tiles_per_epoch: int | None,
+    device: str,
+    checkpoint: Path | None,
 ) -> None:
     """Train the generator and paint lesions onto canvases.
 
@@ -78,6 +95,8 @@ def synthesize(
         out / "generator",
         replace(CONFIGURATIONS[configuration], width=width, epochs=epochs, tiles_per_epoch=tiles_per_epoch),
         seed=seed,
+        device=device,
+        checkpoint=checkpoint,
         on_epoch=_progress(epochs),
     )
     for synthetic_id, donor, canvas_id in pairs[["synthetic_id", "donor", "canvas"]].to_numpy().tolist():
@@ -113,6 +132,8 @@ def levels(prepared: Path, seed: int, out: Path) -> None:
 @WIDTH
 @EPOCHS
 @TILES
+@DEVICE
+@CHECKPOINT
 @OUT
 def train_generator(
     root: Path | None,
@@ -124,6 +145,8 @@ def train_generator(
     width: int,
     epochs: int,
     tiles_per_epoch: int | None,
+    device: str,
+    checkpoint: Path | None,
     out: Path,
 ) -> None:
     """Train the generator on patients: give --root, or --prepared and --levels of each."""
@@ -137,7 +160,9 @@ def train_generator(
         [Prepared.open(path) for path in prepared_folders], [stage.Levels.open(path) for path in levels_folders], cohort
     )
     config = replace(CONFIGURATIONS[configuration], width=width, epochs=epochs, tiles_per_epoch=tiles_per_epoch)
-    card = stage.write_generator(patients, out, config, seed=seed, on_epoch=_progress(epochs))
+    card = stage.write_generator(
+        patients, out, config, seed=seed, device=device, checkpoint=checkpoint, on_epoch=_progress(epochs)
+    )
     click.echo(f"generator of {card['parameters']} parameters from {len(patients)} scans in {out}")
 
 

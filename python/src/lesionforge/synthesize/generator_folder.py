@@ -11,6 +11,7 @@ from lesionforge.images import new_folder, write_tsv
 from lesionforge.synthesize.config import GeneratorConfig, config_entries, config_of_card
 from lesionforge.synthesize.levels import LEVEL_FACTORS
 from lesionforge.synthesize.network import LATENT_VARIANCE
+from lesionforge.synthesize.training import best_epoch
 
 if TYPE_CHECKING:
     import keras
@@ -31,11 +32,10 @@ def save_generator(
     """Write the model folder `out` and return its card, which holds all that painting must know."""
     import pandas as pd
 
-    best = min(history, key=lambda row: row.get("val_loss", row["loss"]))
     card = config_entries(config) | {
         "kind": NETWORK,
         "epochs": len(history),
-        "best_epoch": best["epoch"],
+        "best_epoch": best_epoch(history) + 1,
         "seed": seed,
         "level_factors": LEVEL_FACTORS,
         "input_normalisation": "mean 0 and standard deviation 1 inside the brain, 0 outside",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from lesionforge.images import (
     write_mask,
     write_volume,
 )
+from lesionforge.nets.devices import find_device
 from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.fill import fill_lesions
 from lesionforge.synthesize.generator_folder import read_generator_card, save_generator
@@ -42,6 +44,7 @@ from lesionforge.synthesize.levels import (
 )
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.tiles import StoredScan, store_scan
+from lesionforge.synthesize.training import draw_validation, train_generator
 from lesionforge.synthesize.transplant import transplant_lesions, white_matter_room
 
 SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
@@ -170,41 +173,52 @@ def write_generator(
     config: GeneratorConfig,
     *,
     seed: int,
+    device: str,
+    checkpoint: Path | None,
     on_epoch: Callable[[dict[str, float]], None],
 ) -> dict[str, Any]:
     """Train the generator and write its model folder `out`: generator.keras, model.json, history.tsv; returns the card.
 
     Scans of split validation validate, or 30 % of the subjects by seed when none has it; a lone subject goes without.
-    Raises InputError when no training scan holds a hyperintensity.
+    Raises InputError when no training scan holds a hyperintensity, when there is no such device, and as `train_generator`.
     """
-    from lesionforge.synthesize.training import draw_validation, train_generator
-
     refuse_foreign_folder(out, nets.CARD)
+    nets.set_up(seed)
+    found_device = find_device(device)
     subjects = {prepared.scan_id: prepared.scan_id.split("_")[0] for prepared, _, _ in patients}
     validation = {prepared.scan_id for prepared, _, split in patients if split == "validation"}
     if not validation or len(validation) == len(patients):
         drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed), config.validation_fraction)
         validation = {scan_id for scan_id, subject in subjects.items() if subject in drawn}
     training_ids = [scan_id for scan_id in subjects if scan_id not in validation]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as scratch:
-        scans = {
-            prepared.scan_id: store_training_scan(prepared, levels, Path(scratch), config) for prepared, levels, _ in patients
-        }
+    with _scratch(checkpoint / "tiles" if checkpoint else out.with_name(f".{out.name}.tiles")) as scratch:
+        scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
         if not any(scans[scan_id].place_count for scan_id in training_ids):
             raise InputError(
                 f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; "
                 "give patients with lesions"
             )
-        nets.set_up(seed)
         model, history = train_generator(
             [scans[scan_id] for scan_id in training_ids],
             [scans[scan_id] for scan_id in sorted(validation)],
             config,
             seed=seed,
+            device=found_device,
+            checkpoint=checkpoint,
             on_epoch=on_epoch,
         )
     return save_generator(out, model, config, history, seed=seed, trained_on=training_ids, validated_on=sorted(validation))
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder for the block. Its name is fixed, so that the next run clears what a killed one left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def write_transplant(synthetic_id: str, pair: Path, canvas: Prepared, donor_levels: Levels, out: Path) -> dict[str, Any]:

@@ -178,37 +178,30 @@ def tile_batch(scans: Sequence[StoredScan], tiles: np.ndarray, config: Generator
 
 
 def tile_stream(
-    scans: Sequence[StoredScan], config: GeneratorConfig, seed: int, *, redraw: bool, epochs_done: int = 0, multiple_of: int = 1
+    scans: Sequence[StoredScan], config: GeneratorConfig, seed: int, *, epoch: int, multiple_of: int = 1
 ) -> keras.utils.PyDataset:
-    """Batches for the training model; with `redraw` the tiles are drawn anew for every epoch, else those of epoch 0 stay.
+    """Batches for the training model with the tiles of an epoch, until its `draw(epoch)` draws those of another.
 
-    A draw depends on seed and epoch only, so that training may go on after `epochs_done` epochs as if it had never stopped.
+    A draw depends on seed and epoch only, so that training may go on after any epoch as if it had never stopped.
     Tiles are repeated until their number is a `multiple_of`, for batches that several devices share.
     """
     import keras
 
-    def drawn(epoch: int) -> np.ndarray:
-        tiles = draw_tiles(scans, config, np.random.default_rng([seed, epoch]))
-        return np.resize(tiles, (-(-len(tiles) // multiple_of) * multiple_of, 4))
-
     class Tiles(keras.utils.PyDataset):
         def __init__(self) -> None:
             super().__init__()
-            self.epoch = epochs_done + 1 if redraw else 0
-            self.tiles = drawn(self.epoch)
+            self.draw(epoch)
 
         def __len__(self) -> int:
             return -(-len(self.tiles) // config.batch_size)
 
         def __getitem__(self, number: int) -> tuple:
-            inputs, targets, weights = tile_batch(
-                scans, self.tiles[number * config.batch_size : (number + 1) * config.batch_size], config
-            )
+            start = number * config.batch_size
+            inputs, targets, weights = tile_batch(scans, self.tiles[start : start + config.batch_size], config)
             return (inputs, targets) if weights is None else (inputs, targets, weights)
 
-        def on_epoch_end(self) -> None:
-            if redraw:
-                self.epoch += 1
-                self.tiles = drawn(self.epoch)
+        def draw(self, epoch: int) -> None:
+            tiles = draw_tiles(scans, config, np.random.default_rng([seed, epoch]))
+            self.tiles = np.resize(tiles, (-(-len(tiles) // multiple_of) * multiple_of, 4))
 
     return Tiles()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lesionforge.errors import InputError
+from lesionforge.nets.devices import Device, on_device
+from lesionforge.synthesize.checkpoint import TrainingState, load_state, save_state, sweep
 from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.network import build_generator, compile_for_training
 from lesionforge.synthesize.tiles import StoredScan, tile_stream
@@ -29,37 +33,131 @@ def train_generator(
     config: GeneratorConfig,
     *,
     seed: int,
+    device: Device | None = None,
+    checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> tuple[keras.Model, list[dict[str, float]]]:
-    """Train a generator and return (inference model with the best weights, one history row per epoch).
+    """Train a generator and return (inference model in float32 with the best weights, one history row per epoch).
 
     The best epoch has the lowest validation loss, or the lowest training loss without validation scans. Rows hold
     `epoch`, `loss`, `val_loss` (when there is validation) and the error of each output; `on_epoch` is called with each.
-    Raises InputError when no epoch has a finite loss.
+    With a `checkpoint` folder the state is saved there after every epoch, and a training that stopped goes on from it to
+    the same weights. The default device is the CPU. Raises InputError when no epoch has a finite loss, or when the checkpoint
+    is cut short or of another training.
     """
+    device = (device or Device()).sharing(config.batch_size)
+    identity = training_identity(training_scans, validation_scans, config, seed, device)
+    state = None
+    if checkpoint:
+        sweep(checkpoint)
+        state = load_state(checkpoint, identity)
+    if state is None or not ended(state.history, config):
+        with on_device(device):
+            training, _ = build_generator(config)
+            compile_for_training(training, config)
+            epochs_done = _restore(training, state)
+            stream = tile_stream(training_scans, config, seed, epoch=epochs_done + 1, multiple_of=device.count)
+            keeper = _state_keeper(training, state, config, stream.draw, on_epoch, checkpoint, identity)
+            training.fit(
+                stream,
+                validation_data=(
+                    tile_stream(validation_scans, config, seed, epoch=0, multiple_of=device.count) if validation_scans else None
+                ),
+                initial_epoch=epochs_done,
+                epochs=config.epochs,
+                verbose=0,
+                callbacks=[keeper],
+            )
+            state = keeper.state
+    if not np.isfinite([_monitored(row) for row in state.history]).any():
+        raise InputError("the generator's training diverged, no epoch had a finite loss; check the scans' intensities")
+    # Built anew on one device in float32, whatever it was trained on: what is saved runs everywhere.
+    training, inference = build_generator(config)
+    training.set_weights(state.best_weights)
+    return inference, state.history
+
+
+def ended(history: list[dict[str, float]], config: GeneratorConfig) -> bool:
+    """Whether training is over: the epochs are used up, or none of the last `patience` was better than the best before."""
+    since_best = len(history) - 1 - best_epoch(history) if history else 0
+    return len(history) >= config.epochs or (config.patience is not None and since_best >= config.patience)
+
+
+def best_epoch(history: list[dict[str, float]]) -> int:
+    """Index of the row with the lowest validation loss, or training loss without validation; NaN is never the lowest."""
+    return int(np.argmin([np.nan_to_num(_monitored(row), nan=np.inf) for row in history]))
+
+
+def _monitored(row: dict[str, float]) -> float:
+    return row.get("val_loss", row["loss"])
+
+
+def training_identity(
+    training_scans: Sequence[StoredScan],
+    validation_scans: Sequence[StoredScan],
+    config: GeneratorConfig,
+    seed: int,
+    device: Device,
+) -> dict[str, Any]:
+    """What makes a training this one, as JSON reads it back; its limit of epochs may be raised afterwards."""
     import keras
 
-    training, inference = build_generator(config)
-    compile_for_training(training, config)
-    monitor = "val_loss" if validation_scans else "loss"
-    history: list[dict[str, float]] = []
-    best: tuple[float, list[np.ndarray]] = (np.inf, training.get_weights())
+    # Lists, as JSON gives them back.
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    return {f"setting {name}": value for name, value in settings.items() if name != "epochs"} | {
+        "seed": seed,
+        "backend": keras.backend.backend(),
+        "precision": device.precision,
+        "training scans": [[scan.folder.name, scan.checksum] for scan in training_scans],
+        "validation scans": [[scan.folder.name, scan.checksum] for scan in validation_scans],
+    }
 
-    def end_of_epoch(epoch: int, logs: dict[str, float]) -> None:
-        nonlocal best
-        if logs[monitor] < best[0]:
-            best = (logs[monitor], training.get_weights())
-        history.append({"epoch": epoch + 1} | {name: float(value) for name, value in sorted(logs.items())})
-        on_epoch(history[-1])
 
-    training.fit(
-        tile_stream(training_scans, config, seed, redraw=True),
-        validation_data=tile_stream(validation_scans, config, seed, redraw=False) if validation_scans else None,
-        epochs=config.epochs,
-        verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch)],
-    )
-    if not np.isfinite(best[0]):
-        raise InputError("the generator's training diverged, no epoch had a finite loss; check the scans' intensities")
-    training.set_weights(best[1])
-    return inference, history
+def _restore(training: keras.Model, state: TrainingState | None) -> int:
+    """Put a state back into a compiled network; returns the epochs done."""
+    training.optimizer.build(training.trainable_variables)
+    if state is None:
+        return 0
+    training.set_weights(state.weights)
+    for variable, value in zip(training.optimizer.variables, state.optimizer, strict=True):
+        variable.assign(value)
+    return len(state.history)
+
+
+def _state_keeper(
+    training: keras.Model,
+    state: TrainingState | None,
+    config: GeneratorConfig,
+    draw_epoch: Callable[[int], None],
+    on_epoch: Callable[[dict[str, float]], None],
+    checkpoint: Path | None,
+    identity: dict[str, Any],
+) -> Any:
+    """The callback that draws an epoch's tiles, keeps state, and ends training; its `state` is the last epoch's."""
+    import keras
+
+    class StateKeeper(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.state = state or TrainingState([], [], [], training.get_weights())
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            draw_epoch(epoch + 1)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            row = {"epoch": epoch + 1} | {name: float(value) for name, value in sorted((logs or {}).items())}
+            history = [*self.state.history, row]
+            # Through self.model, which with jax first brings the network's variables up to date.
+            weights = self.model.get_weights()
+            self.state = TrainingState(
+                history=history,
+                weights=weights,
+                optimizer=[keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables],
+                best_weights=weights if best_epoch(history) == epoch else self.state.best_weights,
+            )
+            if checkpoint:
+                save_state(checkpoint, self.state, identity)
+            on_epoch(row)
+            self.model.stop_training = ended(history, config)
+
+    return StateKeeper()

@@ -1,0 +1,104 @@
+"""Where networks are trained: CPU or GPU, at which precision, on one or on several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from lesionforge.errors import InputError
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a network is trained on: `kind` "cpu" or "gpu", and how many of them share each batch."""
+
+    kind: str = "cpu"
+    count: int = 1
+
+    @property
+    def precision(self) -> str:
+        """The Keras policy: half precision inside only on a GPU, where it is faster."""
+        return "mixed_float16" if self.kind == "gpu" else "float32"
+
+    def sharing(self, batch_size: int) -> Device:
+        """As many of the devices as can share batches of this size evenly."""
+        return Device(self.kind, max(n for n in range(1, self.count + 1) if batch_size % n == 0))
+
+
+def find_device(wanted: str) -> Device:
+    """The device for "auto" (GPUs that work, else the CPU), "cpu" or "gpu"; call it after `nets.set_up`.
+
+    Raises InputError when a GPU is wanted and there is none that works.
+    """
+    import keras
+
+    count = 0 if wanted == "cpu" else _working_gpus()
+    if wanted == "gpu" and not count:
+        raise InputError(
+            f"--device gpu: {keras.backend.backend()} finds no GPU that it can compute on; "
+            "check the driver with nvidia-smi and start containers with their GPU option, or give --device cpu"
+        )
+    return Device("gpu", count) if count else Device()
+
+
+@contextmanager
+def on_device(device: Device) -> Iterator[None]:
+    """Networks that are built, compiled and trained in this block use the device and its precision."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(device.precision)
+    try:
+        with _placed(device):
+            yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _working_gpus() -> int:
+    """How many GPUs the backend has, if it can compute on them: a driver that does not fit shows only then."""
+    import keras
+
+    try:
+        if keras.backend.backend() == "torch":
+            import torch
+
+            # Keras has no data parallelism on torch.
+            count = min(torch.cuda.device_count(), 1)
+        else:
+            count = len(keras.distribution.list_devices("gpu"))
+        if count:
+            with keras.device("gpu:0"):
+                keras.ops.convert_to_numpy(keras.ops.matmul(keras.ops.ones((2, 2)), keras.ops.ones((2, 2))))
+    except Exception:  # Each backend raises its own classes for a GPU that is absent or broken, and all mean the same here.
+        return 0
+    return count
+
+
+def _placed(device: Device) -> AbstractContextManager:
+    """The scope of a backend for a device; a single GPU needs none, since every backend takes it by itself."""
+    import keras
+
+    backend = keras.backend.backend()
+    if device.kind == "cpu":
+        return keras.device("cpu:0")
+    if device.count > 1 and backend == "tensorflow":
+        import tensorflow as tf
+
+        scope: AbstractContextManager = tf.distribute.MirroredStrategy([f"GPU:{n}" for n in range(device.count)]).scope()
+        return scope
+    if device.count > 1 and backend == "jax":
+        return _data_parallel(device.count)
+    return nullcontext()
+
+
+@contextmanager
+def _data_parallel(count: int) -> Iterator[None]:
+    import keras
+
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices("gpu")[:count]))
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(None)
