@@ -61,7 +61,7 @@ def measured(arguments: list[str]) -> dict[str, float]:
     return {"wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "memory_gb": usage.ru_maxrss / 2**20}
 
 
-def prepare(session: Session, out: Path, brain_mask: str | None = None) -> Path:
+def prepare(session: Session, out: Path, brain_mask: str | None = None, lesion_mask: Path | None = None) -> Path:
     """Prepare a scan step by step as the pipeline does, noting the cost of each step; its prepared folder."""
     folder = out / "prepare" / session.scan_id
     notes = out / "cost" / f"{session.scan_id}.json"
@@ -69,9 +69,10 @@ def prepare(session: Session, out: Path, brain_mask: str | None = None) -> Path:
         scan = ["--id", session.scan_id, "--t1w", str(session.t1w), "--flair", str(session.flair)]
         stripped, aligned = out / "strip" / session.scan_id, out / "align" / session.scan_id
         mask = ["--brain-mask", brain_mask] if brain_mask else []
+        lesions = ["--lesion-mask", str(lesion_mask)] if lesion_mask else []
         cost = {
             "strip": measured(["prepare", "strip", *scan, *mask, "--out", str(out / "strip")]),
-            "align": measured(["prepare", "align", *scan, "--stripped", str(stripped), "--out", str(out / "align")]),
+            "align": measured(["prepare", "align", *scan, *lesions, "--stripped", str(stripped), "--out", str(out / "align")]),
         }
         tissues = ["prepare", "tissues", "--id", session.scan_id, "--stripped", str(stripped), "--aligned", str(aligned)]
         cost["tissues"] = measured([*tissues, "--out", str(out / "prepare")])
