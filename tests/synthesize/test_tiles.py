@@ -130,3 +130,25 @@ def test_the_tiles_of_an_epoch_depend_on_seed_and_epoch_only(example: StoredScan
 def test_batches_for_several_devices_divide(example: StoredScan) -> None:
     stream = tile_stream([example], replace(OURS, tiles_per_epoch=35), 1, epoch=1, multiple_of=4)
     assert [len(stream[n][0]["flair"]) for n in range(len(stream))] == [32, 4]
+
+
+def test_batches_of_many_scans_take_no_more_memory_than_of_few(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    brain = np.ones((160, 160, 60), bool)
+    image = rng.normal(size=brain.shape).astype(np.float32)
+    levels = (rng.random(brain.shape) < 0.01).astype(np.uint8)
+    scan = store_scan(tmp_path / "a", [image, image], [image, image], levels, brain, OURS)
+
+    def peak_mb(count: int) -> float:
+        """Highest resident memory above the start while batches of so many scans are gathered."""
+        scans = [scan] * count
+        tiles = draw_tiles(scans, replace(OURS, tiles_per_epoch=1600), rng)
+        pages = []
+        for start in range(0, len(tiles), 32):
+            tile_batch(scans, tiles[start : start + 32], replace(OURS, lesion_weight=1))
+            pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
+        return (max(pages) - pages[0]) * 4096 / 1e6
+
+    # The volumes of one scan are 25 MB; each mapping of them would count anew.
+    peak_mb(3)
+    assert peak_mb(20) < peak_mb(3) + 40

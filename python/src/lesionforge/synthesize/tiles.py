@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.synthesize.config import GeneratorConfig
-from lesionforge.synthesize.levels import bands
+from lesionforge.synthesize.levels import LEVEL_COUNT, bands
 from lesionforge.synthesize.network import LATENT_VARIANCE
 
 if TYPE_CHECKING:
@@ -137,11 +137,14 @@ def network_inputs(images: np.ndarray, levels: np.ndarray, config: GeneratorConf
 
     `images` is [contrast, n, slices, x, y], from below, and `levels` [n, slices, x, y].
     """
-    bands_of_levels = bands(levels)
+    # Row k holds the channels of a voxel of level k: room for the image, then its bands.
+    of_level = np.pad(bands(np.arange(LEVEL_COUNT + 1)), [(0, 0), (1, 0)])
+    without_image = np.take(of_level, np.moveaxis(levels, 1, 3), axis=0)
 
     def channels(image: np.ndarray) -> np.ndarray:
-        joined = np.concatenate([image[..., np.newaxis], bands_of_levels], axis=-1)
-        return np.moveaxis(joined, 1, 3).reshape(len(image), *image.shape[2:], -1)
+        joined = without_image.copy()
+        joined[..., 0] = np.moveaxis(image, 1, 3)
+        return joined.reshape(*joined.shape[:3], -1)
 
     return {name: channels(image) for name, image in zip(config.contrasts, images, strict=True)}
 
@@ -150,8 +153,7 @@ def voxel_weights(levels: np.ndarray, config: GeneratorConfig) -> np.ndarray:
     """What each voxel of tiles [n, x, y] of levels weighs in the errors, float32: more where lesions are, and in a thin rim."""
     emphasised = levels > 0
     if config.rim_voxels:
-        in_plane = np.ones((1, 3, 3), bool)
-        emphasised = ndimage.binary_dilation(emphasised, in_plane, config.rim_voxels)
+        emphasised = ndimage.binary_dilation(emphasised, np.ones((1, 3, 3), bool), config.rim_voxels)
     return np.where(emphasised, np.float32(config.lesion_weight), np.float32(1))
 
 
