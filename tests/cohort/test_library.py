@@ -39,7 +39,7 @@ def test_masks_of_a_library_are_donors(sheet, library):
     assert result.exit_code == 0, result.output
     assert "3 masks of the library among the donors" in result.stdout
     pairs = read_tsv(sheet.out / "pairs.tsv")
-    assert set(pairs["donor"]) == {"sub-01", "sub-02", "lib-a", "lib-b2", "lib-cmask"}
+    assert set(pairs["donor"]) == {"sub-01", "sub-02", "lib-a", "lib-bses2", "lib-cmask"}
     paths = dict(zip(pairs["donor"], pairs["library_mask"], strict=True))
     assert paths["lib-cmask"] == str(library / "c mask.nii.gz")
     assert paths["sub-01"] == ""

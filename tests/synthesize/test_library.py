@@ -70,8 +70,9 @@ def test_a_lesion_takes_the_profile_of_one_near_in_size_and_place() -> None:
     assert sum(lesions[n].place == "deep" for n in drawn) >= 3
 
 
-def test_small_hyperintensities_are_noise() -> None:
+def test_small_and_pale_hyperintensities_are_noise() -> None:
     levels = np.zeros((12, 12, 12), np.uint8)
-    levels[2:5, 2:5, 2:5] = 2
+    levels[2:5, 2:5, 2:5] = 5
+    levels[6:9, 6:9, 6:9] = 2
     levels[9, 9, 9] = 8
-    assert np.array_equal(hyperintensities(levels, 1.0), levels == 2)
+    assert np.array_equal(hyperintensities(levels, 1.0), levels == 5)

@@ -21,7 +21,9 @@ VENTRICLE_DEPTH = 0.4
 PERIVENTRICULAR_MM = 3.0
 # Cerebellum and brainstem in shares of the brain's box, right to left, back to front, bottom to top.
 INFRATENTORIAL = ((0.17, 0.83), (0.0, 0.55), (0.0, 0.35))
-# Of a patient without a lesion mask, hyperintensities from this volume on are taken; smaller ones are noise as a rule.
+# Of a patient without a lesion mask, hyperintensities from this level (grey matter + 1.4 std) and volume on are taken; paler
+# and smaller ones are mostly partial volume with grey matter, and noise.
+HYPERINTENSE_LEVEL = 4
 SMALLEST_HYPERINTENSITY_MM3 = 10.0
 # A library lesion takes the profile of one of so many training lesions; another place counts like e times the volume.
 NEAREST = 5
@@ -85,8 +87,8 @@ def lesion_statistics(
 
 
 def hyperintensities(levels: np.ndarray, voxel_mm: float) -> np.ndarray:
-    """The hyperintensities (level 1 and above, components of at least 10 mm³) of a patient without a mask, bool [x, y, z]."""
-    numbers, count = label_lesions(levels > 0)
+    """The hyperintensities (level 4 and above, components of at least 10 mm³) of a patient without a mask, bool [x, y, z]."""
+    numbers, count = label_lesions(levels >= HYPERINTENSE_LEVEL)
     large = np.bincount(numbers.ravel(), minlength=count + 1) * voxel_mm**3 >= SMALLEST_HYPERINTENSITY_MM3
     large[0] = False
     kept: np.ndarray = large[numbers]

@@ -99,7 +99,8 @@ def draw_lesions(candidates: Sequence[Candidate], load_ml: float | None, rng: np
         return tuple(first)
     volumes = {candidate.lesion: candidate.volume_mm3 for candidate in candidates}
     left_mm3 = load_ml * 1000
-    chosen, others = [], []
+    chosen: list[LesionDraw] = []
+    others: list[tuple[float, int, LesionDraw]] = []
     for lesion in [*first, *again]:
         volume_mm3 = volumes[lesion.lesion] * lesion.volume_factor
         if volume_mm3 <= left_mm3:
@@ -209,8 +210,9 @@ def _smooth_displacement(shape: tuple[int, ...], largest_mm: float, voxel_mm: fl
 
 def relative_depth(mask: np.ndarray) -> np.ndarray:
     """How deep each voxel of a lesion (bool [x, y, z]) lies, float64 0..1: near 0 at its rim, 1 at its core, 0 outside."""
-    depth: np.ndarray = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
-    return depth / max(depth.max(), 1)
+    # A voxel at the rim lies half a voxel deep.
+    depth: np.ndarray = np.maximum(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1] - 0.5, 0)
+    return depth / max(depth.max(), 0.5)
 
 
 def profile_depths(count: int) -> np.ndarray:
