@@ -49,7 +49,7 @@ def test_lesions_half_out_of_the_white_matter_keep_count_and_volume(healthy: Sca
     lesions = [Lesion(n, False, tuple(int(c) - 3 for c in centre), mask, False) for n, centre in enumerate(centres, start=1)]
     result = transplant_lesions(lesions, room, 1.0)
     assert label_lesions(result.lesion)[1] == 15
-    assert result.lesion.sum() >= 0.9 * 15 * mask.sum()
+    assert result.lesion.sum() >= 0.97 * 15 * mask.sum()
     assert max(fate.moved_mm for fate in result.fates) <= MOVE_MM
     assert result.summary()["counts"]["moved"] > 5
 
@@ -65,6 +65,19 @@ def test_fates_kept_moved_cut_and_dropped() -> None:
     assert [fate.transplanted_mm3 for fate in result.fates] == [8, 64, 27, 0]
     assert [fate.moved_mm for fate in result.fates] == [0, 2, 0, 0]
     assert result.summary()["counts"] == {"kept": 1, "moved": 1, "cut": 1, "dropped": 1}
+
+
+def test_a_cut_lesion_grows_again_where_there_is_room_and_its_new_voxels_have_levels() -> None:
+    """A plate across the border between two rooms that are each too small for it."""
+    white = np.zeros((30, 30, 30), bool)
+    white[10:14, 8:22, 8:22] = True
+    lesion = block(1, (9, 10, 10), (6, 8, 8))
+    result = transplant_lesions([lesion], room_of(white), 1.0)
+    fate = result.fates[0]
+    assert (fate.fate, fate.cut_mm3, fate.wanted_mm3, fate.transplanted_mm3) == ("cut", 128, 384, 384)
+    assert not (result.lesion & ~white).any()
+    assert set(np.unique(result.levels)) == {0, 3}
+    assert label_lesions(result.lesion)[1] == 1
 
 
 def test_volumes_are_in_cubic_millimetres_whatever_the_voxel() -> None:

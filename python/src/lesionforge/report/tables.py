@@ -205,7 +205,8 @@ def synthetic_table(results: Results, loads: dict[str, tuple[int, float] | None]
         table.rows.append([scan_id, *map(show, (made_of.get("donor"), made_of.get("canvas"), *counts.values(), count, volume))])
     table.note = (
         "Kept: the lesion lies on the canvas whole; moved: whole, up to some millimetres away, where the canvas has room; "
-        "cut: only where there is room; dropped: there is no room near. Lesions never touch, so none is counted twice."
+        "cut: only where there is room, and grown again around that; dropped: there is no room near. Lesions never touch, "
+        "so none is counted twice."
     )
     return table
 

@@ -17,6 +17,8 @@ FATES = ("kept", "moved", "cut", "dropped")
 # How far a lesion may be moved, and what a move costs: a millimetre must save a hundredth of the lesion.
 MOVE_MM = 6.0
 MOVE_COST_PER_MM = 0.01
+# How far around what is left of a lesion it grows again after it was cut.
+GROWTH_MM = 2.0
 TOUCHING = np.ones((3, 3, 3))
 # What a voxel that joins two pieces counts beside the lesion's own.
 JOINING = 0.01
@@ -54,7 +56,8 @@ class Room:
 class LesionFate:
     """What became of one lesion: `kept` whole at its place, `moved` whole, `cut` to the room there is, or `dropped`.
 
-    Volumes are in mm³; `moved_mm` is how far it was moved, before it was cut if need be.
+    Volumes are in mm³; `moved_mm` is how far it was moved, before it was cut if need be; `cut_mm3` what was cut off, of
+    which some may have grown again.
     """
 
     lesion: int
@@ -62,6 +65,7 @@ class LesionFate:
     fate: str
     wanted_mm3: float
     transplanted_mm3: float
+    cut_mm3: float
     moved_mm: float
 
 
@@ -91,31 +95,33 @@ def room_for_lesions(tissues: np.ndarray, lesion: np.ndarray, brain: np.ndarray)
 def transplant_lesions(lesions: Sequence[Lesion], room: Room, voxel_mm: float) -> Transplant:
     """Place lesions where the canvas has room, the largest first.
 
-    A lesion without room at its place is moved by up to MOVE_MM to where most of it has room, the nearest such place;
-    what has no room there either is cut off, and its pieces are joined again if they can be. Lesions never touch (26
-    neighbours), so the mask has as many lesions as are not dropped. No voxel outside the room is lesion. Fates are in
-    the order of `lesions`.
+    A lesion without room at its place is moved by up to MOVE_MM to where most of it has room, the nearest such place.
+    What has no room there either is cut off, pieces are joined again if they can be, and the lesion grows to its volume
+    by up to GROWTH_MM where there is room. Lesions never touch (26 neighbours), so the mask has as many lesions as are
+    not dropped. No voxel outside the room is lesion. Fates are in the order of `lesions`.
     """
-    reach = int(MOVE_MM / voxel_mm)
-    # Boxes may reach beyond the grid, and moves reach beyond boxes.
-    margin = reach + 1 + max((_overhang(lesion, room.white.shape) for lesion in lesions), default=0)
+    reach, growth = int(MOVE_MM / voxel_mm), int(GROWTH_MM / voxel_mm)
+    # Boxes may reach beyond the grid, moves beyond boxes, and growth beyond both.
+    margin = reach + growth + 1 + max((_overhang(lesion, room.white.shape) for lesion in lesions), default=0)
     white, ribbon = np.pad(room.white, margin), np.pad(room.ribbon, margin)
     levels = np.zeros(white.shape, np.uint8)
     taken = np.zeros(white.shape, bool)
     fates: dict[int, LesionFate] = {}
     for index in sorted(range(len(lesions)), key=lambda index: -np.count_nonzero(lesions[index].levels)):
         lesion = lesions[index]
-        mask = lesion.levels > 0
-        start = np.array(lesion.corner) + margin
+        wanted = np.pad(lesion.levels, growth)
+        mask = wanted > 0
+        start = np.array(lesion.corner) + margin - growth
         around = _box(start - reach, np.array(mask.shape) + 2 * reach)
         free = (white[around] | (ribbon[around] if lesion.touches_grey_matter else False)) & ~taken[around]
         move = _best_move(mask, free, reach, voxel_mm)
-        placed = _cut(mask, free[_box(move + reach, mask.shape)])
+        here = free[_box(move + reach, mask.shape)]
+        placed = _grown_again(_cut(mask, here), mask, here, growth)
         there = _box(start + move, mask.shape)
-        levels[there][placed] = np.maximum(lesion.levels[placed], 1)
+        levels[there][placed] = _nearest_levels(wanted, placed)
         grown = _box(start + move - 1, np.array(mask.shape) + 2)
         taken[grown] |= ndimage.binary_dilation(np.pad(placed, 1), TOUCHING)
-        fates[index] = _fate(lesion, placed, move, voxel_mm)
+        fates[index] = _fate(lesion, mask, placed, move, voxel_mm)
     inner = _box((margin,) * 3, room.white.shape)
     return Transplant(levels[inner] > 0, levels[inner], [fates[index] for index in range(len(lesions))])
 
@@ -152,10 +158,30 @@ def _cut(mask: np.ndarray, free: np.ndarray) -> np.ndarray:
     return most_probable(np.where(free, np.where(mask, 1.0, JOINING), 0), int(left.sum()))
 
 
-def _fate(lesion: Lesion, placed: np.ndarray, move: np.ndarray, voxel_mm: float) -> LesionFate:
-    mask = lesion.levels > 0
+def _grown_again(left: np.ndarray, mask: np.ndarray, free: np.ndarray, steps: int) -> np.ndarray:
+    """What is left of a mask, grown to the mask's volume by some steps through free voxels, those near the mask first."""
+    away = ndimage.distance_transform_edt(~mask)
+    grown = left.copy()
+    for _ in range(steps):
+        missing = np.count_nonzero(mask) - np.count_nonzero(grown)
+        if missing <= 0 or not grown.any():
+            break
+        ring = np.flatnonzero(ndimage.binary_dilation(grown, TOUCHING) & free & ~grown)
+        grown.flat[ring[np.argsort(away.flat[ring], kind="stable")[:missing]]] = True
+    return grown
+
+
+def _nearest_levels(levels: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    """The levels of the voxels of a mask: their own in the lesion, outside it those of its nearest voxel."""
+    if (levels[placed] > 0).all():
+        return levels[placed]
+    nearest = ndimage.distance_transform_edt(levels == 0, return_distances=False, return_indices=True)
+    return levels[tuple(nearest)][placed]
+
+
+def _fate(lesion: Lesion, mask: np.ndarray, placed: np.ndarray, move: np.ndarray, voxel_mm: float) -> LesionFate:
     moved_mm = float(voxel_mm * np.linalg.norm(move)) if placed.any() else 0.0
     whole = "moved" if moved_mm else "kept"
     fate = "dropped" if not placed.any() else whole if np.array_equal(placed, mask) else "cut"
-    wanted_mm3, placed_mm3 = (float(np.count_nonzero(part) * voxel_mm**3) for part in (mask, placed))
-    return LesionFate(lesion.number, lesion.mirrored, fate, wanted_mm3, placed_mm3, moved_mm)
+    wanted_mm3, placed_mm3, cut_mm3 = (float(np.count_nonzero(part) * voxel_mm**3) for part in (mask, placed, mask & ~placed))
+    return LesionFate(lesion.number, lesion.mirrored, fate, wanted_mm3, placed_mm3, cut_mm3, moved_mm)
