@@ -22,10 +22,11 @@ workflow LESIONFORGE {
     model // model folder for the mode segment, else an empty list
     limits // file of own quality limits, or an empty list
     registration // composed or pairwise
+    library // folder of lesion masks in template space, or an empty list
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
-    COHORT(source, model)
+    COHORT(source, model, library)
 
     // Act 2: run the stages.
     segmenting = mode == 'segment'
@@ -60,9 +61,14 @@ workflow LESIONFORGE {
             .collectFile(name: 'cohort.tsv', seed: "id\trole\tsplit", newLine: true, sort: true)
             .first()
 
+        // Whose lesions tell how bright those of a library are: what validates is not learned from.
+        training = by_meta
+            .filter { _id, meta, _has_mask, _folder -> meta.role == 'patient' && meta.split == 'train' }
+            .map { id, _meta, _has_mask, _folder -> [id] }
+
         REGISTER(prepared, COHORT.out.pairs, registration, limits)
         transforms = REGISTER.out.transforms
-        SYNTHESIZE(learned_from, roster, healthy, COHORT.out.pairs, REGISTER.out.warped)
+        SYNTHESIZE(learned_from, roster, training, healthy, COHORT.out.pairs, REGISTER.out.warped)
         levels = SYNTHESIZE.out.levels
         synthetic = SYNTHESIZE.out.synthetic
         generator = SYNTHESIZE.out.generator
@@ -148,6 +154,7 @@ workflow {
             params.model ? file(params.model, glob: false).toAbsolutePath() : [],
             params.quality_limits ? file(params.quality_limits, glob: false).toAbsolutePath() : [],
             params.registration,
+            params.lesion_library ? file(params.lesion_library, glob: false).toAbsolutePath() : [],
         )
         LESIONFORGE.out.stopped.toSortedList().subscribe { sentences ->
             if (sentences) {

@@ -11,6 +11,8 @@ process CHECK {
     val content
     path files, stageAs: 'inputs/?/*'
     path model, stageAs: 'model/*'
+    val library
+    path masks, stageAs: 'library/*'
     val code
 
     output:
@@ -19,18 +21,20 @@ process CHECK {
 
     script:
     def model_option = model ? "--model ${model}" : ''
+    def library_option = library ? "--lesion-library ${quoted(library)}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
-        --input ${quoted(source)} ${model_option} ${task.ext.args} --out cohort
+        --input ${quoted(source)} ${model_option} ${library_option} ${task.ext.args} --out cohort
     cp cohort/dataset_description.json .
     """
 
     stub:
     def model_option = model ? "--model ${model}" : ''
+    def library_option = library ? "--lesion-library ${quoted(library)}" : ''
     """
     lesionforge cohort --help
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
-        --input ${quoted(source)} ${model_option} ${task.ext.args} --out cohort
+        --input ${quoted(source)} ${model_option} ${library_option} ${task.ext.args} --out cohort
     cp cohort/dataset_description.json .
     """
 }
@@ -56,10 +60,20 @@ workflow COHORT {
     take:
     source // path of the samplesheet or BIDS folder
     model // path of a model folder, or an empty list
+    library // path of a folder of lesion masks, or an empty list
 
     main:
     files = source.isDirectory() ? imagesIn(source, source) : filesNamedIn(source)
-    CHECK(source.toString(), digestOf(source, files), files.findAll { path -> isSafePath(path.toString()) }, model, codeOf('cohort'))
+    masks = library ? masksIn(library) : []
+    CHECK(
+        source.toString(),
+        digestOf(source, files),
+        files.findAll { path -> isSafePath(path.toString()) },
+        model,
+        library ? library.toString() : '',
+        masks.findAll { path -> isSafePath(path.toString()) },
+        codeOf('cohort'),
+    )
     folder = CHECK.out.folder
     scans = folder
         .flatMap { checked -> checked.resolve('cohort.tsv').splitCsv(header: true, sep: '\t') }
@@ -73,7 +87,7 @@ workflow COHORT {
     emit:
     folder // cohort.tsv and pairs.tsv
     scans // [meta, t1w, flair, lesion_mask or [], brain_mask or [] or 'stripped']
-    pairs // [synthetic_id, donor, canvas, split]
+    pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask]
     refused // [id, column, problem] of scans left out
 }
 
@@ -117,6 +131,12 @@ def imagesIn(folder, root) {
         .sort { path -> path.toString() }
     def own = inside.findAll { path -> path.isFile() && (isImage(path.name) || (folder == root && isTable(path.name))) }
     return own + inside.findAll { path -> path.isDirectory() && !isIgnored(path.name) }.collectMany { path -> imagesIn(path, root) }
+}
+
+// The masks of a library, which CHECK reads by itself: staged so that a changed one is checked again.
+def masksIn(folder) {
+    def inside = folder.isDirectory() ? folder.listFiles().toList() : []
+    return inside.findAll { path -> path.name ==~ /[^.].*\.nii(\.gz)?/ }.sort { path -> path.toString() }
 }
 
 // A resampled image (entity res), such as lesionforge writes, is none of its inputs.

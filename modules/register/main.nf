@@ -54,6 +54,31 @@ process PAIR {
     """
 }
 
+process PAIR_LIBRARY {
+    tag "${donor} to ${canvas}"
+    label 'cpu_small'
+    label 'one_scan'
+
+    input:
+    tuple val(canvas), val(donor), path(mask, stageAs: 'lesions/*'), path(canvas_prepared, stageAs: 'canvas/*'), path(canvas_transforms, stageAs: 'canvas_transforms/*')
+    val code
+
+    output:
+    tuple val(donor), val(canvas), path("${donor}_to_${canvas}"), emit: folder
+
+    script:
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} register pair \\
+        --lesions ${mask} --canvas ${canvas_prepared} --canvas-transforms ${canvas_transforms} --out .
+    """
+
+    stub:
+    """
+    lesionforge register pair --help
+    mkdir ${donor}_to_${canvas}
+    """
+}
+
 process PAIR_DIRECTLY {
     tag "${donor} to ${canvas}"
     label 'cpu_large'
@@ -82,37 +107,44 @@ process PAIR_DIRECTLY {
 workflow REGISTER {
     take:
     prepared // [id, prepared folder]
-    pairs // [synthetic_id, donor, canvas, split]
+    pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask]
     method // composed or pairwise
     limits // file of own quality limits, or an empty list
 
     main:
     code = codeOf('register')
     // Two synthetic scans of the same donor and canvas share one warp.
-    wanted = pairs.map { pair -> [pair.donor, pair.canvas] }.unique()
-    scans = wanted.flatten().unique().map { id -> [id] }
-    wanted.count().combine(scans.count()).subscribe { count, subjects ->
+    wanted = pairs.filter { pair -> !pair.library_mask }.map { pair -> [pair.donor, pair.canvas] }.unique()
+    // A mask of a library lies in template space, so that its canvas is all that is registered.
+    masks = pairs
+        .filter { pair -> pair.library_mask }
+        .map { pair -> [pair.canvas, pair.donor, file(pair.library_mask, glob: false)] }
+        .unique()
+    under_masks = masks.map { canvas, _donor, _mask -> canvas }.unique()
+    scans = wanted.flatten().mix(under_masks).unique()
+    wanted.mix(under_masks).count().combine(scans.count()).subscribe { count, subjects ->
         log.info("Registrations: ${method == 'pairwise' ? count : subjects} (composed takes ${subjects}, one per scan; pairwise ${count}, one per pair)")
     }
 
-    transforms = channel.empty()
+    TO_TEMPLATE(prepared.join((method == 'pairwise' ? under_masks : scans).map { id -> [id] }), code)
+    transforms = TO_TEMPLATE.out.folder
+    figures = transforms.map { id, folder -> [id, folder.resolve("${id}_desc-register.json")] }
+    QUALITY_OF_TRANSFORM(figures, limits, codeOf('prepare'))
+    registered = prepared.join(transforms.join(QUALITY_OF_TRANSFORM.out.id.map { id -> [id] }))
+    PAIR_LIBRARY(masks.combine(registered, by: 0), code)
+
     warped = channel.empty()
     if (method == 'pairwise') {
         PAIR_DIRECTLY(withBoth(wanted, prepared), code)
-        warped = PAIR_DIRECTLY.out.folder
+        warped = PAIR_DIRECTLY.out.folder.mix(PAIR_LIBRARY.out.folder)
     }
     else {
-        TO_TEMPLATE(prepared.join(scans), code)
-        transforms = TO_TEMPLATE.out.folder
-        figures = transforms.map { id, folder -> [id, folder.resolve("${id}_desc-register.json")] }
-        QUALITY_OF_TRANSFORM(figures, limits, codeOf('prepare'))
-        fit = transforms.join(QUALITY_OF_TRANSFORM.out.id.map { id -> [id] })
-        PAIR(withBoth(wanted, prepared.join(fit)), code)
-        warped = PAIR.out.folder
+        PAIR(withBoth(wanted, registered), code)
+        warped = PAIR.out.folder.mix(PAIR_LIBRARY.out.folder)
     }
 
     emit:
-    transforms // [id, transforms folder] of all scans, those beyond a quality limit too; nothing when pairwise
+    transforms // [id, transforms folder] of all scans, those beyond a quality limit too; when pairwise, of those under masks of a library
     warped // [donor, canvas, pair folder]
 }
 

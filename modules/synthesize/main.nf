@@ -1,6 +1,6 @@
 // synthesize: a generator learns scans from their intensity levels, then paints transplanted lesions onto canvases.
 
-include { codeOf } from '../script'
+include { codeOf; repeated } from '../script'
 
 process LEVELS {
     tag "${id}"
@@ -53,28 +53,56 @@ process TRAIN_GENERATOR {
     """
 }
 
+// How bright lesions are, learned from the training patients for the masks of a library.
+process STATISTICS {
+    label 'cpu_small'
+
+    input:
+    tuple path(prepared, stageAs: 'prepare/*'), path(levels, stageAs: 'levels/*')
+    val code
+
+    output:
+    path 'statistics', emit: folder
+
+    script:
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} synthesize statistics \\
+        ${repeated('--prepared', prepared)} ${repeated('--levels', levels)} --out statistics
+    """
+
+    stub:
+    """
+    lesionforge synthesize statistics --help
+    mkdir statistics
+    """
+}
+
 process TRANSPLANT {
     tag "${id}"
     label 'cpu_small'
     label 'one_scan'
 
     input:
-    tuple val(id), path(pair, stageAs: 'pair/*'), path(donor_levels, stageAs: 'donor_levels/*'), path(canvas, stageAs: 'canvas/*')
+    tuple val(id), val(brightness_option), val(load_ml), path(pair, stageAs: 'pair/*'), path(brightness, stageAs: 'brightness/*'), path(canvas, stageAs: 'canvas/*')
     val code
 
     output:
     tuple val(id), path("${id}"), emit: folder
+    path "${id}_desc-draw.json", emit: draw
 
     script:
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} synthesize transplant \\
-        --id ${id} --pair ${pair} --donor-levels ${donor_levels} --canvas ${canvas} --out .
+        --id ${id} --pair ${pair} ${brightness_option} ${brightness} --canvas ${canvas} \\
+        --load-ml ${load_ml} ${task.ext.args} --out .
+    cp ${id}/${id}_desc-draw.json .
     """
 
     stub:
     """
     lesionforge synthesize transplant --help
     mkdir ${id}
+    touch ${id}_desc-draw.json
     """
 }
 
@@ -110,8 +138,9 @@ workflow SYNTHESIZE {
     take:
     patients // [id, prepared folder] of training and validation patients, never of test patients
     roster // table of their id, role and split
+    training // [id] of training patients alone
     healthy // [id, prepared folder] of healthy canvases
-    pairs // [synthetic_id, donor, canvas, split]
+    pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask]
     warped // [donor, canvas, pair folder]
 
     main:
@@ -127,19 +156,29 @@ workflow SYNTHESIZE {
         code,
     )
 
+    // A mask of a library has no FLAIR: its lesions are as bright as those of the training patients.
+    masks = pairs.filter { pair -> pair.library_mask }.map { pair -> [pair.donor] }.unique()
+    learned_from = with_levels
+        .join(training)
+        .toSortedList { left, right -> left[0] <=> right[0] }
+        .map { rows -> [rows.collect { row -> row[1] }, rows.collect { row -> row[2] }] }
+    STATISTICS(learned_from.combine(masks.count().filter { count -> count }).map { prepared, folders, _count -> [prepared, folders] }, code)
+    brightness = LEVELS.out.folder
+        .map { id, folder -> [id, '--donor-levels', folder] }
+        .mix(masks.combine(STATISTICS.out.folder).map { id, folder -> [id, '--statistics', folder] })
+
     // A patient is a canvas with its lesions filled, which its levels folder holds; a healthy canvas is taken as it is.
     canvases = with_levels.mix(healthy.map { id, prepared -> [id, prepared, []] })
     on_canvas = pairs
-        .map { pair -> [pair.donor, pair.canvas, pair.synthetic_id] }
+        .map { pair -> [pair.donor, pair.canvas, pair.synthetic_id, pair.load_ml] }
         .combine(warped, by: [0, 1])
-        .combine(LEVELS.out.folder, by: 0)
-        .map { _donor, canvas, id, pair, donor_levels -> [canvas, id, pair, donor_levels] }
+        .combine(brightness, by: 0)
+        .map { _donor, canvas, id, load_ml, pair, option, folder -> [canvas, id, option, load_ml, pair, folder] }
         .combine(canvases, by: 0)
-        .map { _canvas, id, pair, donor_levels, prepared, canvas_levels -> [id, pair, donor_levels, prepared, canvas_levels] }
-    TRANSPLANT(on_canvas.map { id, pair, donor_levels, prepared, _canvas_levels -> [id, pair, donor_levels, prepared] }, code)
+        .map { row -> row.drop(1) } // [id, option, load_ml, pair, folder, prepared canvas, levels of the canvas or []]
+    TRANSPLANT(on_canvas.map { row -> row.take(6) }, code)
 
-    to_paint = TRANSPLANT.out.folder
-        .join(on_canvas.map { id, _pair, _donor_levels, prepared, canvas_levels -> [id, prepared, canvas_levels] })
+    to_paint = TRANSPLANT.out.folder.join(on_canvas.map { row -> [row[0], row[5], row[6]] })
     PAINT(to_paint, TRAIN_GENERATOR.out.folder, code)
     levels = LEVELS.out.folder
     generator = TRAIN_GENERATOR.out.folder

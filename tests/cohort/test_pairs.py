@@ -1,11 +1,14 @@
-"""Pairs of donor and canvas: spread evenly, never from the test."""
+"""Pairs of donor and canvas: spread evenly, never from the test; loads that follow the donors'."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from lesionforge.cohort.pairs import plan_pairs, spread_pairs
+from lesionforge.cohort.library import training_donors
+from lesionforge.cohort.pairs import Donor, Plan, plan_pairs, spread_pairs
 from lesionforge.cohort.rows import Row
 
 
@@ -13,15 +16,21 @@ def scan(subject: str, role: str = "patient", split: str = "train", session: str
     return Row(2, subject, session, role, split, "t", "f", mask if role == "patient" else "")
 
 
-def plan(rows: list[Row], count: int = 1000, seed: int = 1):
-    return plan_pairs(rows, count, np.random.default_rng(seed))
+def plan(rows: list[Row], count: int = 24, seed: int = 1, load_ml: float | None = None, more: tuple[Donor, ...] = ()) -> Plan:
+    return plan_pairs(rows, [*training_donors(rows, {"m": 7.0}), *more], count, load_ml, seed)
+
+
+def named(made: Plan) -> list[tuple[str, str]]:
+    return [(pair.donor.donor_id, pair.canvas) for pair in made.pairs]
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (3, 4), (7, 2), (6, 6)])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_prefix_is_spread_evenly(shape: tuple[int, int], seed: int):
-    chosen = spread_pairs(np.ones(shape, bool), 10**6, np.random.default_rng(seed))
-    assert len(set(chosen)) == len(chosen) == shape[0] * shape[1]
+def test_every_prefix_is_spread_evenly_and_pairs_come_again_after_all_others(shape: tuple[int, int], seed: int):
+    size = shape[0] * shape[1]
+    chosen = spread_pairs(np.ones(shape, bool), 2 * size + 3, np.random.default_rng(seed))
+    assert Counter(chosen[:size]).most_common(1)[0][1] == 1
+    assert set(Counter(chosen[: 2 * size]).values()) == {2}
     for count in range(1, len(chosen) + 1):
         rows, columns = np.array(chosen[:count]).T
         assert np.ptp(np.bincount(rows, minlength=shape[0])) <= 2
@@ -35,7 +44,7 @@ def test_all_are_used_before_one_is_used_twice():
 
 def test_more_scans_begin_with_the_same_ones():
     rows = [scan(f"p{n}") for n in range(4)] + [scan(f"h{n}", "healthy") for n in range(5)]
-    assert plan(rows, 7).pairs == plan(rows, 20).pairs[:7]
+    assert plan(rows, 7).pairs == plan(rows, 60).pairs[:7]
 
 
 def test_same_seed_same_pairs_other_seed_others():
@@ -48,28 +57,37 @@ def test_same_seed_same_pairs_other_seed_others():
 def test_only_training_scans_take_part(role: str):
     rows = [scan("a"), scan("b"), scan("c", role)]
     rows += [scan(f"{kind}{split}", kind, split) for split in ("validation", "test") for kind in ("patient", "healthy")]
-    named = {name for pair in plan(rows).pairs for name in pair[1:]}
-    assert named == {"sub-a", "sub-b", "sub-c"}
+    assert {name for pair in named(plan(rows)) for name in pair} == {"sub-a", "sub-b", "sub-c"}
 
 
 def test_healthy_scans_are_the_canvases_when_there_are_any():
-    made = plan([scan("a"), scan("b"), scan("h", "healthy")])
-    assert sorted(pair[1:] for pair in made.pairs) == [("sub-a", "sub-h"), ("sub-b", "sub-h")]
+    made = plan([scan("a"), scan("b"), scan("h", "healthy")], 2)
+    assert sorted(named(made)) == [("sub-a", "sub-h"), ("sub-b", "sub-h")]
     assert not made.filled
 
 
 def test_without_healthy_scans_patients_are_the_canvases_of_others():
-    made = plan([scan("a", session="1"), scan("a", session="2"), scan("b"), scan("c", mask="")])
+    made = plan([scan("a", session="1"), scan("a", session="2"), scan("b"), scan("c", mask="")], 70)
     assert made.filled
     assert not made.own
-    assert made.possible == len(made.pairs) == 2 * 2 + 3
-    assert all(donor[:5] != canvas[:5] for _, donor, canvas in made.pairs)
-    assert "sub-c" not in {donor for _, donor, _ in made.pairs}
+    assert len(set(named(made))) == 2 * 2 + 3
+    assert all(donor[:5] != canvas[:5] for donor, canvas in named(made))
+    assert "sub-c" not in {donor for donor, _ in named(made)}
 
 
-def test_a_single_patient_is_its_own_canvas():
-    made = plan([scan("a")])
-    assert made.pairs == (("sub-syn0001", "sub-a", "sub-a"),)
+def test_a_mask_of_a_library_meets_every_canvas_but_its_own_subject():
+    library = (Donor("lib-a", "a", 3.0, "/library/sub-a.nii.gz"), Donor("lib-z", "", 4.0, "/library/z.nii.gz"))
+    made = plan([scan("a"), scan("b")], 70, more=library)
+    assert {pair for pair in named(made) if pair[0].startswith("lib")} == {
+        ("lib-a", "sub-b"),
+        ("lib-z", "sub-a"),
+        ("lib-z", "sub-b"),
+    }
+
+
+def test_a_single_patient_is_its_own_canvas_as_often_as_asked():
+    made = plan([scan("a")], 3)
+    assert named(made) == [("sub-a", "sub-a")] * 3
     assert made.own
 
 
@@ -80,4 +98,16 @@ def test_no_donor_no_pair(rows: list[Row]):
 
 def test_ids_count_from_one():
     rows = [scan("a")] + [scan(f"h{n}", "healthy") for n in range(3)]
-    assert [pair[0] for pair in plan(rows, 3).pairs] == ["sub-syn0001", "sub-syn0002", "sub-syn0003"]
+    assert [pair.synthetic_id for pair in plan(rows, 3).pairs] == ["sub-syn0001", "sub-syn0002", "sub-syn0003"]
+
+
+def test_loads_are_drawn_from_those_of_the_donors():
+    library = tuple(Donor(f"lib-{n}", "", float(load), "m") for n, load in enumerate(np.geomspace(1, 50, 20)))
+    drawn = [pair.load_ml for pair in plan([scan("h", "healthy")], 400, more=library).pairs]
+    assert 1 <= min(drawn) < 1.3
+    assert 40 < max(drawn) <= 50
+    assert np.median(drawn) == pytest.approx(np.sqrt(50), rel=0.25)
+
+
+def test_a_load_that_is_asked_for_is_that_of_all():
+    assert {pair.load_ml for pair in plan([scan("a"), scan("h", "healthy")], 5, load_ml=12.5).pairs} == {12.5}

@@ -14,6 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from lesionforge.images.template import load_template
+
 ROOT = Path(__file__).resolve().parents[2]
 # Another Nextflow may be named, to try the pipeline under several versions.
 NEXTFLOW = Path(os.environ.get("NEXTFLOW") or ROOT / "bin" / "nextflow")
@@ -53,6 +55,22 @@ def nextflow(pipeline: Path, launch: Path, outdir: Path, *options: str) -> Run:
 def sheet_writer() -> Callable[[Path, list[tuple[str, str, str]]], Path]:
     """`write_sheet`, for tests."""
     return write_sheet
+
+
+@pytest.fixture(scope="session")
+def template_masks() -> Callable[[Path, list[str]], Path]:
+    """A function (folder, names) that writes lesion masks in template space, each another lesion."""
+
+    def write(folder: Path, names: list[str]) -> Path:
+        template = load_template(2)
+        for shift, name in enumerate(names):
+            mask = np.zeros(template.brain.shape, np.uint8)
+            mask[49 + shift : 55 + shift, 50:55, 40:45] = 1
+            folder.mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(mask, template.affine), folder / f"{name}.nii.gz")
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

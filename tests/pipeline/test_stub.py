@@ -16,8 +16,9 @@ SYNTHESIS = {
     "PAIR": 1,
     "LEVELS": 1,
     "TRAIN_GENERATOR": 1,
-    "TRANSPLANT": 1,
-    "PAINT": 1,
+    # As many synthetic scans as the profile test asks for, all of the one pair there is.
+    "TRANSPLANT": 4,
+    "PAINT": 4,
 }
 TWO_ARMS = {"TRAIN": 2, "SEGMENT": 2, "EVALUATE": 2, "COMPARE": 1}
 
@@ -57,6 +58,7 @@ def test_each_stage_publishes_into_the_folder_of_its_name(experiment):
         "synthesize/levels/sub-01",
         "synthesize/generator/model.json",
         "synthesize/sub-syn0001",
+        "synthesize/draws/sub-syn0001_desc-draw.json",
         "assemble/augmented.tsv",
         "train/real/model.json",
         "segment/augmented/sub-02",
@@ -91,6 +93,26 @@ def test_pairwise_registers_each_pair_directly_and_prepares_nothing_anew(stub, s
     assert "Registrations: 1 (" in run.printed
     assert (len(run.named("PAIR_DIRECTLY")), run.named("TO_TEMPLATE"), run.named("PAIR")) == (1, [], [])
     assert {task["status"] for task in run.named("TISSUES")} == {"CACHED"}
+
+
+def test_masks_of_a_library_need_only_their_canvas_registered_and_no_test_subject_gets_in(
+    stub, sheet, sheet_writer, template_masks
+):
+    """Then another test subject, whose mask the library does not have: nothing is trained anew."""
+    library = template_masks(sheet.parent / "une bibliothèque", ["sub-02_label-lesion_mask", "sub-07_label-lesion_mask", "8"])
+    options = ("--mode", "augment", "--lesion_library", str(library), "--registration", "pairwise", "--lesion_load", "5")
+    run = stub(sheet, "library", *options)
+    assert run.code == 0, run.printed
+    assert "sub-02_label-lesion_mask.nii.gz, lesion_library: is named after sub-02 of split test" in run.printed
+    assert {task["tag"] for task in run.named("PAIR_LIBRARY")} == {"lib-07 to sub-03", "lib-8 to sub-03"}
+    assert [task["tag"] for task in run.named("TO_TEMPLATE")] == ["sub-03"]
+    assert (len(run.named("STATISTICS")), len(run.named("TRANSPLANT")), len(run.named("PAINT"))) == (1, 4, 4)
+
+    more = sheet_writer(sheet.with_name("mehr.csv"), [("09", "patient", "test")])
+    more.write_bytes(sheet.read_bytes() + more.read_bytes().split(b"\r\n")[1] + b"\r\n")
+    run = stub(more, "library", *options)
+    assert run.code == 0, run.printed
+    assert run.processes("COMPLETED") == {"CHECK", "STRIP", "ALIGN", "TISSUES", "QUALITY", "ASSEMBLE", "REPORT"}
 
 
 def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, sheet, pipeline, repeated):

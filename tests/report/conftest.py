@@ -67,7 +67,7 @@ def make_root(root: Path) -> Path:
         write_json({"dice_gm": 0.93, "folding_fraction": 0.0}, root / f"register/{name}/{name}_desc-register.json")
     write_scan(root / "synthesize/sub-syn0001", 7, lesions["sub-01"])
     write_json(
-        {"donor": "sub-01", "canvas": "sub-01", "counts": {"kept": 1, "cut": 1, "dropped": 3}, "canvas_filled": True},
+        {"donor": "sub-01", "canvas": "sub-01", "counts": {"kept": 1, "moved": 2, "cut": 1, "dropped": 3}, "canvas_filled": True},
         root / "synthesize/sub-syn0001/sub-syn0001_desc-provenance.json",
     )
     for contrast in ("T1w", "FLAIR"):

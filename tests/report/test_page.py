@@ -92,7 +92,7 @@ def test_every_quality_figure_appears_with_its_unit(page):
     for expected in (
         "sub-02 sub-01 brain volume (ml) 1 234 1 234 csf share (%) 0.500 2 ",
         "register dice gm 0.930 0.930",
-        "sub-syn0001 sub-01 sub-01 1 1 3 2",
+        "sub-syn0001 sub-01 sub-01 1 2 1 3 2",
     ):
         assert expected in words
 

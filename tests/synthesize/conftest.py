@@ -63,8 +63,8 @@ def cohort_root(tmp_path_factory: pytest.TempPathFactory, patient: Scan, healthy
     rows = ["sub-01\tpatient\ttrain", "sub-02\tpatient\ttrain", "sub-03\tpatient\ttest", "sub-04\thealthy\ttrain"]
     (root / "cohort").mkdir()
     (root / "cohort" / "cohort.tsv").write_text("\n".join(["id\trole\tsplit", *rows]) + "\n")
-    pairs = ["sub-syn0001\tsub-01\tsub-04", "sub-syn0002\tsub-01\tsub-02"]
-    (root / "cohort" / "pairs.tsv").write_text("\n".join(["synthetic_id\tdonor\tcanvas", *pairs]) + "\n")
+    pairs = ["sub-syn0001\tsub-01\tsub-04\t0.3", "sub-syn0002\tsub-01\tsub-02\t0.2"]
+    (root / "cohort" / "pairs.tsv").write_text("\n".join(["synthetic_id\tdonor\tcanvas\tload_ml", *pairs]) + "\n")
     for canvas in ("sub-04", "sub-02"):
         folder = root / "register" / f"sub-01_to_{canvas}"
         folder.mkdir(parents=True)
@@ -73,7 +73,10 @@ def cohort_root(tmp_path_factory: pytest.TempPathFactory, patient: Scan, healthy
         name = f"sub-01_space-{canvas.replace('-', '')}"
         write_volume(moved, AFFINE, folder / f"{name}_label-lesion_dseg.nii.gz")
         write_volume(np.roll(patient.flair, 2, axis=0), AFFINE, folder / f"{name}_desc-preproc_FLAIR.nii.gz")
-        write_json({"donor": "sub-01", "canvas": canvas}, folder / f"sub-01_to_{canvas}_desc-pair.json")
+        write_json(
+            {"donor": "sub-01", "canvas": canvas, "lesions_touching_grey_matter": []},
+            folder / f"sub-01_to_{canvas}_desc-pair.json",
+        )
     return root
 
 

@@ -1,5 +1,6 @@
 """The commands, from folders to folders."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from click.testing import CliRunner
 from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
-from lesionforge.images import Prepared, Scan, find_image, read_json, read_volume
+from lesionforge.images import Prepared, Scan, find_image, read_json, read_volume, write_json
 from lesionforge.synthesize import stage
+from lesionforge.synthesize.transplant_folder import read_statistics, write_transplant
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,14 @@ def test_levels_are_the_same_bytes_again(whole_stage: Path, cohort_root: Path, t
 def test_single_commands_make_the_same_scan(whole_stage: Path, cohort_root: Path, tmp_path: Path) -> None:
     canvas = str(cohort_root / "prepare" / "sub-04")
     transplant = ["transplant", "--id", "sub-syn0001", "--pair", str(cohort_root / "register" / "sub-01_to_sub-04")]
-    transplant += ["--donor-levels", str(whole_stage / "levels" / "sub-01"), "--out", str(tmp_path / "transplant")]
+    transplant += [
+        "--donor-levels",
+        str(whole_stage / "levels" / "sub-01"),
+        "--out",
+        str(tmp_path / "transplant"),
+        "--load-ml",
+        "0.3",
+    ]
     paint = ["paint", "--transplant", str(tmp_path / "transplant" / "sub-syn0001"), "--out", str(tmp_path)]
     paint += ["--generator", str(whole_stage / "generator")]
     for command in (transplant, paint):
@@ -79,7 +88,7 @@ def test_folders_that_do_not_belong_together_are_refused(whole_stage: Path, coho
     pair = cohort_root / "register" / "sub-01_to_sub-04"
     canvas = Prepared.open(cohort_root / "prepare" / "sub-04")
     with pytest.raises(InputError, match="donor sub-01"):
-        stage.write_transplant("sub-syn0009", pair, canvas, stage.Levels.open(whole_stage / "levels" / "sub-02"), tmp_path)
+        write_transplant("sub-syn0009", pair, canvas, stage.Levels.open(whole_stage / "levels" / "sub-02"), tmp_path, seed=1)
     with pytest.raises(InputError, match="--canvas-levels"):
         patient = Prepared.open(cohort_root / "prepare" / "sub-02")
         stage.write_painted(whole_stage / "transplant" / "sub-syn0002", patient, None, whole_stage / "generator", tmp_path)
@@ -91,3 +100,43 @@ def test_a_bad_id_is_refused(whole_stage: Path, cohort_root: Path, tmp_path: Pat
     options = ["--pair", folder, "--canvas", folder, "--donor-levels", folder, "--out", str(tmp_path)]
     result = CliRunner().invoke(main, ["synthesize", "transplant", "--id", "../evil", *options])
     assert result.exit_code == 2
+
+
+def test_a_saved_draw_gives_the_same_transplant_again(whole_stage: Path, cohort_root: Path, tmp_path: Path) -> None:
+    first = whole_stage / "transplant" / "sub-syn0001"
+    draw = find_image(first, "desc-draw.json")
+    command = ["transplant", "--id", "sub-syn0001", "--pair", str(cohort_root / "register" / "sub-01_to_sub-04")]
+    command += ["--donor-levels", str(whole_stage / "levels" / "sub-01"), "--canvas", str(cohort_root / "prepare" / "sub-04")]
+    result = CliRunner().invoke(main, ["synthesize", *command, "--draw", str(draw), "--seed", "99", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    for path in first.iterdir():
+        assert path.read_bytes() == (tmp_path / "sub-syn0001" / path.name).read_bytes(), path.name
+    assert read_json(draw)["load_ml"] == 0.3
+
+
+def test_a_mask_alone_takes_its_brightness_from_the_training_patients(
+    whole_stage: Path, cohort_root: Path, tmp_path: Path
+) -> None:
+    folders = [f"{kind}/{scan}" for scan in ("sub-01", "sub-02") for kind in ("prepare", "synthesize/levels")]
+    options = ["--prepared", "--levels"] * 2
+    given = [word for option, name in zip(options, folders, strict=True) for word in (option, str(cohort_root / name))]
+    result = CliRunner().invoke(main, ["synthesize", "statistics", *given, "--out", str(tmp_path / "statistics")])
+    assert result.exit_code == 0, result.output
+    assert "7 lesions of 2 patients" in result.output
+    pair = tmp_path / "lib-a_to_sub-04"
+    shutil.copytree(cohort_root / "register" / "sub-01_to_sub-04", pair)
+    find_image(pair, "desc-preproc_FLAIR.nii.gz").unlink()
+    record = {"donor": "lib-a", "canvas": "sub-04", "method": "library", "lesions_touching_grey_matter": []}
+    write_json(record, find_image(pair, "desc-pair.json"))
+    command = ["transplant", "--id", "sub-syn0007", "--pair", str(pair), "--statistics", str(tmp_path / "statistics")]
+    command += ["--canvas", str(cohort_root / "prepare" / "sub-04"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, ["synthesize", *command])
+    assert result.exit_code == 0, result.output
+    made = tmp_path / "out" / "sub-syn0007"
+    levels = read_volume(find_image(made, "desc-levels_dseg.nii.gz"))[0]
+    lesion = read_volume(find_image(made, "label-lesion_mask.nii.gz"))[0] > 0
+    assert levels[lesion].min() >= 1
+    assert levels[lesion].mean() > 4  # lesions here are far brighter than grey matter
+    with pytest.raises(InputError, match="from a library"):
+        canvas, levels_of_other = Prepared.open(cohort_root / "prepare" / "sub-04"), read_statistics(tmp_path / "statistics")
+        write_transplant("sub-syn0008", cohort_root / "register" / "sub-01_to_sub-04", canvas, levels_of_other, tmp_path, seed=1)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import numpy as np
 
 from lesionforge.cohort.bids import read_bids
 from lesionforge.cohort.files import file_warnings, inspect_files, judge_files, judge_lesions, shared_files
 from lesionforge.cohort.judge import judge_rows
-from lesionforge.cohort.pairs import Plan, plan_pairs
+from lesionforge.cohort.library import read_library, training_donors
+from lesionforge.cohort.pairs import Donor, Plan, plan_pairs
 from lesionforge.cohort.rows import REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
 from lesionforge.cohort.sheet import parse_sheet
 from lesionforge.cohort.split import choose_splits, judge_cohort
@@ -32,6 +32,13 @@ PROGRESS_EVERY = 100
 @click.option("--mode", type=click.Choice(["experiment", "augment", "segment"]), default="experiment", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Chooses empty splits and the pairs.")
 @click.option("--synthetic", type=click.IntRange(min=0), default=20, show_default=True, help="Synthetic scans to plan.")
+@click.option("--lesion-library", type=click.Path(path_type=Path), default=None, help="Folder of lesion masks in template space.")
+@click.option(
+    "--lesion-load",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Lesion load of each synthetic scan in ml [default: drawn from those of the donors].",
+)
 @click.option("--model", type=click.Path(path_type=Path), default=None, help="Folder of a trained cascade, for mode segment.")
 @click.option(
     "--strip-engine",
@@ -54,6 +61,8 @@ def cohort(
     mode: str,
     seed: int,
     synthetic: int,
+    lesion_library: Path | None,
+    lesion_load: float | None,
     model: Path | None,
     strip_engine: str,
     on_subject_error: str,
@@ -75,6 +84,12 @@ def cohort(
     problems += row_problems + list(shared_files(rows)) + check_model(mode, model) + check_strip(strip_engine, rows)
     checked = check_files(rows, mode, seed, skip=on_subject_error == "skip")
     problems += checked.cohort_problems if complete else []
+    donors: list[Donor] = training_donors(checked.rows, checked.loads_ml) if mode != "segment" and not problems else []
+    if lesion_library is not None and mode != "segment":
+        masks, more, left_out = read_library(Path(os.path.abspath(lesion_library)), checked.rows)  # noqa: PTH100
+        donors += masks
+        problems += more
+        remarks += left_out
 
     warnings = [warning.sentence(source.name) for warning in (*remarks, *checked.warnings)]
     for warning in warnings:
@@ -87,13 +102,13 @@ def cohort(
         raise InputError(f"{source}: {number}, listed above; nothing was written, {remedy} and start again")
     echo_problems(checked.file_problems, source)
     if mode == "segment":
-        plan = Plan((), possible=0, filled=False, own=False)
+        plan = Plan((), filled=False, own=False)
     else:
-        plan = plan_pairs(checked.rows, synthetic, np.random.default_rng(seed))
+        plan = plan_pairs(checked.rows, donors, synthetic, lesion_load, seed)
     names = {row.line: row.scan_id for row in rows}
     refused_scans = [(names[problem.line], problem) for problem in checked.file_problems if problem.line is not None]
     write_cohort(out, checked.rows, plan, refused_scans, warnings)
-    click.echo(result_line(checked.rows, plan, synthetic if mode != "segment" else 0, len({name for name, _ in refused_scans})))
+    click.echo(result_line(checked.rows, plan, len({name for name, _ in refused_scans})))
 
 
 def read_rows(source: Path, root: Path | None, mode: str) -> tuple[list[Row], list[Problem], list[Problem]]:
@@ -110,12 +125,16 @@ def read_rows(source: Path, root: Path | None, mode: str) -> tuple[list[Row], li
 
 @dataclass(frozen=True)
 class Checked:
-    """Rows whose splits are chosen, without those left out, the problems of their files and of the cohort, the warnings."""
+    """Rows whose splits are chosen, without those left out, the problems of their files and of the cohort, the warnings.
+
+    `loads_ml` has the volume of each sound lesion mask by its path.
+    """
 
     rows: list[Row]
     file_problems: list[Problem]
     cohort_problems: list[Problem]
     warnings: list[Problem]
+    loads_ml: dict[str, float]
 
 
 def check_files(rows: list[Row], mode: str, seed: int, skip: bool) -> Checked:
@@ -141,7 +160,9 @@ def check_files(rows: list[Row], mode: str, seed: int, skip: bool) -> Checked:
         cohort_problems = judge_cohort(left, need_test)
     if rows and not left:
         cohort_problems = [Problem("has no scan without a broken file; correct the files")]
-    return Checked(left, file_problems, cohort_problems, file_warnings(left, facts))
+    masks = [row.lesion_mask for row in left if row.lesion_mask]
+    loads_ml = {path: facts[path, True].inside_ml for path in masks}
+    return Checked(left, file_problems, cohort_problems, file_warnings(left, facts), loads_ml)
 
 
 def echo_problems(problems: Sequence[Problem], source: Path) -> None:
@@ -175,8 +196,8 @@ def check_model(mode: str, model: Path | None) -> list[Problem]:
     return []
 
 
-def result_line(rows: Sequence[Row], plan: Plan, asked: int, left_out: int) -> str:
-    """One line that counts patients and healthy scans per split and the pairs."""
+def result_line(rows: Sequence[Row], plan: Plan, left_out: int) -> str:
+    """One line that counts patients and healthy scans per split, the synthetic scans and the masks of a library among donors."""
     counts = []
     for split in (*SPLITS, ""):
         inside = [row.role for row in rows if row.split == split]
@@ -184,8 +205,8 @@ def result_line(rows: Sequence[Row], plan: Plan, asked: int, left_out: int) -> s
             words = " and ".join(f"{inside.count(role)} {role}" for role in ROLES if role in inside)
             counts.append(f"{split or 'to segment'} {words}")
     line = f"cohort: {len(rows)} scans ({', '.join(counts)}), synthetic scans planned: {len(plan.pairs)}"
-    if len(plan.pairs) < asked:
-        line += f" of {asked} asked for (there are no more pairs)"
+    if masks := {pair.donor.mask for pair in plan.pairs if pair.donor.mask}:
+        line += f", {len(masks)} masks of the library among the donors"
     if plan.pairs and plan.filled:
         line += "; no healthy scans, so lesion-filled patients are the canvases"
     if left_out:

@@ -25,9 +25,11 @@ COHORT_COLUMNS = {
 }
 PAIRS_COLUMNS = {
     "synthetic_id": "name of the synthetic scan",
-    "donor": "id of the patient scan whose lesions are transplanted",
+    "donor": "id of the patient scan, or of the mask of a library, whose lesions are transplanted",
     "canvas": "id of the scan that receives them",
     "split": "split of the synthetic scan: that of its donor and canvas",
+    "load_ml": "lesion load to aim at, in millilitres",
+    "library_mask": "absolute path of the donor's lesion mask in template space; empty where the donor is a patient",
 }
 PROBLEMS_COLUMNS = {
     "id": "name of a scan that was left out because a file of it is broken",
@@ -56,7 +58,8 @@ def write_cohort(
     import pandas as pd
 
     cohort = pd.DataFrame([asdict(row) | {"id": row.scan_id} for row in rows])
-    pairs = pd.DataFrame([(*pair, "train") for pair in plan.pairs], columns=list(PAIRS_COLUMNS))
+    planned = [(one.synthetic_id, one.donor.donor_id, one.canvas, "train", one.load_ml, one.donor.mask) for one in plan.pairs]
+    pairs = pd.DataFrame(planned, columns=list(PAIRS_COLUMNS))
     problems = pd.DataFrame([(scan, problem.column, problem.text) for scan, problem in refused], columns=list(PROBLEMS_COLUMNS))
     with new_folder(out) as folder:
         write_tsv(cohort, folder / "cohort.tsv", COHORT_COLUMNS)

@@ -16,8 +16,8 @@ from lesionforge.images.files import (
 )
 from lesionforge.images.geometry import Grid, from_ants, same_grid, to_ants, voxel_volume_mm3, working_grid
 from lesionforge.images.intensity import zscore
-from lesionforge.images.lesions import label_lesions, lesion_table
-from lesionforge.images.names import derivative, find_image, find_images, grid_entities
+from lesionforge.images.lesions import label_lesions, lesion_table, lesions_touching, most_probable
+from lesionforge.images.names import derivative, find_image, find_images, grid_entities, library_id
 from lesionforge.images.prepared import Prepared, Scan
 from lesionforge.images.resample import resample, world_matrix
 from lesionforge.images.scratch import ants_scratch
@@ -34,6 +34,9 @@ __all__ = [
     "grid_entities",
     "label_lesions",
     "lesion_table",
+    "lesions_touching",
+    "library_id",
+    "most_probable",
     "new_folder",
     "read_image",
     "read_json",

@@ -12,7 +12,7 @@ import numpy as np
 
 from lesionforge.errors import InputError
 from lesionforge.images.files import read_image, read_volume
-from lesionforge.images.geometry import corners_apart
+from lesionforge.images.geometry import corners_apart, voxel_volume_mm3
 
 # Masks saved with a scale factor hold 1 only nearly.
 MASK_TOLERANCE = 1e-3
@@ -25,9 +25,9 @@ SFORM_QFORM_TOLERANCE_MM = 1
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one image file after reading it: its grid and its smallest and largest voxel (NaN where the voxels
-    have a fault). `faults` and `warnings` are sentences without their subject; when the file could not be read the
-    faults are all there is, and `shape` is empty.
+    """What is known of one image file after reading it: its grid, its smallest and largest voxel, and the volume in ml of its
+    voxels above 0.5, which is that of a mask (NaN where the voxels have a fault). `faults` and `warnings` are sentences
+    without their subject; when the file could not be read the faults are all there is, and `shape` is empty.
     """
 
     faults: tuple[str, ...]
@@ -35,6 +35,7 @@ class Facts:
     affine: np.ndarray | None = None
     minimum: float = np.nan
     maximum: float = np.nan
+    inside_ml: float = np.nan
     warnings: tuple[str, ...] = ()
 
     @property
@@ -88,7 +89,8 @@ def inspect_file(path: str, is_mask: bool) -> Facts:
     faults += voxel_faults
     if not is_mask and affine is not None:
         faults += coverage_faults(image.shape, affine)
-    return Facts(tuple(faults), image.shape, affine, minimum, maximum, warnings)
+    inside_ml = np.nan if faults else np.count_nonzero(data > 0.5) * voxel_volume_mm3(image.affine) / 1000
+    return Facts(tuple(faults), image.shape, affine, minimum, maximum, inside_ml, warnings)
 
 
 def grid_faults(shape: tuple[int, ...], affine: np.ndarray, voxel_sizes: np.ndarray) -> list[str]:

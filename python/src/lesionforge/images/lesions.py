@@ -28,6 +28,39 @@ def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return labels, int(count)
 
 
+def most_probable(probability: np.ndarray, size: int) -> np.ndarray:
+    """A connected bool mask of about `size` voxels with the highest probability above 0; empty where all is 0.
+
+    Pieces are joined to the largest along the most probable path; one that no path of voxels above 0 reaches is left out.
+    """
+    from skimage.graph import MCP
+
+    allowed = probability > 0
+    order = np.argsort(-probability, axis=None, kind="stable")[: min(size, int(allowed.sum()))]
+    chosen = np.zeros(probability.shape, bool)
+    chosen.flat[order] = True
+    pieces, count = label_lesions(chosen)
+    while count > 1:
+        main = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+        # A step through a chosen voxel costs next to nothing, one through an improbable voxel much.
+        costs = np.where(allowed, np.where(chosen, 1e-6, 1.01 - probability.clip(max=1)), -1)
+        walk = MCP(costs, fully_connected=True)
+        reach, _ = walk.find_costs(np.argwhere(main))
+        reach[~chosen | main] = np.inf
+        end = np.unravel_index(reach.argmin(), reach.shape)
+        if not np.isfinite(reach[end]):
+            return main  # other lesions lie between the pieces
+        chosen[tuple(np.transpose(walk.traceback(end)))] = True
+        pieces, count = label_lesions(chosen)
+    return chosen
+
+
+def lesions_touching(numbers: np.ndarray, tissue: np.ndarray) -> list[int]:
+    """The numbers of the lesions that overlap a bool mask or touch it (26 neighbours), ascending; arrays [x, y, z]."""
+    near = ndimage.binary_dilation(tissue, np.ones((3, 3, 3)))
+    return [int(number) for number in np.unique(numbers[near]) if number]
+
+
 def lesion_table(mask: np.ndarray, affine: np.ndarray) -> pd.DataFrame:
     """One row per lesion, largest first, with the columns of LESION_TABLE_COLUMNS; empty for an empty mask."""
     import pandas as pd

@@ -29,6 +29,21 @@ def grid_of_name(name: str) -> dict[str, str]:
     return {"SpatialReference": f"space of the {space} scan", "Resolution": grid}
 
 
+def library_id(name: str) -> str:
+    """The id of a mask of a lesion library from its file name: `lib-cs01` for `sub-cs01_space-MNI152_label-lesion_mask.nii.gz`.
+
+    The label is what stands before the entities space, label and desc and before `mask`, without `sub-` and all that
+    joins. Raises InputError when that is no label of letters and digits.
+    """
+    stem = re.split(r"_(?:space|label|desc)-|_mask|\.nii", name)[0]
+    label = re.sub(r"sub-|[ ._-]", "", stem)
+    if not re.fullmatch(r"[A-Za-z0-9]+", label):
+        raise InputError(
+            f"{name}: its name gives no label of letters and digits; rename it, as in sub-01_label-lesion_mask.nii.gz"
+        )
+    return f"lib-{label}"
+
+
 def find_images(folder: str | Path, ending: str) -> list[Path]:
     """The files of a folder whose names end with `_<ending>`, sorted."""
     return sorted(path for path in Path(folder).glob(f"*_{ending}") if not path.name.startswith("."))

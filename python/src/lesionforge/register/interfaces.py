@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface
+from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface
 from scipy import ndimage
 
 from lesionforge.images import (
@@ -17,7 +17,11 @@ from lesionforge.images import (
     derivative,
     find_image,
     label_lesions,
+    lesions_touching,
+    library_id,
     new_folder,
+    read_mask,
+    resample,
     to_ants,
     write_json,
     write_volume,
@@ -100,7 +104,7 @@ class Pair(SimpleInterface):
         donor_scan, canvas_scan = donor.read(), canvas.read()
         box, affine = box_around(canvas_scan.brain, canvas_scan.affine, CANVAS_MARGIN_MM)
         name = f"{donor.scan_id}_to_{canvas.scan_id}"
-        space = f"space-{canvas.scan_id.replace('-', '').replace('_', '')}"
+        space = space_entity(canvas)
         with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
             if self.inputs.donor_transforms:
                 method = "composed"
@@ -129,10 +133,63 @@ class Pair(SimpleInterface):
                 "method": method,
                 "donor_lesions": label_lesions(donor_scan.lesion)[1],
                 "warped_lesions": label_lesions(lesions > 0)[1],
+                "lesions_touching_grey_matter": lesions_touching(label_lesions(donor_scan.lesion)[0], donor_scan.tissues == GM),
             }
             write_json(record, folder / f"{name}_desc-pair.json")
         self._results["out_folder"] = str(Path(self.inputs.out) / name)
         return runtime
+
+
+class LibraryPairInput(BaseInterfaceInputSpec):
+    lesions = File(exists=True, mandatory=True, desc="lesion mask in template space")
+    canvas = Directory(exists=True, mandatory=True, desc="prepared folder of the canvas")
+    canvas_transforms = Directory(exists=True, mandatory=True, desc="folder that ToTemplate wrote for the canvas")
+    out = Directory(mandatory=True)
+
+
+class LibraryPair(SimpleInterface):
+    """Bring a lesion mask in template space onto a canvas, in one interpolation, where the canvas has brain.
+
+    The mask may lie on any grid: its world coordinates are the template's. Whether its lesions touch grey matter is read
+    from the template's.
+    """
+
+    input_spec = LibraryPairInput
+    output_spec = FolderOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        canvas = Prepared.open(self.inputs.canvas)
+        scan = canvas.read()
+        lesion, lesion_affine = read_mask(self.inputs.lesions)
+        donor = library_id(Path(self.inputs.lesions).name)
+        name = f"{donor}_to_{canvas.scan_id}"
+        box, affine = box_around(scan.brain, scan.affine, CANVAS_MARGIN_MM)
+        template = load_template(TEMPLATE_MM)
+        grey = resample(template.gm, template.affine, (lesion.shape, lesion_affine)) > 0.5
+        with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
+            transforms = [str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE))]
+            displacement = displacement_field(to_ants(scan.t1w[box], affine), transforms, outprefix)
+            lesions = np.zeros(scan.t1w.shape, np.uint16)
+            lesions[box] = warp_lesions(lesion, source_voxels(displacement, affine, lesion_affine))
+            write_volume(lesions, scan.affine, folder / derivative(donor, space_entity(canvas), "label-lesion_dseg"))
+            numbers, count = label_lesions(lesion)
+            record = {
+                "donor": donor,
+                "canvas": canvas.scan_id,
+                "method": "library",
+                "folding_fraction": folding_fraction(displacement, affine, scan.brain[box]),
+                "donor_lesions": count,
+                "warped_lesions": label_lesions(lesions > 0)[1],
+                "lesions_touching_grey_matter": lesions_touching(numbers, grey),
+            }
+            write_json(record, folder / f"{name}_desc-pair.json")
+        self._results["out_folder"] = str(Path(self.inputs.out) / name)
+        return runtime
+
+
+def space_entity(canvas: Prepared) -> str:
+    """The BIDS entity of the space of a canvas: `space-sub01ses1`."""
+    return f"space-{canvas.scan_id.replace('-', '').replace('_', '')}"
 
 
 def donor_onto_canvas(donor: Scan, canvas: Scan, outprefix: str) -> str:

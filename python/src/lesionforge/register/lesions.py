@@ -6,9 +6,8 @@ from itertools import product
 
 import numpy as np
 from scipy import ndimage
-from skimage.graph import MCP
 
-from lesionforge.images import label_lesions
+from lesionforge.images import label_lesions, most_probable
 
 TOUCHING = np.ones((3, 3, 3))
 
@@ -33,7 +32,7 @@ def warp_lesions(lesion: np.ndarray, source: np.ndarray) -> np.ndarray:
         local = np.zeros(warped[box].shape)
         local[inside] = probability
         local[ndimage.binary_dilation(warped[box] > 0, TOUCHING)] = 0
-        warped[box][_most_probable(local, max(1, round(probability.sum())))] = number
+        warped[box][most_probable(local, max(1, round(probability.sum())))] = number
     return warped
 
 
@@ -60,25 +59,3 @@ def _probable_voxels(numbers: np.ndarray, count: int, source: np.ndarray) -> dic
     probability = np.bincount(inverse, weights=np.concatenate(weights), minlength=pairs.size)
     voxel, number = pairs // (count + 1), pairs % (count + 1)
     return {int(one): (tuple(place[:, voxel[number == one]]), probability[number == one]) for one in np.unique(number)}
-
-
-def _most_probable(probability: np.ndarray, size: int) -> np.ndarray:
-    """A connected bool mask of about `size` voxels with the highest probability above 0; empty where all is 0."""
-    allowed = probability > 0
-    order = np.argsort(-probability, axis=None, kind="stable")[: min(size, int(allowed.sum()))]
-    chosen = np.zeros(probability.shape, bool)
-    chosen.flat[order] = True
-    pieces, count = label_lesions(chosen)
-    while count > 1:
-        main = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-        # A step through a chosen voxel costs next to nothing, one through an improbable voxel much.
-        costs = np.where(allowed, np.where(chosen, 1e-6, 1.01 - probability.clip(max=1)), -1)
-        walk = MCP(costs, fully_connected=True)
-        reach, _ = walk.find_costs(np.argwhere(main))
-        reach[~chosen | main] = np.inf
-        end = np.unravel_index(reach.argmin(), reach.shape)
-        if not np.isfinite(reach[end]):
-            return main  # other lesions lie between the pieces
-        chosen[tuple(np.transpose(walk.traceback(end)))] = True
-        pieces, count = label_lesions(chosen)
-    return chosen

@@ -196,7 +196,7 @@ def provenance(results: Results, scan_id: str) -> dict[str, Any]:
 
 def synthetic_table(results: Results, loads: dict[str, tuple[int, float] | None]) -> Table:
     """One row per synthetic scan: what it was made of, what became of the donor's lesions, how much lesion it has."""
-    fates = ("kept", "cut", "dropped")
+    fates = ("kept", "moved", "cut", "dropped")
     table = Table(["scan", "donor", "canvas", *(f"lesions {fate}" for fate in fates), "lesions", "lesion volume (ml)"])
     for scan_id in results.synthetic:
         made_of = provenance(results, scan_id)
@@ -204,8 +204,9 @@ def synthetic_table(results: Results, loads: dict[str, tuple[int, float] | None]
         count, volume = loads.get(scan_id) or (None, None)
         table.rows.append([scan_id, *map(show, (made_of.get("donor"), made_of.get("canvas"), *counts.values(), count, volume))])
     table.note = (
-        "Kept: the lesion lies on the canvas whole; cut: only where the canvas has room for it; "
-        "dropped: the canvas has no room there. Lesions that meet on the canvas count as one."
+        "Kept: the lesion lies on the canvas whole; moved: whole, up to some millimetres away, where the canvas has room; "
+        "cut: only where there is room, and grown again around that; dropped: there is no room near. Lesions never touch, "
+        "so none is counted twice."
     )
     return table
 

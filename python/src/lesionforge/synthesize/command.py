@@ -1,4 +1,4 @@
-"""`lesionforge synthesize`: levels, train-generator, transplant, paint, or all of them."""
+"""`lesionforge synthesize`: levels, train-generator, statistics, transplant, paint, or all of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lesionforge.errors import InputError
 from lesionforge.synthesize.config import CONFIGURATIONS, DEFAULT_CONFIGURATION
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
 SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of all random draws.")
 GENERATOR = click.option(
@@ -77,13 +78,15 @@ def synthesize(
         raise click.UsageError("give --root and --out to run the whole stage, or a sub-command (see --help)")
     from lesionforge.images import Prepared, read_tsv
     from lesionforge.synthesize import stage
+    from lesionforge.synthesize.transplant_folder import write_statistics, write_transplant
 
     table = read_tsv(root / "cohort" / "cohort.tsv")
     pairs = read_tsv(root / "cohort" / "pairs.tsv")
     roles = dict(zip(table["id"], table["role"], strict=True))
     trained_on = table.loc[(table["role"] == "patient") & table["split"].isin(["train", "validation"]), "id"]
+    donors = [donor for donor in pairs["donor"] if donor in roles]
     levels = {}
-    for scan_id in sorted({*trained_on, *pairs["donor"], *(name for name in pairs["canvas"] if roles.get(name) == "patient")}):
+    for scan_id in sorted({*trained_on, *donors, *(name for name in pairs["canvas"] if roles.get(name) == "patient")}):
         stage.write_levels(Prepared.open(root / "prepare" / scan_id), out / "levels", seed)
         levels[scan_id] = stage.Levels.open(out / "levels" / scan_id)
         click.echo(f"levels of {scan_id}", err=True)
@@ -99,10 +102,16 @@ def synthesize(
         checkpoint=checkpoint,
         on_epoch=_progress(epochs),
     )
-    for synthetic_id, donor, canvas_id in pairs[["synthetic_id", "donor", "canvas"]].to_numpy().tolist():
+    library = []
+    if len(donors) < len(pairs):
+        learned_from = [(prepared, own) for prepared, own, split in patients if split == "train"]
+        library = write_statistics(learned_from, out / "statistics")
+    for synthetic_id, donor, canvas_id, load_ml in pairs[["synthetic_id", "donor", "canvas", "load_ml"]].to_numpy().tolist():
         canvas = Prepared.open(root / "prepare" / canvas_id)
         pair = root / "register" / f"{donor}_to_{canvas_id}"
-        stage.write_transplant(synthetic_id, pair, canvas, levels[donor], out / "transplant")
+        write_transplant(
+            synthetic_id, pair, canvas, levels.get(donor, library), out / "transplant", seed=seed, load_ml=float(load_ml)
+        )
         filled = levels[canvas_id] if roles.get(canvas_id) == "patient" else None
         stage.write_painted(out / "transplant" / synthetic_id, canvas, filled, out / "generator", out)
         click.echo(f"painted {synthetic_id}", err=True)
@@ -167,19 +176,62 @@ def train_generator(
 
 
 @synthesize.command()
+@click.option("--prepared", "prepared_folders", multiple=True, required=True, type=FOLDER, help="Prepared folder; repeat.")
+@click.option("--levels", "levels_folders", multiple=True, required=True, type=FOLDER, help="Levels folder; repeat.")
+@OUT
+def statistics(prepared_folders: tuple[Path, ...], levels_folders: tuple[Path, ...], out: Path) -> None:
+    """Size, place and FLAIR profile of the lesions of training patients, for masks of a library."""
+    from lesionforge.images import Prepared
+    from lesionforge.synthesize import stage
+    from lesionforge.synthesize.transplant_folder import write_statistics
+
+    patients = stage.match_patients(
+        [Prepared.open(path) for path in prepared_folders], [stage.Levels.open(path) for path in levels_folders], None
+    )
+    lesions = write_statistics([(prepared, levels) for prepared, levels, _ in patients], out)
+    click.echo(f"{len(lesions)} lesions of {len(patients)} patients in {out}")
+
+
+@synthesize.command()
 @click.option("--id", "synthetic_id", required=True, help="Id of the synthetic scan, such as sub-syn0001.")
 @click.option("--pair", required=True, type=FOLDER, help="Pair folder of register.")
 @click.option("--canvas", required=True, type=FOLDER, help="Prepared folder of the canvas.")
-@click.option("--donor-levels", required=True, type=FOLDER, help="Levels folder of the donor.")
+@click.option("--donor-levels", type=FOLDER, default=None, help="Levels folder of the donor.")
+@click.option("--statistics", type=FOLDER, default=None, help="For a mask of a library: the folder that statistics wrote.")
+@click.option("--load-ml", type=click.FloatRange(min=0, min_open=True), default=None, help="Lesion load [default: the donor's].")
+@click.option("--draw", "draw_file", type=FILE, default=None, help="Repeat this desc-draw.json instead of drawing.")
+@SEED
 @OUT
-def transplant(synthetic_id: str, pair: Path, canvas: Path, donor_levels: Path, out: Path) -> None:
-    """Place a donor's lesions in the white matter of a canvas."""
+def transplant(
+    synthetic_id: str,
+    pair: Path,
+    canvas: Path,
+    donor_levels: Path | None,
+    statistics: Path | None,
+    load_ml: float | None,
+    draw_file: Path | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Draw a synthetic scan and place its lesions in the white matter of its canvas."""
+    if (donor_levels is None) == (statistics is None):
+        raise click.UsageError("--donor-levels or --statistics is needed, and not both.")
     from lesionforge.images import Prepared
-    from lesionforge.synthesize import stage
+    from lesionforge.synthesize.stage import Levels
+    from lesionforge.synthesize.transplant_folder import read_draw, read_statistics, write_transplant
 
     if not re.fullmatch(r"sub-[A-Za-z0-9]+", synthetic_id):
         raise InputError(f"--id {synthetic_id!r}: is no BIDS subject; use letters and digits after sub-, such as sub-syn0001")
-    record = stage.write_transplant(synthetic_id, pair, Prepared.open(canvas), stage.Levels.open(donor_levels), out)
+    record = write_transplant(
+        synthetic_id,
+        pair,
+        Prepared.open(canvas),
+        Levels.open(donor_levels) if donor_levels else read_statistics(statistics),  # type: ignore[arg-type]
+        out,
+        seed=seed,
+        load_ml=load_ml,
+        draw=read_draw(draw_file) if draw_file else None,
+    )
     counts = ", ".join(f"{count} {fate}" for fate, count in record["counts"].items())
     click.echo(f"{synthetic_id}: {record['lesion_volume_ml']:.2f} ml of lesions ({counts}) in {out / synthetic_id}")
 

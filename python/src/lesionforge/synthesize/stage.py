@@ -45,7 +45,6 @@ from lesionforge.synthesize.levels import (
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.tiles import StoredScan, store_scan
 from lesionforge.synthesize.training import draw_validation, train_generator
-from lesionforge.synthesize.transplant import transplant_lesions, white_matter_room
 
 SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
 
@@ -219,43 +218,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
-
-
-def write_transplant(synthetic_id: str, pair: Path, canvas: Prepared, donor_levels: Levels, out: Path) -> dict[str, Any]:
-    """Write `out/<synthetic id>/` with the donor's lesions and levels on the canvas grid; returns the JSON with all fates.
-
-    Raises InputError when the folders belong to other scans or lie on different grids.
-    """
-    record = read_json(find_image(pair, "desc-pair.json"))
-    for name, given, folder in (
-        ("donor", donor_levels.scan_id, donor_levels.folder),
-        ("canvas", canvas.scan_id, canvas.folder),
-    ):
-        if record.get(name) != given:
-            raise InputError(f"{folder}: is {given}, but {pair} was registered with {name} {record.get(name)}; give its folder")
-    scan = canvas.read()
-    result = transplant_lesions(
-        _read_on_grid(find_image(pair, "label-lesion_dseg.nii.gz"), scan, "register pair").astype(np.uint16),
-        _read_on_grid(find_image(pair, "desc-preproc_FLAIR.nii.gz"), scan, "register pair"),
-        white_matter_room(scan.tissues, scan.lesion, scan.brain),
-        donor_levels.grey_matter,
-        voxel_volume_mm3(scan.affine),
-    )
-    content = {
-        "id": synthetic_id,
-        "donor": donor_levels.scan_id,
-        "canvas": canvas.scan_id,
-        "donor_grey_matter_flair": asdict(donor_levels.grey_matter),
-        "lesion_volume_ml": np.count_nonzero(result.lesion) * voxel_volume_mm3(scan.affine) / 1000,
-        "versions": nets.versions(),
-    } | result.summary()
-    with new_folder(out / synthetic_id) as folder:
-        stem = (synthetic_id, canvas.grid)
-        description = f"Lesions of {donor_levels.scan_id} transplanted into the white matter of {canvas.scan_id}"
-        write_mask(result.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
-        write_volume(result.levels, scan.affine, folder / derivative(*stem, "desc-levels_dseg"))
-        write_json(content, folder / derivative(synthetic_id, "desc-transplant", extension=".json"))
-    return content
 
 
 def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | None, generator: Path, out: Path) -> dict[str, Any]:

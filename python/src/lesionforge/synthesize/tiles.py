@@ -73,7 +73,7 @@ def store_scan(
         shape=(images.shape[3], images.shape[4]),
         grid=tile_grid(np.moveaxis(cut(brain)[slices], 0, 2), config.tile_size, config.training_stride).astype(np.int16),
         place_count=len(places),
-        checksum=zlib.crc32(bands_of_voxels, zlib.crc32(images)),
+        checksum=zlib.crc32(bands_of_voxels.data, zlib.crc32(images.data)),
     )
 
 

@@ -1,29 +1,72 @@
-"""A donor's lesions on a canvas: where there is room for them, and how bright they are."""
+"""Lesions on a canvas: each where the canvas has room for it, whole if it can be, apart from all others."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage, signal
 
-from lesionforge.synthesize.levels import WHITE_MATTER, GreyMatterFlair, levels_of
+from lesionforge.images import most_probable
+from lesionforge.synthesize.levels import GREY_MATTER, WHITE_MATTER
 
-FATES = ("kept", "cut", "dropped")
+FATES = ("kept", "moved", "cut", "dropped")
+# How far a lesion may be moved, and what a move costs: a millimetre must save a hundredth of the lesion.
+MOVE_MM = 6.0
+MOVE_COST_PER_MM = 0.01
+# How far around what is left of a lesion it grows again after it was cut.
+GROWTH_MM = 2.0
+TOUCHING = np.ones((3, 3, 3))
+# What a voxel that joins two pieces counts beside the lesion's own.
+JOINING = 0.01
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A lesion that is to lie on a canvas: levels (uint8 [x, y, z], 0 outside the lesion, 1..8 inside) of a box.
+
+    `corner` is the voxel of the canvas' grid where the box begins; the box may reach beyond the grid. `number` is that of
+    the lesion in its donor; `touches_grey_matter` says whether it did so there.
+    """
+
+    number: int
+    mirrored: bool
+    corner: tuple[int, int, int]
+    levels: np.ndarray
+    touches_grey_matter: bool
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where lesions may lie on a canvas, bool [x, y, z]: in white matter, and the ribbon of grey matter next to it.
+
+    The ribbon is for lesions that touch grey matter in their donor.
+    """
+
+    white: np.ndarray
+    ribbon: np.ndarray
 
 
 @dataclass(frozen=True)
 class LesionFate:
-    """What became of one warped lesion, by its number in the donor: `kept` whole, `cut` to the room there is, or `dropped`.
+    """What became of one lesion: `kept` whole at its place, `moved` whole, `cut` to the room there is, or `dropped`.
 
-    Volumes are in mm³.
+    Volumes are in mm³; `moved_mm` is how far it was moved, before it was cut if need be; `cut_mm3` what was cut off, of
+    which some may have grown again.
     """
 
     lesion: int
+    mirrored: bool
     fate: str
-    warped_mm3: float
+    wanted_mm3: float
     transplanted_mm3: float
+    cut_mm3: float
+    moved_mm: float
 
 
 @dataclass(frozen=True)
@@ -40,32 +83,105 @@ class Transplant:
         return {"counts": {name: counts[name] for name in FATES}, "lesions": [asdict(fate) for fate in self.fates]}
 
 
-def white_matter_room(tissues: np.ndarray, lesion: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Where lesions may lie on a canvas, bool [x, y, z]: white matter and the canvas' own (filled) lesions, in the brain."""
-    return ((tissues == WHITE_MATTER) | lesion) & brain
+def room_for_lesions(tissues: np.ndarray, lesion: np.ndarray, brain: np.ndarray) -> Room:
+    """The room on a canvas [x, y, z]: white matter and its own (filled) lesions, in the brain; the ribbon around that.
 
-
-def transplant_lesions(
-    numbers: np.ndarray, flair: np.ndarray, room: np.ndarray, donor: GreyMatterFlair, voxel_mm3: float
-) -> Transplant:
-    """Place a donor's warped lesions where the canvas has room.
-
-    All arrays are [x, y, z] on the canvas grid: the warped lesions as integers (each its number in the donor, 0 elsewhere),
-    the donor's warped FLAIR in the donor's normalised units, and `room` (bool). Levels follow the donor's grey matter,
-    at least 1 inside a lesion. A voxel outside `room` is never lesion; each lesion gets a fate.
+    The ribbon is the first voxel of grey matter (6 neighbours).
     """
-    whole = np.bincount(numbers.ravel())
-    placed = np.bincount(numbers[room], minlength=whole.size)
-    fates = [
-        LesionFate(
-            int(number),
-            "dropped" if not placed[number] else "cut" if placed[number] < whole[number] else "kept",
-            float(whole[number] * voxel_mm3),
-            float(placed[number] * voxel_mm3),
-        )
-        for number in np.flatnonzero(whole)
-        if number
-    ]
-    lesion = (numbers > 0) & room
-    levels = np.where(lesion, np.maximum(levels_of(flair, donor), 1), 0).astype(np.uint8)
-    return Transplant(lesion, levels, fates)
+    white = ((tissues == WHITE_MATTER) | lesion) & brain
+    return Room(white, ndimage.binary_dilation(white) & (tissues == GREY_MATTER) & brain & ~white)
+
+
+def transplant_lesions(lesions: Sequence[Lesion], room: Room, voxel_mm: float) -> Transplant:
+    """Place lesions where the canvas has room, the largest first.
+
+    A lesion without room at its place is moved by up to MOVE_MM to where most of it has room, the nearest such place.
+    What has no room there either is cut off, pieces are joined again if they can be, and the lesion grows to its volume
+    by up to GROWTH_MM where there is room. Lesions never touch (26 neighbours), so the mask has as many lesions as are
+    not dropped. No voxel outside the room is lesion. Fates are in the order of `lesions`.
+    """
+    reach, growth = int(MOVE_MM / voxel_mm), int(GROWTH_MM / voxel_mm)
+    # Boxes may reach beyond the grid, moves beyond boxes, and growth beyond both.
+    margin = reach + growth + 1 + max((_overhang(lesion, room.white.shape) for lesion in lesions), default=0)
+    white, ribbon = np.pad(room.white, margin), np.pad(room.ribbon, margin)
+    levels = np.zeros(white.shape, np.uint8)
+    taken = np.zeros(white.shape, bool)
+    fates: dict[int, LesionFate] = {}
+    for index in sorted(range(len(lesions)), key=lambda index: -np.count_nonzero(lesions[index].levels)):
+        lesion = lesions[index]
+        wanted = np.pad(lesion.levels, growth)
+        mask = wanted > 0
+        start = np.array(lesion.corner) + margin - growth
+        around = _box(start - reach, np.array(mask.shape) + 2 * reach)
+        free = (white[around] | (ribbon[around] if lesion.touches_grey_matter else False)) & ~taken[around]
+        move = _best_move(mask, free, reach, voxel_mm)
+        here = free[_box(move + reach, mask.shape)]
+        placed = _grown_again(_cut(mask, here), mask, here, growth)
+        there = _box(start + move, mask.shape)
+        levels[there][placed] = _nearest_levels(wanted, placed)
+        grown = _box(start + move - 1, np.array(mask.shape) + 2)
+        taken[grown] |= ndimage.binary_dilation(np.pad(placed, 1), TOUCHING)
+        fates[index] = _fate(lesion, mask, placed, move, voxel_mm)
+    inner = _box((margin,) * 3, room.white.shape)
+    return Transplant(levels[inner] > 0, levels[inner], [fates[index] for index in range(len(lesions))])
+
+
+def _overhang(lesion: Lesion, shape: tuple[int, ...]) -> int:
+    """By how many voxels a lesion's box reaches beyond a grid."""
+    ends = np.array(lesion.corner) + lesion.levels.shape - shape
+    return int(max(0, *(-np.array(lesion.corner)), *ends))
+
+
+def _box(start: Sequence[int] | np.ndarray, size: Sequence[int] | np.ndarray) -> Box:
+    x, y, z = (slice(int(first), int(first) + int(length)) for first, length in zip(start, size, strict=True))
+    return x, y, z
+
+
+def _best_move(mask: np.ndarray, free: np.ndarray, reach: int, voxel_mm: float) -> np.ndarray:
+    """The move in voxels, int [3], that gives a mask most room at the least cost; `free` is its box and `reach` around it."""
+    if not mask.any() or free[_box((reach,) * 3, mask.shape)][mask].all():
+        return np.zeros(3, int)
+    room = signal.fftconvolve(free.astype(np.float32), mask[::-1, ::-1, ::-1].astype(np.float32), mode="valid")
+    steps = np.indices(room.shape) - reach
+    away_mm = voxel_mm * np.sqrt((steps**2).sum(axis=0))
+    gain = room.round() / np.count_nonzero(mask) - MOVE_COST_PER_MM * away_mm
+    gain[(away_mm > MOVE_MM) | (room.round() == 0)] = -np.inf
+    best = np.unravel_index(gain.argmax(), gain.shape)
+    return steps[:, *best] if np.isfinite(gain[best]) else np.zeros(3, int)
+
+
+def _cut(mask: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """What of a mask is free, its pieces joined through free voxels of the same box where that is possible."""
+    left = mask & free
+    if left.sum() == mask.sum():
+        return left
+    return most_probable(np.where(free, np.where(mask, 1.0, JOINING), 0), int(left.sum()))
+
+
+def _grown_again(left: np.ndarray, mask: np.ndarray, free: np.ndarray, steps: int) -> np.ndarray:
+    """What is left of a mask, grown to the mask's volume by some steps through free voxels, those near the mask first."""
+    away = ndimage.distance_transform_edt(~mask)
+    grown = left.copy()
+    for _ in range(steps):
+        missing = np.count_nonzero(mask) - np.count_nonzero(grown)
+        if missing <= 0 or not grown.any():
+            break
+        ring = np.flatnonzero(ndimage.binary_dilation(grown, TOUCHING) & free & ~grown)
+        grown.flat[ring[np.argsort(away.flat[ring], kind="stable")[:missing]]] = True
+    return grown
+
+
+def _nearest_levels(levels: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    """The levels of the voxels of a mask: their own in the lesion, outside it those of its nearest voxel."""
+    if (levels[placed] > 0).all():
+        return levels[placed]
+    nearest = ndimage.distance_transform_edt(levels == 0, return_distances=False, return_indices=True)
+    return levels[tuple(nearest)][placed]
+
+
+def _fate(lesion: Lesion, mask: np.ndarray, placed: np.ndarray, move: np.ndarray, voxel_mm: float) -> LesionFate:
+    moved_mm = float(voxel_mm * np.linalg.norm(move)) if placed.any() else 0.0
+    whole = "moved" if moved_mm else "kept"
+    fate = "dropped" if not placed.any() else whole if np.array_equal(placed, mask) else "cut"
+    wanted_mm3, placed_mm3, cut_mm3 = (float(np.count_nonzero(part) * voxel_mm**3) for part in (mask, placed, mask & ~placed))
+    return LesionFate(lesion.number, lesion.mirrored, fate, wanted_mm3, placed_mm3, cut_mm3, moved_mm)

@@ -1,0 +1,123 @@
+"""A library of lesion masks in template space: what its masks must satisfy, and which of them may be donors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from nibabel.affines import apply_affine
+
+from lesionforge.cohort.judge import judge_path
+from lesionforge.cohort.pairs import Donor
+from lesionforge.cohort.rows import Problem, Row
+from lesionforge.errors import InputError
+from lesionforge.images import library_id, read_mask, voxel_volume_mm3
+from lesionforge.images.check import inspect_file
+from lesionforge.images.resample import covered
+from lesionforge.images.template import load_template
+
+TEMPLATE_MM = 2
+# Of the template's brain, what a mask's grid must cover; of a mask's lesions, what must lie in that brain.
+LEAST_COVERED = 0.98
+LEAST_INSIDE = 0.9
+COLUMN = "lesion_library"
+
+
+def read_library(folder: Path, rows: Sequence[Row]) -> tuple[list[Donor], list[Problem], list[Problem]]:
+    """The masks of a folder as donors, sorted by name: (donors, problems, remarks on the masks left out).
+
+    `rows` are those of the cohort with their splits. A mask without lesions gives nothing. A mask whose file is named
+    after a test or validation subject, or holds just the lesions of such a subject's mask, is left out.
+    """
+    paths = sorted(path for path in folder.glob("*") if re.search(r"\.nii(\.gz)?$", path.name) and not path.name.startswith("."))
+    if not paths:
+        return [], [problem(folder, "holds no lesion mask (.nii or .nii.gz); give a folder of masks in template space")], []
+    kept_out = [row for row in rows if row.split in ("test", "validation")]
+    subjects = {str(row.subject).lower(): row for row in kept_out}
+    copies = {lesion_places(row.lesion_mask): row for row in kept_out if row.lesion_mask}
+    donors: dict[str, Donor] = {}
+    problems, remarks = [], []
+    for path in paths:
+        fault, load_ml = judge_mask(path)
+        if fault is not None:
+            problems.append(problem(path, fault))
+            continue
+        donor_id, subject = library_id(path.name), subject_of(path.name)
+        held = subjects.get(subject.lower()) or (copies.get(lesion_places(str(path))) if load_ml else None)
+        if held is not None:
+            what = "is named after" if subject.lower() in subjects else "holds the very lesions of"
+            remarks.append(problem(path, f"{what} sub-{held.subject} of split {held.split} and is left out"))
+        elif not load_ml:
+            remarks.append(problem(path, "holds no lesions and is left out"))
+        elif donor_id in donors:
+            other = Path(donors[donor_id].mask).name
+            problems.append(problem(path, f"has the label {donor_id.removeprefix('lib-')} as {other} has; rename one"))
+        else:
+            donors[donor_id] = Donor(donor_id, subject, load_ml, str(path))
+    return list(donors.values()), problems, remarks
+
+
+def problem(path: Path, text: str) -> Problem:
+    return Problem(text, column=COLUMN, place=str(path))
+
+
+def subject_of(name: str) -> str:
+    """The subject label in a file name, or "" without one."""
+    found = re.match(r"sub-([A-Za-z0-9]+)", name)
+    return found.group(1) if found else ""
+
+
+def judge_mask(path: Path) -> tuple[str | None, float]:
+    """(what is wrong with a mask of a library or None, its volume in ml)."""
+    _, unsafe = judge_path(str(path), COLUMN, os.sep)
+    if unsafe:
+        return unsafe, 0.0
+    try:
+        library_id(path.name)
+    except InputError as error:
+        return str(error).removeprefix(f"{path.name}: "), 0.0
+    facts = inspect_file(str(path), is_mask=True)
+    if facts.faults:
+        return facts.faults[0], 0.0
+    return judge_space(*read_mask(path)), facts.inside_ml
+
+
+def judge_space(mask: np.ndarray, affine: np.ndarray) -> str | None:
+    """What tells that a mask [x, y, z] does not lie in template space: its field of view, or lesions outside the brain."""
+    template = load_template(TEMPLATE_MM)
+    share = covered(mask.shape, np.linalg.inv(affine) @ template.affine, template.brain.shape)[template.brain].mean()
+    remedy = "so it does not lie in template space; give masks in that of MNI152"
+    if share < LEAST_COVERED:
+        return f"covers {100 * share:.0f} % of the template's brain, {remedy}"
+    to_template = np.linalg.inv(template.affine) @ affine
+    places = np.rint(apply_affine(to_template, np.argwhere(mask))).astype(int)
+    on_grid = ((places >= 0) & (places < template.brain.shape)).all(axis=1)
+    inside = np.count_nonzero(template.brain[tuple(places[on_grid].T)])
+    if inside < LEAST_INSIDE * len(places):
+        share = inside / len(places)
+        return (
+            f"has only {100 * share:.0f} % of its lesions in the template's brain, so it does not lie in template space; {remedy}"
+        )
+    return None
+
+
+def lesion_places(path: str) -> tuple[float, bytes]:
+    """What is the same for two files with the same lesions, however their grids are cropped and their axes ordered.
+
+    The voxel's volume in mm³ and the sorted places of the lesions' voxels in the world, to a tenth of a millimetre.
+    """
+    mask, affine = read_mask(path)
+    places = np.rint(10 * apply_affine(affine, np.argwhere(mask))).astype(np.int32)
+    return round(voxel_volume_mm3(affine), 3), places[np.lexsort(places.T)].tobytes()
+
+
+def training_donors(rows: Iterable[Row], loads_ml: dict[str, float]) -> list[Donor]:
+    """The training patients with a lesion mask; `loads_ml` has the volume of each mask by its path."""
+    return [
+        Donor(row.scan_id, str(row.subject), loads_ml[row.lesion_mask])
+        for row in rows
+        if row.split == "train" and row.role == "patient" and row.lesion_mask
+    ]

@@ -1,0 +1,164 @@
+"""From a pair folder to a transplant folder: the draw of a synthetic scan, applied to its canvas."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesionforge import __version__, nets
+from lesionforge.errors import InputError
+from lesionforge.images import (
+    Prepared,
+    Scan,
+    derivative,
+    find_image,
+    new_folder,
+    read_json,
+    voxel_volume_mm3,
+    write_json,
+    write_mask,
+    write_volume,
+)
+from lesionforge.synthesize.library import (
+    TrainingLesion,
+    draw_profile,
+    hyperintensities,
+    lesion_statistics,
+    places,
+    statistics_from_json,
+    statistics_json,
+)
+from lesionforge.synthesize.midsagittal import midsagittal_reflection
+from lesionforge.synthesize.sampler import Candidate, Draw, apply_draw, draw_lesions
+from lesionforge.synthesize.stage import Levels, _read_on_grid
+from lesionforge.synthesize.transplant import room_for_lesions, transplant_lesions
+
+STATISTICS = "lesion_statistics.json"
+
+
+def write_statistics(patients: Sequence[tuple[Prepared, Levels]], out: Path) -> list[TrainingLesion]:
+    """Write `out`/lesion_statistics.json: size, place and profile of every lesion of these training patients; returns them.
+
+    A patient without a lesion mask gives its hyperintensities. Raises InputError when there is no lesion at all.
+    """
+    found = []
+    for prepared, levels in patients:
+        scan = prepared.read()
+        voxel_mm = float(np.cbrt(voxel_volume_mm3(scan.affine)))
+        lesion = scan.lesion
+        if prepared.lesion is None:
+            lesion = hyperintensities(_read_on_grid(levels.levels, scan, "synthesize levels"), voxel_mm)
+        flair = (scan.flair - levels.grey_matter.mean) / levels.grey_matter.std
+        found += lesion_statistics(prepared.scan_id, flair, lesion, scan.tissues, scan.brain, voxel_mm)
+    if not found:
+        raise InputError(f"{patients[0][0].folder.parent}: no training patient has a lesion; give patients with lesions")
+    with new_folder(out) as folder:
+        write_json({"lesions": statistics_json(found), "versions": nets.versions()}, folder / STATISTICS)
+    return found
+
+
+def read_statistics(folder: Path) -> list[TrainingLesion]:
+    """The lesions of a folder that `write_statistics` wrote; raises InputError when it is none."""
+    content = read_json(folder / STATISTICS)
+    try:
+        return statistics_from_json(content["lesions"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / STATISTICS}: is none of ours; run lesionforge synthesize statistics again") from error
+
+
+def read_draw(path: Path) -> Draw:
+    """A saved draw; raises InputError when the file is none."""
+    try:
+        return Draw.from_json(read_json(path))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no draw of a synthetic scan; give the desc-draw.json of one") from error
+
+
+def write_transplant(
+    synthetic_id: str,
+    pair: Path,
+    canvas: Prepared,
+    brightness: Levels | Sequence[TrainingLesion],
+    out: Path,
+    *,
+    seed: int,
+    load_ml: float | None = None,
+    draw: Draw | None = None,
+) -> dict[str, Any]:
+    """Write `out/<synthetic id>/`: lesion mask and levels on the canvas grid, the draw, and what became of each lesion.
+
+    How bright the lesions are is said by the donor's levels folder, or for masks of a library by the training patients'
+    lesions. The draw follows from seed and id, unless one is given. Returns the JSON of the transplant. Raises InputError
+    when the folders or the draw belong to other scans or lie on different grids.
+    """
+    record = read_json(find_image(pair, "desc-pair.json"))
+    _refuse_strangers(record, pair, canvas, brightness, draw)
+    scan = canvas.read()
+    voxel_mm = float(np.cbrt(voxel_volume_mm3(scan.affine)))
+    numbers = _read_on_grid(find_image(pair, "label-lesion_dseg.nii.gz"), scan, "register pair").astype(np.uint16)
+    flair = None
+    if isinstance(brightness, Levels):
+        warped = _read_on_grid(find_image(pair, "desc-preproc_FLAIR.nii.gz"), scan, "register pair")
+        flair = (warped - brightness.grey_matter.mean) / brightness.grey_matter.std
+    if draw is None:
+        # The id is part of the seed, so that a scan stays the same whatever others are asked for.
+        rng = np.random.default_rng([seed, zlib.crc32(synthetic_id.encode())])
+        profiles = None if isinstance(brightness, Levels) else brightness
+        chosen = draw_lesions(_candidates(numbers, scan, profiles, voxel_mm, rng), load_ml, rng)
+        draw = Draw(synthetic_id, record["donor"], canvas.scan_id, seed, load_ml, __version__, chosen)
+    reflection = midsagittal_reflection(scan.t1w, scan.brain, voxel_mm)
+    touching = frozenset(record["lesions_touching_grey_matter"])
+    lesions = apply_draw(draw.lesions, numbers, flair, touching, reflection, voxel_mm)
+    result = transplant_lesions(lesions, room_for_lesions(scan.tissues, scan.lesion, scan.brain), voxel_mm)
+    content = {
+        "id": synthetic_id,
+        "donor": draw.donor,
+        "canvas": canvas.scan_id,
+        "seed": draw.seed,
+        "load_asked_ml": draw.load_ml,
+        "lesion_volume_ml": np.count_nonzero(result.lesion) * voxel_volume_mm3(scan.affine) / 1000,
+        "versions": nets.versions(),
+    } | result.summary()
+    if isinstance(brightness, Levels):
+        content["donor_grey_matter_flair"] = asdict(brightness.grey_matter)
+    with new_folder(out / synthetic_id) as folder:
+        stem = (synthetic_id, canvas.grid)
+        description = f"Lesions of {draw.donor} transplanted into the white matter of {canvas.scan_id}"
+        write_mask(result.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
+        write_volume(result.levels, scan.affine, folder / derivative(*stem, "desc-levels_dseg"))
+        write_json(content, folder / derivative(synthetic_id, "desc-transplant", extension=".json"))
+        write_json(asdict(draw), folder / derivative(synthetic_id, "desc-draw", extension=".json"))
+    return content
+
+
+def _refuse_strangers(
+    record: dict[str, Any], pair: Path, canvas: Prepared, brightness: Levels | Sequence[TrainingLesion], draw: Draw | None
+) -> None:
+    """Raise InputError when a folder or the draw belongs to another donor or canvas than the pair."""
+    given = [("canvas", canvas.scan_id, str(canvas.folder))]
+    if isinstance(brightness, Levels):
+        given.append(("donor", brightness.scan_id, str(brightness.folder)))
+    elif record.get("method") != "library":
+        raise InputError(f"{pair}: its lesions come from a scan, not from a library; give the donor's levels folder")
+    if draw is not None:
+        given += [("canvas", draw.canvas, f"the draw of {draw.id}"), ("donor", draw.donor, f"the draw of {draw.id}")]
+    for name, scan_id, where in given:
+        if record.get(name) != scan_id:
+            raise InputError(f"{where}: is {scan_id}, but {pair} was registered with {name} {record.get(name)}; give its own")
+
+
+def _candidates(
+    numbers: np.ndarray, scan: Scan, profiles: Sequence[TrainingLesion] | None, voxel_mm: float, rng: np.random.Generator
+) -> list[Candidate]:
+    """The warped lesions that may be drawn; with `profiles`, each has that of a training lesion like it."""
+    volumes = np.bincount(numbers.ravel()) * voxel_mm**3
+    found = [(int(number), float(volumes[number])) for number in np.flatnonzero(volumes) if number]
+    if profiles is None:
+        return [Candidate(number, volume) for number, volume in found]
+    where = places(numbers, scan.tissues, scan.brain, voxel_mm)
+    return [Candidate(number, volume, draw_profile(volume, where[number], profiles, rng)) for number, volume in found]

@@ -1,0 +1,92 @@
+"""A mask in template space comes onto a canvas through the canvas' own transform and the mask's world coordinates."""
+
+import json
+from pathlib import Path
+
+import ants
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionforge.cli import main
+from lesionforge.errors import InputError
+from lesionforge.images import find_image, label_lesions, library_id, read_volume
+
+PLACES = [(16, 20, 20), (24, 18, 22)]
+
+
+@pytest.fixture
+def canvas(tmp_path: Path, write_blob_scan) -> Path:
+    return write_blob_scan(tmp_path / "prepare", "sub-h", 1, with_lesions=False)
+
+
+@pytest.fixture
+def transforms(tmp_path: Path) -> Path:
+    """What `register` would write for a canvas that lies 4 mm further to the right than the template."""
+    folder = tmp_path / "register" / "sub-h"
+    folder.mkdir(parents=True)
+    # ITK counts x to the left.
+    shift = ants.create_ants_transform(transform_type="AffineTransform", translation=(4.0, 0, 0))
+    ants.write_transform(shift, str(folder / "sub-h_from-MNI152_to-T1w_mode-image_xfm.h5"))
+    return folder
+
+
+def library_mask(folder: Path, canvas: Path, turned: bool) -> Path:
+    """Two lesions 4 mm to the left of PLACES on the canvas, on a grid whose first axis may run the other way."""
+    image = nib.load(find_image(canvas, "desc-brain_mask.nii.gz"))
+    mask = np.zeros(image.shape, np.uint8)
+    for x, y, z in PLACES:
+        mask[x - 2 : x, y : y + 3, z : z + 2] = 1
+    affine = image.affine.copy()
+    if turned:
+        mask = mask[::-1]
+        affine[:3, 3] += (mask.shape[0] - 1) * affine[:3, 0]
+        affine[:3, 0] *= -1
+    path = folder / "sub-x_ses-2_space-MNI152_label-lesion_mask.nii.gz"
+    nib.save(nib.Nifti1Image(mask, affine), path)
+    return path
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_lesions_lie_where_the_world_says(tmp_path, canvas, transforms, turned):
+    mask = library_mask(tmp_path, canvas, turned)
+    options = ["--lesions", mask, "--canvas", canvas, "--canvas-transforms", transforms, "--out", tmp_path / "pairs"]
+    result = CliRunner().invoke(main, ["register", "pair", *map(str, options)])
+    assert result.exit_code == 0, result.output
+    pair = tmp_path / "pairs" / "lib-xses2_to_sub-h"
+    numbers = read_volume(find_image(pair, "label-lesion_dseg.nii.gz"))[0]
+    expected = np.zeros(numbers.shape, bool)
+    for x, y, z in PLACES:
+        expected[x : x + 2, y : y + 3, z : z + 2] = True
+    assert np.array_equal(numbers > 0, expected)
+    record = json.loads((pair / "lib-xses2_to_sub-h_desc-pair.json").read_text())
+    assert (record["donor"], record["canvas"], record["method"]) == ("lib-xses2", "sub-h", "library")
+    assert record["donor_lesions"] == record["warped_lesions"] == label_lesions(expected)[1]
+
+
+def test_a_mask_without_the_transforms_of_its_canvas_is_refused(tmp_path, canvas):
+    mask = library_mask(tmp_path, canvas, False)
+    result = CliRunner().invoke(
+        main, ["register", "pair", "--lesions", str(mask), "--canvas", str(canvas), "--out", str(tmp_path)]
+    )
+    assert result.exit_code == 2
+    assert "give --canvas-transforms with it" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("sub-cs01_space-MNI152_label-lesion_mask.nii.gz", "lib-cs01"),
+        ("sub-01_ses-2_label-lesion_mask.nii", "lib-01ses2"),
+        ("patient 3 mask.nii.gz", "lib-patient3mask"),
+    ],
+)
+def test_the_id_of_a_mask_is_made_of_letters_and_digits(name, label):
+    assert library_id(name) == label
+
+
+@pytest.mark.parametrize("name", ["été.nii.gz", "$(touch pwned).nii.gz", "_mask.nii.gz", "a;b.nii"])
+def test_a_name_without_a_label_is_refused(name):
+    with pytest.raises(InputError, match="gives no label"):
+        library_id(name)

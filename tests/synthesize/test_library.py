@@ -1,0 +1,78 @@
+"""What is learned of lesions' brightness, and what a lesion without a FLAIR takes of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lesionforge.errors import InputError
+from lesionforge.images import Scan, label_lesions
+from lesionforge.synthesize.library import (
+    TrainingLesion,
+    draw_profile,
+    hyperintensities,
+    lesion_statistics,
+    places,
+    profile_of,
+    statistics_from_json,
+    statistics_json,
+)
+from lesionforge.synthesize.sampler import Profile
+
+
+def head() -> tuple[np.ndarray, np.ndarray]:
+    """Tissues and brain: a box of white matter in two voxels of grey matter, a ventricle in its middle."""
+    tissues = np.zeros((60, 60, 60), np.uint8)
+    tissues[5:55, 5:55, 5:55] = 2
+    tissues[7:53, 7:53, 7:53] = 3
+    tissues[26:34, 20:40, 26:34] = 1
+    return tissues, tissues > 0
+
+
+def test_each_place_is_told() -> None:
+    tissues, brain = head()
+    numbers = np.zeros(tissues.shape, np.uint16)
+    for number, corner in enumerate(((35, 30, 30), (50, 40, 40), (42, 40, 45), (28, 15, 12)), start=1):
+        numbers[tuple(slice(at, at + 3) for at in corner)] = number
+    told = places(numbers, tissues, brain, 1.0)
+    assert told == {1: "periventricular", 2: "juxtacortical", 3: "deep", 4: "infratentorial"}
+
+
+def test_a_profile_is_the_mean_by_depth() -> None:
+    place = np.indices((21, 21, 21)) - 10
+    radius = np.sqrt((place**2).sum(axis=0))
+    profile = profile_of(np.where(radius <= 9, 9 - radius, -9), radius <= 9)
+    assert np.all(np.diff(profile.values) > 1)
+    assert profile.spread < 0.6
+    one = np.zeros((3, 3, 3), bool)
+    one[1, 1, 1] = True
+    assert profile_of(np.full(one.shape, 2.0), one) == Profile((2.0,) * 5, 0.0)
+
+
+def test_statistics_of_a_patient_come_back_from_json(patient: Scan) -> None:
+    found = lesion_statistics("sub-01", patient.flair, patient.lesion, patient.tissues, patient.brain, 1.0)
+    assert len(found) == label_lesions(patient.lesion)[1]
+    assert sum(lesion.volume_mm3 for lesion in found) == patient.lesion.sum()
+    assert statistics_from_json(json.loads(json.dumps(statistics_json(found)))) == found
+    with pytest.raises(InputError, match="no training lesion"):
+        statistics_from_json([])
+
+
+def test_a_lesion_takes_the_profile_of_one_near_in_size_and_place() -> None:
+    lesions = [
+        TrainingLesion("sub-01", n, volume, place, Profile((float(n),) * 5, 0.1))
+        for n, (volume, place) in enumerate([(v, p) for v in np.geomspace(10, 10000, 10) for p in ("deep", "juxtacortical")])
+    ]
+    rng = np.random.default_rng(0)
+    drawn = {int(draw_profile(12, "deep", lesions, rng).values[0]) for _ in range(50)}
+    assert len(drawn) == 5
+    assert all(lesions[n].volume_mm3 < 110 for n in drawn)
+    assert sum(lesions[n].place == "deep" for n in drawn) >= 3
+
+
+def test_small_and_pale_hyperintensities_are_noise() -> None:
+    levels = np.zeros((12, 12, 12), np.uint8)
+    levels[2:5, 2:5, 2:5] = 5
+    levels[6:9, 6:9, 6:9] = 2
+    levels[9, 9, 9] = 8
+    assert np.array_equal(hyperintensities(levels, 1.0), levels == 5)
