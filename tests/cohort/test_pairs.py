@@ -109,5 +109,15 @@ def test_loads_are_drawn_from_those_of_the_donors():
     assert np.median(drawn) == pytest.approx(np.sqrt(50), rel=0.25)
 
 
+def test_a_large_load_goes_to_a_donor_that_has_the_lesions_for_it():
+    library = tuple(Donor(f"lib-{n}", "", float(load), "m") for n, load in enumerate(np.geomspace(1, 50, 20)))
+    pairs = plan_pairs([scan("h", "healthy"), scan("g", "healthy")], library, 400, None, 1).pairs
+    out_of_reach = [pair for pair in pairs if pair.load_ml > 2 * pair.donor.load_ml]
+    assert len(out_of_reach) < 0.05 * len(pairs)
+    largest = [pair.load_ml for pair in pairs if pair.donor is library[-1]]
+    assert min(largest) < 10 < 40 < max(largest)
+    assert plan_pairs([scan("h", "healthy"), scan("g", "healthy")], library, 33, None, 1).pairs == pairs[:33]
+
+
 def test_a_load_that_is_asked_for_is_that_of_all():
     assert {pair.load_ml for pair in plan([scan("a"), scan("h", "healthy")], 5, load_ml=12.5).pairs} == {12.5}

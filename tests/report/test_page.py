@@ -5,13 +5,16 @@ import io
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from lesionforge.cli import main
 from lesionforge.prepare.quality import read_limits
+from lesionforge.report import words
 from lesionforge.report.gather import gather
 from lesionforge.report.page import build
 
@@ -147,3 +150,12 @@ def test_a_root_with_nothing_in_it_is_refused(tmp_path):
         assert result.exit_code == 2
         assert str(root) in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_pairwise_only_the_canvases_of_a_librarys_masks_are_expected_in_the_template() -> None:
+    pairs = pd.DataFrame({"donor": ["sub-1", "lib-a"], "canvas": ["sub-2", "sub-3"]})
+    composed, pairwise = (
+        SimpleNamespace(pairs=pairs, registered=dict.fromkeys(names)) for names in (["sub-1", "sub-3"], ["sub-3"])
+    )
+    assert words.scans_in_template(composed) == {"sub-1", "sub-2", "sub-3"}
+    assert words.scans_in_template(pairwise) == {"sub-3"}

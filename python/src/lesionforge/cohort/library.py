@@ -46,7 +46,7 @@ def read_library(folder: Path, rows: Sequence[Row]) -> tuple[list[Donor], list[P
             problems.append(problem(path, fault))
             continue
         donor_id, subject = library_id(path.name), subject_of(path.name)
-        held = subjects.get(subject.lower()) or (copies.get(lesion_places(str(path))) if load_ml else None)
+        held = subjects.get(subject.lower()) or (copies.get(lesion_places(str(path))) if copies and load_ml else None)
         if held is not None:
             what = "is named after" if subject.lower() in subjects else "holds the very lesions of"
             remarks.append(problem(path, f"{what} sub-{held.subject} of split {held.split} and is left out"))

@@ -11,6 +11,8 @@ from lesionforge.cohort.rows import Row
 
 # More than counts of scans can differ by: a pair is taken again only when all others were taken as often.
 AGAIN = 1e6
+# All lesions of a donor in both halves make about so many times its load.
+LARGEST_SHARE = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml
     """Pair donors with the training canvases, `count` times; a pair comes again when every other came as often.
 
     Canvases are the training healthy scans, or without any, all training patient scans. A donor is never paired with
-    its own subject, unless there is no other pair at all. Each scan aims at `load_ml`, or at a load drawn from those of
-    the donors. The first n scans are the same whatever the count.
+    its own subject, unless there is no other pair at all. Each scan aims at `load_ml`, or at a load that `draw_loads`
+    gives it. The first n scans are the same whatever the count.
     """
     train = [row for row in rows if row.split == "train"]
     healthy = [row for row in train if row.role == "healthy"]
@@ -59,23 +61,40 @@ def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml
     own = allowed.size > 0 and not allowed.any()
     if own:
         allowed[:] = True
-    chosen = spread_pairs(allowed, count, np.random.default_rng(seed))
-    loads = draw_loads([donor.load_ml for donor in donors], len(chosen), np.random.default_rng([seed, 1]))
+    # Loads are drawn for as many scans as there are donors at a time, so that the last such round must be whole as well.
+    whole_rounds = -(-count // max(len(donors), 1)) * len(donors)
+    chosen = spread_pairs(allowed, whole_rounds, np.random.default_rng(seed))
+    loads = draw_loads([donor.load_ml for donor in donors], [i for i, _ in chosen], np.random.default_rng([seed, 1]))
     return Plan(
         tuple(
             Pair(f"sub-syn{n:04d}", donors[i], canvases[j].scan_id, drawn if load_ml is None else load_ml)
-            for n, ((i, j), drawn) in enumerate(zip(chosen, loads, strict=True), start=1)
+            for n, ((i, j), drawn) in enumerate(zip(chosen[:count], loads[:count], strict=True), start=1)
         ),
         filled=not healthy,
         own=own,
     )
 
 
-def draw_loads(loads_ml: Sequence[float], count: int, generator: np.random.Generator) -> list[float]:
-    """Draw loads in ml, rounded to mm³, from the distribution of some: on the line between neighbours in their order."""
-    if not count:
-        return []
-    return [round(float(load), 3) for load in np.quantile(loads_ml, generator.random(count))]
+def draw_loads(loads_ml: Sequence[float], chosen: Sequence[int], generator: np.random.Generator) -> list[float]:
+    """A load in ml, rounded to mm³, for each scan; `chosen` is the donor of each, `loads_ml` the loads of the donors.
+
+    Every round of as many scans as there are donors is drawn from the whole distribution of the donors' loads, on the
+    line between neighbours in their order. Within a round the largest load goes first, to any scan whose donor can reach
+    it with its lesions in both halves, or to the one that comes nearest.
+    """
+    size = len(loads_ml)
+    drawn: list[float] = []
+    for start in range(0, len(chosen), size or 1):
+        reach_ml = {n: LARGEST_SHARE * loads_ml[donor] for n, donor in enumerate(chosen[start : start + size])}
+        shares = (np.arange(len(reach_ml)) + generator.random(len(reach_ml))) / len(reach_ml)
+        found = {}
+        for load_ml in sorted(np.quantile(loads_ml, shares), reverse=True):
+            able = [n for n in reach_ml if reach_ml[n] >= load_ml] or [max(reach_ml, key=lambda n: reach_ml[n])]
+            scan = able[int(generator.integers(len(able)))]
+            found[scan] = round(float(load_ml), 3)
+            del reach_ml[scan]
+        drawn += [found[n] for n in sorted(found)]
+    return drawn
 
 
 def spread_pairs(allowed: np.ndarray, count: int, generator: np.random.Generator) -> list[tuple[int, int]]:

@@ -98,8 +98,8 @@ def stops(results: Results, mode: str) -> list[str]:
         scans = list(expected_scans(results.cohort, mode)["id"])
         stages: list[tuple[str, Any, list[str]]] = [("prepare", results.prepared, scans)]
         if mode != "segment":
-            paired = set() if results.pairs is None else set(results.pairs["donor"]) | set(results.pairs["canvas"])
-            stages.append(("register", results.registered, [scan for scan in scans if scan in paired]))
+            wanted_in_template = scans_in_template(results)
+            stages.append(("register", results.registered, [scan for scan in scans if scan in wanted_in_template]))
             stages.append(("synthesize", results.synthetic, [] if results.pairs is None else list(results.pairs["synthetic_id"])))
         tested = [
             row["id"]
@@ -114,6 +114,19 @@ def stops(results: Results, mode: str) -> list[str]:
                     f"Stage {stage} left no complete folder for {plural(len(missing), 'scan')}: {', '.join(missing)}."
                 )
     return sentences + results.unreadable
+
+
+def scans_in_template(results: Results) -> set[str]:
+    """The scans that are registered to the template: those of all pairs, or when donors are registered to their canvas
+    directly, only the canvases of a library's masks, which then are all that the stage left.
+    """
+    if results.pairs is None:
+        return set()
+    masks = results.pairs[results.pairs["donor"].str.startswith("lib-")]
+    donors = set(results.pairs["donor"]) - set(masks["donor"])
+    if len(masks) and not donors & set(results.registered):
+        return set(masks["canvas"])
+    return donors | set(results.pairs["canvas"])
 
 
 def quality(scans: list[ScanQuality]) -> str:

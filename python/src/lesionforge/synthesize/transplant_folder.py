@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,7 @@ def write_transplant(
         profiles = None if isinstance(brightness, Levels) else brightness
         chosen = draw_lesions(_candidates(numbers, scan, profiles, voxel_mm, rng), load_ml, rng)
         draw = Draw(synthetic_id, record["donor"], canvas.scan_id, seed, load_ml, __version__, chosen)
+    draw = replace(draw, id=synthetic_id)
     reflection = midsagittal_reflection(scan.t1w, scan.brain, voxel_mm)
     touching = frozenset(record["lesions_touching_grey_matter"])
     lesions = apply_draw(draw.lesions, numbers, flair, touching, reflection, voxel_mm)
