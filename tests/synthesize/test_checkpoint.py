@@ -121,6 +121,13 @@ def test_a_broken_checkpoint_ends_the_command_with_code_2(patients: list[str], t
     assert [path.name for path in (tmp_path / "state").iterdir()] == [NAME]
 
 
+def test_a_checkpoint_in_the_folder_that_is_replaced_is_refused(patients: list[str], tmp_path: Path) -> None:
+    options = [*patients, "--checkpoint", str(tmp_path / "generator" / "state"), "--out", str(tmp_path / "generator")]
+    result = CliRunner().invoke(main, ["synthesize", "train-generator", *options])
+    assert result.exit_code == 2 and "give a --checkpoint beside it" in result.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_training_killed_with_9_ends_with_the_same_weights(patients: list[str], tmp_path: Path) -> None:
     def start(out: str, *options: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "lesionforge", "--threads", "1", "--reproducible", "synthesize", "train-generator"]

@@ -183,6 +183,8 @@ def write_generator(
     Raises InputError when no training scan holds a hyperintensity, when there is no such device, and as `train_generator`.
     """
     refuse_foreign_folder(out, nets.CARD)
+    if checkpoint and checkpoint.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{checkpoint}: lies in {out}, which the model folder replaces; give a --checkpoint beside it")
     nets.set_up(seed)
     found_device = find_device(device)
     subjects = {prepared.scan_id: prepared.scan_id.split("_")[0] for prepared, _, _ in patients}
@@ -191,7 +193,7 @@ def write_generator(
         drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed), config.validation_fraction)
         validation = {scan_id for scan_id, subject in subjects.items() if subject in drawn}
     training_ids = [scan_id for scan_id in subjects if scan_id not in validation]
-    with _scratch(checkpoint / "tiles" if checkpoint else out.with_name(f".{out.name}.tiles")) as scratch:
+    with _scratch(checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")) as scratch:
         scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
         if not any(scans[scan_id].place_count for scan_id in training_ids):
             raise InputError(
