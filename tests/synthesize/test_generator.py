@@ -159,6 +159,17 @@ def test_a_canvas_without_lesions_stays_itself(trained: tuple, healthy: Scan) ->
     assert np.array_equal(flair, healthy.flair)
 
 
+def test_the_published_network_paints_nothing_past_the_seam(patient: Scan, healthy: Scan, levels: np.ndarray) -> None:
+    config = replace(SALEM, width=2)
+    canvas = [healthy.t1w, healthy.flair]
+    painted = paint_lesions(build_generator(config)[1], config, canvas, healthy.brain, patient.lesion, levels)
+    weight = seam_weight(patient.lesion, healthy.brain)
+    for before, after in zip(canvas, painted, strict=True):
+        assert np.isfinite(after).all()
+        assert np.array_equal(after[weight == 0], before[weight == 0])
+        assert (after != before)[patient.lesion].mean() > 0.9
+
+
 class EchoOfPlace:
     """A network that gives back the FLAIR it gets plus the mean of its window, so that averaging shows."""
 

@@ -146,7 +146,7 @@ def match_patients(prepared: list[Prepared], levels: list[Levels], cohort: Path 
 def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, config: GeneratorConfig) -> StoredScan:
     """Write what the generator learns from one patient into `scratch/<id>`; raises InputError when the grids differ."""
     scan = prepared.read()
-    bands = _read_on_grid(levels.levels, scan, "synthesize levels").astype(np.uint8)
+    bands = read_on_grid(levels.levels, scan, "synthesize levels").astype(np.uint8)
     filled = dict(zip(SUFFIXES, levels.read_filled(), strict=True))
     return store_scan(
         scratch / prepared.scan_id,
@@ -158,7 +158,7 @@ def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, confi
     )
 
 
-def _read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
+def read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
     """Read a volume that must lie on a scan's grid, else raise InputError that names the command to run again."""
     volume, affine = read_volume(path)
     if not same_grid(volume.shape, affine, scan.t1w.shape, scan.affine):
@@ -182,6 +182,8 @@ def write_generator(
     Raises InputError when no training scan holds a hyperintensity, when there is no such device, and as `train_generator`.
     """
     refuse_foreign_folder(out, nets.CARD)
+    if checkpoint and checkpoint.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{checkpoint}: lies in {out}, which the model folder replaces; give a --checkpoint beside it")
     nets.set_up(seed)
     found_device = find_device(device)
     subjects = {prepared.scan_id: prepared.scan_id.split("_")[0] for prepared, _, _ in patients}
@@ -190,7 +192,7 @@ def write_generator(
         drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed), config.validation_fraction)
         validation = {scan_id for scan_id, subject in subjects.items() if subject in drawn}
     training_ids = [scan_id for scan_id in subjects if scan_id not in validation]
-    with _scratch(checkpoint / "tiles" if checkpoint else out.with_name(f".{out.name}.tiles")) as scratch:
+    with _scratch(checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")) as scratch:
         scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
         if not any(scans[scan_id].place_count for scan_id in training_ids):
             raise InputError(
@@ -238,8 +240,8 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     if canvas_levels is None and scan.lesion.any():
         raise InputError(f"{canvas.folder}: has lesions of its own; give its levels folder with --canvas-levels to fill them")
     remedy = "synthesize transplant"
-    lesion = _read_on_grid(find_image(transplant, "label-lesion_mask.nii.gz"), scan, remedy) > 0.5
-    levels = _read_on_grid(find_image(transplant, "desc-levels_dseg.nii.gz"), scan, remedy).astype(np.uint8)
+    lesion = read_on_grid(find_image(transplant, "label-lesion_mask.nii.gz"), scan, remedy) > 0.5
+    levels = read_on_grid(find_image(transplant, "desc-levels_dseg.nii.gz"), scan, remedy).astype(np.uint8)
     images = canvas_levels.read_filled() if canvas_levels else (scan.t1w, scan.flair)
     synthetic = paint_lesions(nets.load_model(generator, "generator"), config, images, scan.brain, lesion, levels)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.

@@ -35,7 +35,7 @@ from lesionforge.synthesize.library import (
 )
 from lesionforge.synthesize.midsagittal import midsagittal_reflection
 from lesionforge.synthesize.sampler import Candidate, Draw, apply_draw, draw_lesions
-from lesionforge.synthesize.stage import Levels, _read_on_grid
+from lesionforge.synthesize.stage import Levels, read_on_grid
 from lesionforge.synthesize.transplant import room_for_lesions, transplant_lesions
 
 STATISTICS = "lesion_statistics.json"
@@ -52,7 +52,7 @@ def write_statistics(patients: Sequence[tuple[Prepared, Levels]], out: Path) -> 
         voxel_mm = float(np.cbrt(voxel_volume_mm3(scan.affine)))
         lesion = scan.lesion
         if prepared.lesion is None:
-            lesion = hyperintensities(_read_on_grid(levels.levels, scan, "synthesize levels"), voxel_mm)
+            lesion = hyperintensities(read_on_grid(levels.levels, scan, "synthesize levels"), voxel_mm)
         flair = (scan.flair - levels.grey_matter.mean) / levels.grey_matter.std
         found += lesion_statistics(prepared.scan_id, flair, lesion, scan.tissues, scan.brain, voxel_mm)
     if not found:
@@ -100,10 +100,10 @@ def write_transplant(
     _refuse_strangers(record, pair, canvas, brightness, draw)
     scan = canvas.read()
     voxel_mm = float(np.cbrt(voxel_volume_mm3(scan.affine)))
-    numbers = _read_on_grid(find_image(pair, "label-lesion_dseg.nii.gz"), scan, "register pair").astype(np.uint16)
+    numbers = read_on_grid(find_image(pair, "label-lesion_dseg.nii.gz"), scan, "register pair").astype(np.uint16)
     flair = None
     if isinstance(brightness, Levels):
-        warped = _read_on_grid(find_image(pair, "desc-preproc_FLAIR.nii.gz"), scan, "register pair")
+        warped = read_on_grid(find_image(pair, "desc-preproc_FLAIR.nii.gz"), scan, "register pair")
         flair = (warped - brightness.grey_matter.mean) / brightness.grey_matter.std
     if draw is None:
         # The id is part of the seed, so that a scan stays the same whatever others are asked for.
