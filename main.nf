@@ -103,6 +103,7 @@ workflow LESIONFORGE {
     applied = SEGMENT_SCANS.out.folder.map { arm, id, _folder -> ["${id} (${arm})".toString()] }
     stopped = lost(metas, prepared, 'prepare')
         .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic, 'register or synthesize'))
+        .mix(segmenting ? channel.empty() : lost(channel.fromList(arms).map { arm -> [arm] }, indices.flatten().map { index -> [index.baseName] }, 'assemble'))
         .mix(lost(to_apply, applied, 'segment'))
         .mix(COHORT.out.refused.map { row -> "${row.id} did not get through cohort: ${row.problem}".toString() })
     report = REPORT_ALL.out.folder

@@ -18,7 +18,7 @@ process ASSEMBLE {
     script:
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} assemble \\
-        --cohort ${cohort} --root . ${repeated('--arm', arms)} --out assemble
+        --cohort ${cohort} --root . ${repeated('--arm', arms)} ${task.ext.args} --out assemble
     """
 
     stub:

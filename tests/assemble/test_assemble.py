@@ -1,5 +1,6 @@
 """Laws of the arms: nothing of a test or validation subject reaches training, and both arms are judged alike."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,15 @@ def test_command_refuses_leakage_and_writes_nothing(root: Path) -> None:
     assert result.exit_code == 2
     assert "sub-syn0001: its donor sub-test_ses-1 is a test subject" in result.output
     assert not (root / "assemble").exists()
+
+
+def test_under_skip_the_real_arm_goes_on_without_synthetic_scans(root: Path) -> None:
+    for folder in (root / "synthesize").glob("sub-syn*"):
+        shutil.rmtree(folder)
+    arguments = ["assemble", "--cohort", str(root / "cohort"), "--root", str(root), "--arm", "real", "--arm", "augmented"]
+    refused = CliRunner().invoke(main, [*arguments, "--out", str(root / "assemble")])
+    assert refused.exit_code == 2 and "there is no synthetic scan to add" in refused.output
+    skipped = CliRunner().invoke(main, [*arguments, "--on-subject-error", "skip", "--out", str(root / "assemble")])
+    assert skipped.exit_code == 0, skipped.output
+    assert "augmented: is left out" in skipped.output
+    assert [path.name for path in sorted((root / "assemble").glob("*.tsv"))] == ["real.tsv"]

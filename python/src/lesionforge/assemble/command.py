@@ -53,15 +53,26 @@ def read_provenance(folder: Path) -> Provenance:
     help="Folder that holds prepare/<id> and, for the augmented arm, synthesize/sub-syn*.",
 )
 @click.option("--arm", "arms", required=True, multiple=True, type=click.Choice(ARMS), help="May be given more than once.")
+@click.option(
+    "--on-subject-error",
+    type=click.Choice(["finish", "skip"]),
+    default="finish",
+    show_default=True,
+    help="skip: an augmented arm that no synthetic scan reached is left out.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <arm>.tsv.")
-def assemble(cohort: Path, root: Path, arms: tuple[str, ...], out: Path) -> None:
+def assemble(cohort: Path, root: Path, arms: tuple[str, ...], on_subject_error: str, out: Path) -> None:
     """Check everything first, then write one table per arm."""
     import pandas as pd
 
     cohort_rows = read_cohort(cohort)
     synthetic = [read_provenance(folder) for folder in sorted((root / "synthesize").glob("sub-syn*"))]
     tables = {}
-    for arm in sorted(set(arms)):
+    wanted = set(arms)
+    if on_subject_error == "skip" and not synthetic and wanted > {"augmented"}:
+        click.echo("augmented: is left out, no synthetic scan was painted", err=True)
+        wanted -= {"augmented"}
+    for arm in sorted(wanted):
         rows = []
         for row in arm_rows(arm, cohort_rows, synthetic):
             folder = root / ("prepare" if row.origin == "real" else "synthesize") / row.scan_id
