@@ -10,7 +10,7 @@ SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requi
 .PHONY: help setup demo open-ms bench-prepare bench-synthesize test test-slow lint lock clean distclean
 
 help:
-	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 5 minutes"
+	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
 	@echo "make test             the tests"
 	@echo "make test-slow        the tests that take more than a minute each"
 	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about an hour"
