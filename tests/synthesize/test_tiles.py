@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lesionforge.images.geometry import bounding_box
 from lesionforge.synthesize.config import CONFIGURATIONS
 from lesionforge.synthesize.levels import bands
 from lesionforge.synthesize.network import LATENT_VARIANCE
 from lesionforge.synthesize.tiles import (
     StoredScan,
-    bounding_box,
     draw_tiles,
     store_scan,
     tile_batch,

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from lesionforge.errors import InputError
+from lesionforge.images.geometry import Grid, same_grid
 from lesionforge.images.names import grid_of_name
 
 if TYPE_CHECKING:
@@ -69,6 +70,19 @@ def read_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a 3-D NIfTI mask as (bool array [x, y, z], affine): voxels above 0.5."""
     data, affine = read_volume(path)
     return data > 0.5, affine
+
+
+def read_mask_on(path: str | Path, given: dict[str, Grid]) -> tuple[tuple[np.ndarray, np.ndarray], str]:
+    """Read a mask that lies on the grid of one of a subject's scans: (mask and affine as `read_mask`, the name of the scan).
+
+    `given` holds the grids of the scans by name, such as T1w and FLAIR; the first that fits is taken. Raises InputError
+    where none does.
+    """
+    mask, affine = read_mask(path)
+    for name, grid in given.items():
+        if same_grid(mask.shape, affine, *grid):
+            return (mask, affine), name
+    raise InputError(f"{path}: lies neither on the grid of the {' nor of the '.join(given)}; resample it to one of them")
 
 
 @contextmanager

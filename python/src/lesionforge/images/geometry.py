@@ -37,14 +37,19 @@ def is_sheared(affine: np.ndarray) -> bool:
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3)
 
 
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds a bool mask of any dimension; an empty mask gives the whole array."""
+    return (ndimage.find_objects(mask.astype(np.uint8)) or [tuple(slice(0, size) for size in mask.shape)])[0]
+
+
 def box_around(brain: np.ndarray, affine: np.ndarray, margin_mm: float) -> tuple[tuple[slice, ...], np.ndarray]:
     """The part of a grid that holds a brain and a margin: (slices, affine of that part); the whole grid for an empty brain.
 
     `brain` is bool [x, y, z].
     """
     margin = np.ceil(margin_mm / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)
-    parts = (ndimage.find_objects(brain.astype(np.uint8)) or [tuple(slice(0, size) for size in brain.shape)])[0]
-    box = tuple(slice(max(part.start - more, 0), part.stop + more) for part, more in zip(parts, margin, strict=True))
+    parts = zip(bounding_box(brain), margin, strict=True)
+    box = tuple(slice(max(part.start - more, 0), part.stop + more) for part, more in parts)
     box_affine = affine.copy()
     box_affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
     return box, box_affine

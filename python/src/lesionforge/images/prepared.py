@@ -10,6 +10,10 @@ import numpy as np
 from lesionforge.errors import InputError
 from lesionforge.images.files import read_image, read_mask, read_volume
 from lesionforge.images.geometry import same_grid
+from lesionforge.images.names import find_image
+from lesionforge.images.resample import world_matrix
+
+FLAIR_TO_T1W = "from-FLAIR_to-T1w_mode-image_xfm.mat"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Prepared:
                 raise InputError(f"{path}: no such file; run lesionforge prepare for {scan_id} again")
         lesion = folder / f"{scan_id}_{grid}_label-lesion_mask.nii.gz"
         return cls(folder=folder, scan_id=scan_id, grid=grid, lesion=lesion if lesion.is_file() else None, **paths)
+
+    def given_to_t1w(self, space: str) -> np.ndarray:
+        """The 4 x 4 RAS matrix from points of the T1w or FLAIR as given to points of the T1w and the working grid."""
+        return np.eye(4) if space == "T1w" else np.linalg.inv(world_matrix(find_image(self.folder, FLAIR_TO_T1W)))
 
     def read(self) -> Scan:
         """Read all volumes; raises InputError when they do not lie on one grid."""

@@ -14,6 +14,8 @@ from lesionforge.images.geometry import box_around, from_ants, is_sheared
 if TYPE_CHECKING:
     pass
 
+# What lies below this percentile of a scan's voxels is its background.
+BACKGROUND_PERCENTILE = 0.1
 # Bias fields are smooth and heads large: both are found at this voxel size.
 COARSE_MM = 2
 # Half of N4's usual iterations change the field by less than the noise of an estimate.

@@ -22,6 +22,7 @@ from lesionforge.images import (
     read_image,
     read_json,
     read_mask,
+    read_mask_on,
     read_volume,
     resample,
     same_grid,
@@ -37,13 +38,13 @@ from lesionforge.images.check import form_disagreement_mm
 from lesionforge.images.deform import dice, displacement_field, folding_fraction
 from lesionforge.images.geometry import box_around, sub_grid
 from lesionforge.images.interfaces import FolderOutput
+from lesionforge.images.prepared import FLAIR_TO_T1W
 from lesionforge.images.resample import covered
 from lesionforge.prepare import align, engines, figures, strip, tissues
 
 STRIPPED = "stripped"
 MIN_BRAIN_ML = 500
 TEMPLATE_TO_T1W = ("from-MNI152_to-T1w_mode-image_desc-rough_xfm", ".h5")
-FLAIR_TO_T1W = ("from-FLAIR_to-T1w_mode-image_xfm", ".mat")
 # The brain's surroundings that registration and bias fields see.
 SURROUNDINGS_MM = 6
 # The brain's mask needs its bias field less exactly than its intensities do.
@@ -98,7 +99,7 @@ class Strip(SimpleInterface):
             name = derivative(inputs.scan_id, grid_entities(inputs.voxel_mm), "desc-brain_mask")
             write_mask(brain, grid[1], folder / name, "brain, on the working grid")
             shutil.copyfile(to_template, folder / derivative(inputs.scan_id, TEMPLATE_TO_T1W[0], extension=TEMPLATE_TO_T1W[1]))
-            shutil.copyfile(rigid, folder / derivative(inputs.scan_id, FLAIR_TO_T1W[0], extension=FLAIR_TO_T1W[1]))
+            shutil.copyfile(rigid, folder / derivative(inputs.scan_id, FLAIR_TO_T1W, extension=""))
             found_by = inputs.engine if not inputs.brain_mask else STRIPPED if inputs.brain_mask == STRIPPED else "given"
             record = folder / derivative(inputs.scan_id, "desc-strip", extension=".json")
             write_json({"skull_stripping": found_by}, record)
@@ -181,7 +182,7 @@ class Align(SimpleInterface):
         brain, affine = read_mask(brain_path)
         grid = (brain.shape, affine)
         entities = _grid_entities_of(brain_path, inputs.scan_id)
-        rigid = find_image(stripped, "".join(FLAIR_TO_T1W))
+        rigid = find_image(stripped, FLAIR_TO_T1W)
         to_flair = world_matrix(rigid)
         transform = str(find_image(stripped, "".join(TEMPLATE_TO_T1W)))
         sure = brain & (_priors_in(brain, affine, transform, "wm")[0] > figures.SURE)
@@ -231,13 +232,7 @@ class Align(SimpleInterface):
     def _lesion(self, given: dict[str, Any]) -> tuple[align.Volume, str] | None:
         """The lesion mask as given and whose grid it lies on; on a grid that both share it belongs to the T1w."""
         path = self.inputs.lesion_mask
-        if not path:
-            return None
-        lesion, lesion_affine = read_mask(path)
-        for space in ("T1w", "FLAIR"):
-            if same_grid(lesion.shape, lesion_affine, *given[space]):
-                return (lesion, lesion_affine), space
-        raise InputError(f"{path}: lies neither on the grid of the T1w nor of the FLAIR; resample it to one of them")
+        return read_mask_on(path, given) if path else None
 
 
 class TissuesInput(BaseInterfaceInputSpec):
@@ -264,7 +259,7 @@ class Tissues(SimpleInterface):
         lesions = sorted(aligned.glob(f"*_{entities}_label-lesion_mask.nii.gz"))
         lesion = read_mask(lesions[0])[0] if lesions else None
         transform = str(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
-        rigid = find_image(inputs.stripped, "".join(FLAIR_TO_T1W))
+        rigid = find_image(inputs.stripped, FLAIR_TO_T1W)
 
         with new_folder(Path(inputs.out) / inputs.scan_id) as folder:
             with ants_scratch(folder) as outprefix:
@@ -324,7 +319,7 @@ def _read_scan(path: str) -> align.Volume:
     broken = int((~np.isfinite(data)).sum())
     if broken:
         raise InputError(f"{path}: holds {broken} NaN or infinite voxels; replace them by 0 or export the scan again")
-    background = np.percentile(data, 0.1)
+    background = np.percentile(data, align.BACKGROUND_PERCENTILE)
     if data.max() <= background:
         raise InputError(f"{path}: has the value {background:g} in all voxels; give the scan itself")
     return np.maximum(data - background, 0), affine

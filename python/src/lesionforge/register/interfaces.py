@@ -102,7 +102,6 @@ class Pair(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         donor, canvas = Prepared.open(self.inputs.donor), Prepared.open(self.inputs.canvas)
         donor_scan, canvas_scan = donor.read(), canvas.read()
-        box, affine = box_around(canvas_scan.brain, canvas_scan.affine, CANVAS_MARGIN_MM)
         name = f"{donor.scan_id}_to_{canvas.scan_id}"
         space = space_entity(canvas)
         with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
@@ -116,26 +115,16 @@ class Pair(SimpleInterface):
             else:
                 method = "pairwise"
                 transforms = [donor_onto_canvas(donor_scan, canvas_scan, outprefix)]
-            displacement = displacement_field(to_ants(canvas_scan.t1w[box], affine), transforms, outprefix)
-            source = source_voxels(displacement, affine, donor_scan.affine)
-            lesions = np.zeros(canvas_scan.t1w.shape, np.uint16)
+            own = (donor_scan.lesion, donor_scan.tissues == GM, donor_scan.affine)
+            lesions, source, figures = lesions_onto_canvas(*own, canvas_scan, transforms, outprefix)
+            box, _ = canvas_box(canvas_scan)
             flair = np.zeros(canvas_scan.t1w.shape, np.float32)
-            lesions[box] = warp_lesions(donor_scan.lesion, source)
             flair[box] = ndimage.map_coordinates(donor_scan.flair, source, order=1)
             for data, entity in ((lesions, "label-lesion_dseg"), (flair, "desc-preproc_FLAIR")):
                 write_volume(data, canvas_scan.affine, folder / derivative(donor.scan_id, space, entity))
-            figures = tissue_overlap(warp_tissues(donor_scan.tissues, source), canvas_scan.tissues[box]) | {
-                "folding_fraction": folding_fraction(displacement, affine, canvas_scan.brain[box])
-            }
-            record = figures | {
-                "donor": donor.scan_id,
-                "canvas": canvas.scan_id,
-                "method": method,
-                "donor_lesions": label_lesions(donor_scan.lesion)[1],
-                "warped_lesions": label_lesions(lesions > 0)[1],
-                "lesions_touching_grey_matter": lesions_touching(label_lesions(donor_scan.lesion)[0], donor_scan.tissues == GM),
-            }
-            write_json(record, folder / f"{name}_desc-pair.json")
+            overlap = tissue_overlap(warp_tissues(donor_scan.tissues, source), canvas_scan.tissues[box])
+            record = {"donor": donor.scan_id, "canvas": canvas.scan_id, "method": method}
+            write_json(record | figures | overlap, folder / f"{name}_desc-pair.json")
         self._results["out_folder"] = str(Path(self.inputs.out) / name)
         return runtime
 
@@ -163,28 +152,44 @@ class LibraryPair(SimpleInterface):
         lesion, lesion_affine = read_mask(self.inputs.lesions)
         donor = library_id(Path(self.inputs.lesions).name)
         name = f"{donor}_to_{canvas.scan_id}"
-        box, affine = box_around(scan.brain, scan.affine, CANVAS_MARGIN_MM)
         template = load_template(TEMPLATE_MM)
         grey = resample(template.gm, template.affine, (lesion.shape, lesion_affine)) > 0.5
         with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
             transforms = [str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE))]
-            displacement = displacement_field(to_ants(scan.t1w[box], affine), transforms, outprefix)
-            lesions = np.zeros(scan.t1w.shape, np.uint16)
-            lesions[box] = warp_lesions(lesion, source_voxels(displacement, affine, lesion_affine))
+            lesions, _, figures = lesions_onto_canvas(lesion, grey, lesion_affine, scan, transforms, outprefix)
             write_volume(lesions, scan.affine, folder / derivative(donor, space_entity(canvas), "label-lesion_dseg"))
-            numbers, count = label_lesions(lesion)
-            record = {
-                "donor": donor,
-                "canvas": canvas.scan_id,
-                "method": "library",
-                "folding_fraction": folding_fraction(displacement, affine, scan.brain[box]),
-                "donor_lesions": count,
-                "warped_lesions": label_lesions(lesions > 0)[1],
-                "lesions_touching_grey_matter": lesions_touching(numbers, grey),
-            }
-            write_json(record, folder / f"{name}_desc-pair.json")
+            record = {"donor": donor, "canvas": canvas.scan_id, "method": "library"}
+            write_json(record | figures, folder / f"{name}_desc-pair.json")
         self._results["out_folder"] = str(Path(self.inputs.out) / name)
         return runtime
+
+
+def canvas_box(canvas: Scan) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The part of a canvas' grid that lesions are brought to: its brain and CANVAS_MARGIN_MM, as `box_around` gives it."""
+    return box_around(canvas.brain, canvas.affine, CANVAS_MARGIN_MM)
+
+
+def lesions_onto_canvas(
+    lesion: np.ndarray, grey: np.ndarray, affine: np.ndarray, canvas: Scan, transforms: list[str], outprefix: str
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Bring the lesions of a bool mask onto a canvas, where it has brain, through a list of transforms.
+
+    `grey` is the grey matter on the grid of `lesion`, whose affine is given. Returns the numbered lesions (uint16) on the
+    canvas' grid, the places of the voxels of `canvas_box` in the mask [3, x, y, z], and the figures of a pair's JSON.
+    """
+    box, box_affine = canvas_box(canvas)
+    displacement = displacement_field(to_ants(canvas.t1w[box], box_affine), transforms, outprefix)
+    source = source_voxels(displacement, box_affine, affine)
+    warped = np.zeros(canvas.t1w.shape, np.uint16)
+    warped[box] = warp_lesions(lesion, source)
+    numbers, count = label_lesions(lesion)
+    figures = {
+        "folding_fraction": folding_fraction(displacement, box_affine, canvas.brain[box]),
+        "donor_lesions": count,
+        "warped_lesions": label_lesions(warped > 0)[1],
+        "lesions_touching_grey_matter": lesions_touching(numbers, grey),
+    }
+    return warped, source, figures
 
 
 def space_entity(canvas: Prepared) -> str:

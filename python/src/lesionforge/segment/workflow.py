@@ -20,7 +20,6 @@ from lesionforge.images import (
     refuse_input_as_output,
     resample,
     voxel_volume_mm3,
-    world_matrix,
     write_json,
     write_mask,
     write_tsv,
@@ -64,9 +63,7 @@ def write_native(
 ) -> None:
     """Write probability and mask on the native grid of one contrast ("T1w" or "FLAIR"), with that scan's own header."""
     like = read_image(find_image(prepared.folder, f"space-{space}_res-native_desc-brain_mask.nii.gz"))
-    to_t1w = None
-    if space == "FLAIR":
-        to_t1w = np.linalg.inv(world_matrix(find_image(prepared.folder, "from-FLAIR_to-T1w_mode-image_xfm.mat")))
+    to_t1w = prepared.given_to_t1w(space)
     grid = (like.shape, like.affine)
     name = (prepared.scan_id, f"space-{space}_res-native")
     there = resample(probability, affine, grid, to_t1w)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,21 +45,17 @@ CHECKPOINT = click.option(
 )
 
 
-@click.group(invoke_without_command=True)
-@click.option("--root", type=FOLDER, default=None, help="Folder with cohort/, prepare/ and register/ of the cohort.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Output folder of the whole stage.")
-@SEED
-@GENERATOR
-@WIDTH
-@EPOCHS
-@TILES
-@DEVICE
-@CHECKPOINT
-@click.pass_context
-def synthesize(
-    ctx: click.Context,
-    root: Path | None,
-    out: Path | None,
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how the generator is trained; `train` takes what they give."""
+    for option in reversed((SEED, GENERATOR, WIDTH, EPOCHS, TILES, DEVICE, CHECKPOINT)):
+        command = option(command)
+    return command
+
+
+def train(
+    patients: list[Any],
+    out: Path,
+    *,
     seed: int,
     configuration: str,
     width: int,
@@ -66,7 +63,22 @@ def synthesize(
     tiles_per_epoch: int | None,
     device: str,
     checkpoint: Path | None,
-) -> None:
+) -> dict[str, Any]:
+    """Train the generator on matched patients into `out`; returns its card."""
+    from lesionforge.synthesize import stage
+
+    config = replace(CONFIGURATIONS[configuration], width=width, epochs=epochs, tiles_per_epoch=tiles_per_epoch)
+    return stage.write_generator(
+        patients, out, config, seed=seed, device=device, checkpoint=checkpoint, on_epoch=_progress(epochs)
+    )
+
+
+@click.group(invoke_without_command=True)
+@click.option("--root", type=FOLDER, default=None, help="Folder with cohort/, prepare/ and register/ of the cohort.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Output folder of the whole stage.")
+@training_options
+@click.pass_context
+def synthesize(ctx: click.Context, root: Path | None, out: Path | None, seed: int, **training: Any) -> None:
     """Train the generator and paint lesions onto canvases.
 
     Without a sub-command the whole stage runs on --root: levels of every patient, the generator, and each synthetic scan
@@ -93,15 +105,7 @@ def synthesize(
     patients = stage.match_patients(
         [Prepared.open(root / "prepare" / name) for name in levels], list(levels.values()), root / "cohort"
     )
-    stage.write_generator(
-        patients,
-        out / "generator",
-        replace(CONFIGURATIONS[configuration], width=width, epochs=epochs, tiles_per_epoch=tiles_per_epoch),
-        seed=seed,
-        device=device,
-        checkpoint=checkpoint,
-        on_epoch=_progress(epochs),
-    )
+    train(patients, out / "generator", seed=seed, **training)
     library = []
     if len(donors) < len(pairs):
         learned_from = [(prepared, own) for prepared, own, split in patients if split == "train"]
@@ -136,27 +140,15 @@ def levels(prepared: Path, seed: int, out: Path) -> None:
 @click.option("--prepared", "prepared_folders", multiple=True, type=FOLDER, help="Prepared folder of a patient; repeat.")
 @click.option("--levels", "levels_folders", multiple=True, type=FOLDER, help="Levels folder of a patient; repeat.")
 @click.option("--cohort", type=FOLDER, default=None, help="Cohort folder: only its train and validation patients are used.")
-@SEED
-@GENERATOR
-@WIDTH
-@EPOCHS
-@TILES
-@DEVICE
-@CHECKPOINT
+@training_options
 @OUT
 def train_generator(
     root: Path | None,
     prepared_folders: tuple[Path, ...],
     levels_folders: tuple[Path, ...],
     cohort: Path | None,
-    seed: int,
-    configuration: str,
-    width: int,
-    epochs: int,
-    tiles_per_epoch: int | None,
-    device: str,
-    checkpoint: Path | None,
     out: Path,
+    **training: Any,
 ) -> None:
     """Train the generator on patients: give --root, or --prepared and --levels of each."""
     from lesionforge.images import Prepared
@@ -168,10 +160,7 @@ def train_generator(
     patients = stage.match_patients(
         [Prepared.open(path) for path in prepared_folders], [stage.Levels.open(path) for path in levels_folders], cohort
     )
-    config = replace(CONFIGURATIONS[configuration], width=width, epochs=epochs, tiles_per_epoch=tiles_per_epoch)
-    card = stage.write_generator(
-        patients, out, config, seed=seed, device=device, checkpoint=checkpoint, on_epoch=_progress(epochs)
-    )
+    card = train(patients, out, **training)
     click.echo(f"generator of {card['parameters']} parameters from {len(patients)} scans in {out}")
 
 

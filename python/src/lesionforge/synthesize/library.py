@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from lesionforge.errors import InputError
 from lesionforge.images import label_lesions, lesions_touching
+from lesionforge.images.geometry import bounding_box
 from lesionforge.synthesize.levels import GREY_MATTER
 from lesionforge.synthesize.sampler import Profile, profile_depths, relative_depth
 
@@ -51,7 +52,7 @@ def places(numbers: np.ndarray, tissues: np.ndarray, brain: np.ndarray, voxel_mm
     ventricle = (tissues == CSF) & (depth > VENTRICLE_DEPTH * depth.max())
     away_mm = voxel_mm * ndimage.distance_transform_edt(~ventricle) if ventricle.any() else np.full(brain.shape, np.inf)
     touching = lesions_touching(numbers, tissues == GREY_MATTER)
-    box = (ndimage.find_objects(brain.astype(np.uint8)) or [tuple(slice(0, size) for size in brain.shape)])[0]
+    box = bounding_box(brain)
     found = {}
     for number, part in enumerate(ndimage.find_objects(numbers), start=1):
         if part is None:

@@ -12,6 +12,7 @@ from scipy import ndimage
 from lesionforge import nets
 from lesionforge.errors import InputError
 from lesionforge.images import (
+    Grid,
     Prepared,
     Scan,
     derivative,
@@ -20,27 +21,24 @@ from lesionforge.images import (
     read_image,
     read_json,
     read_mask,
+    read_mask_on,
     read_volume,
     resample,
-    same_grid,
     voxel_volume_mm3,
-    world_matrix,
     write_json,
     write_mask,
     write_volume,
 )
+from lesionforge.prepare.align import BACKGROUND_PERCENTILE
 from lesionforge.synthesize.fill import Filling, fill_lesions
 from lesionforge.synthesize.generator_folder import read_generator_card
 from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
-from lesionforge.synthesize.stage import SUFFIXES, Levels
+from lesionforge.synthesize.stage import SUFFIXES, Levels, levels_of_scan
 
-FLAIR_TO_T1W = "from-FLAIR_to-T1w_mode-image_xfm.mat"
 PAINTED = "lesions painted by lesionforge"
 # Rims of lesions are less bright than their cores.
 RAMP_MM = 2.0
-# `prepare` takes this percentile of a scan for its background.
-BACKGROUND_PERCENTILE = 0.1
 # A bias field is smooth; noise and what was winsorised are not.
 FIELD_SIGMA_MM = 5.0
 # The axes of a NIfTI image in the order that RAS has them.
@@ -62,7 +60,7 @@ def fill_on_grid(
     return np.where(lesion, back, image).astype(np.float32), filling
 
 
-def write_filled(prepared: Prepared, scans: dict[str, Path], levels: Levels, out: Path, seed: int) -> dict[str, Any]:
+def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Write `out/<id>/`: each scan as given (`T1w`, `FLAIR`) with its lesions filled on its own grid; returns the JSON.
 
     Lesions are those of the mask that the scan was prepared with, else the hyperintensities of its white matter. Integer
@@ -70,16 +68,18 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], levels: Levels, out
     """
     record: dict[str, Any] = {"id": prepared.scan_id, "seed": seed, "versions": nets.versions()}
     record["filled"] = "lesion mask" if prepared.lesion else "hyperintensities of white matter"
+    scan = prepared.read()
+    levels = None if prepared.lesion else levels_of_scan(prepared, scan)[0]
     with new_folder(out / prepared.scan_id) as folder:
         for space, path in scans.items():
             entities = f"space-{space}_res-native"
             like = read_image(path)
             data, affine = read_volume(path)
             tissues, _ = read_volume(find_image(prepared.folder, f"{entities}_dseg.nii.gz"))
-            if prepared.lesion:
-                lesion = read_volume(find_image(prepared.folder, f"{entities}_label-lesion_mask.nii.gz"))[0] > 0.5
+            if levels is None:
+                lesion = read_mask(find_image(prepared.folder, f"{entities}_label-lesion_mask.nii.gz"))[0]
             else:
-                lesion = levels_on(levels, prepared, space, (data.shape, affine)) > 0
+                lesion = levels_on(levels, scan.affine, prepared, space, (data.shape, affine)) > 0
             rng = np.random.default_rng(seed)
             filled, filling = fill_on_grid(data, affine, lesion, tissues == WHITE_MATTER, rng)
             record[space] = vars(filling) | {"voxels": int(lesion.sum())}
@@ -92,10 +92,11 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], levels: Levels, out
 
 def write_native_levels(prepared: Prepared, levels: Levels, scans: dict[str, Path]) -> None:
     """Add the levels on the grid of each scan as given (`T1w`, `FLAIR`) to a levels folder."""
+    working, working_affine = read_volume(levels.levels)
     meaning = {str(level): f"band {level} of {LEVEL_COUNT}" for level in range(1, LEVEL_COUNT + 1)}
     for space, path in scans.items():
         like = read_image(path)
-        native = levels_on(levels, prepared, space, (like.shape, like.affine))
+        native = levels_on(working, working_affine, prepared, space, (like.shape, like.affine))
         sidecar = {"Description": "intensity levels of the white matter's hyperintensities in the FLAIR", "LabelMap": meaning}
         name = derivative(prepared.scan_id, f"space-{space}_res-native", "desc-levels_dseg")
         write_volume(native, like.affine, levels.folder / name, like, sidecar)
@@ -113,16 +114,13 @@ def mask_on_working_grid(path: Path, prepared: Prepared, scan: Scan, scans: dict
 
     Raises InputError where it lies on neither grid or leaves nothing in the brain.
     """
-    mask, affine = read_mask(path)
-    for space, given in scans.items():
-        like = read_image(given)
-        if same_grid(mask.shape, affine, like.shape, like.affine):
-            matrix = None if space == "T1w" else world_matrix(find_image(prepared.folder, FLAIR_TO_T1W))
-            inside = (resample(mask, affine, (scan.t1w.shape, scan.affine), matrix) >= 0.5) & scan.brain
-            if not inside.any():
-                raise InputError(f"{path}: has no voxel in the brain; check that it belongs to this scan")
-            return inside
-    raise InputError(f"{path}: lies neither on the grid of the T1w nor of the FLAIR; resample it to one of them")
+    images = {space: read_image(given) for space, given in scans.items()}
+    mask, space = read_mask_on(path, {space: (image.shape, image.affine) for space, image in images.items()})
+    to_given = np.linalg.inv(prepared.given_to_t1w(space))
+    inside: np.ndarray = (resample(*mask, (scan.t1w.shape, scan.affine), to_given) >= 0.5) & scan.brain
+    if not inside.any():
+        raise InputError(f"{path}: has no voxel in the brain; check that it belongs to this scan")
+    return inside
 
 
 def add_change(given: np.ndarray, affine: np.ndarray, change: np.ndarray, prepared: Prepared, space: str) -> np.ndarray:
@@ -135,14 +133,14 @@ def add_change(given: np.ndarray, affine: np.ndarray, change: np.ndarray, prepar
     normal, grid_affine = read_volume(prepared_path)
     units = read_json(Path(str(prepared_path).removesuffix(".nii.gz") + ".json"))["StandardUnits"]
     brain = read_mask(prepared.brain)[0]
-    to_flair = world_matrix(find_image(prepared.folder, FLAIR_TO_T1W)) if space == "FLAIR" else None
-    raw = resample(given, affine, (normal.shape, grid_affine), to_flair) - np.percentile(given, BACKGROUND_PERCENTILE)
+    to_t1w = prepared.given_to_t1w(space)
+    raw = resample(given, affine, (normal.shape, grid_affine), np.linalg.inv(to_t1w))
+    raw -= np.percentile(given, BACKGROUND_PERCENTILE)
     corrected = normal * units["scale"] + units["centre"]
     sigma = FIELD_SIGMA_MM / float(grid_affine[0, 0])
     smooth_raw, smooth_corrected = (ndimage.gaussian_filter(np.where(brain, image, 0), sigma) for image in (raw, corrected))
     field = np.divide(smooth_raw, smooth_corrected, out=np.ones_like(smooth_raw), where=brain & (smooth_corrected > 0))
-    back = None if to_flair is None else np.linalg.inv(to_flair)
-    added = resample(change * units["scale"] * field, grid_affine, (given.shape, affine), back)
+    added = resample(change * units["scale"] * field, grid_affine, (given.shape, affine), to_t1w)
     return np.where(added == 0, given, given + added).astype(np.float32)
 
 
@@ -184,22 +182,15 @@ def write_painted_native(
             data, affine = read_volume(given)
             native = add_change(data, affine, image - before, prepared, space)
             write_volume(as_stored(native, like), affine, path(entities, f"desc-painted_{space}"), like, sidecar)
-            to_t1w = None
-            if space == "FLAIR":
-                to_t1w = np.linalg.inv(world_matrix(find_image(prepared.folder, FLAIR_TO_T1W)))
-            there = resample(lesion, scan.affine, (data.shape, affine), to_t1w) >= 0.5
+            there = resample(lesion, scan.affine, (data.shape, affine), prepared.given_to_t1w(space)) >= 0.5
             write_mask(there, affine, path(entities, "label-lesion_mask"), PAINTED, like)
         write_json(record, path("desc-paint", extension=".json"))
     return record
 
 
-def levels_on(levels: Levels, prepared: Prepared, space: str, grid: tuple[tuple[int, ...], np.ndarray]) -> np.ndarray:
-    """The levels of a scan on the grid of its T1w or FLAIR as given, by nearest neighbour; uint8 [x, y, z]."""
-    data, affine = read_volume(levels.levels)
-    to_t1w = None
-    if space == "FLAIR":
-        to_t1w = np.linalg.inv(world_matrix(find_image(prepared.folder, FLAIR_TO_T1W)))
-    return resample(data, affine, grid, to_t1w, nearest=True).astype(np.uint8)
+def levels_on(levels: np.ndarray, affine: np.ndarray, prepared: Prepared, space: str, grid: Grid) -> np.ndarray:
+    """Levels on the working grid on the grid of the T1w or FLAIR as given, by nearest neighbour; uint8 [x, y, z]."""
+    return resample(levels, affine, grid, prepared.given_to_t1w(space), nearest=True).astype(np.uint8)
 
 
 def as_stored(data: np.ndarray, like: nib.Nifti1Image) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from lesionforge.images.geometry import bounding_box
 from lesionforge.synthesize.config import SIZE_MULTIPLE, GeneratorConfig
-from lesionforge.synthesize.tiles import bounding_box, network_inputs, tile_grid
+from lesionforge.synthesize.tiles import network_inputs, tile_grid
 
 if TYPE_CHECKING:
     import keras

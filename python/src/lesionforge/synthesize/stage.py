@@ -56,11 +56,7 @@ def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
     """
     refuse_input_as_output(out, prepared.folder)
     scan = prepared.read()
-    try:
-        statistics = grey_matter_flair(scan.flair, scan.tissues, scan.lesion)
-    except InputError as error:
-        raise InputError(f"{prepared.folder}: {error}") from error
-    levels = hyperintensity_levels(scan.flair, scan.tissues, scan.lesion, statistics)
+    levels, statistics = levels_of_scan(prepared, scan)
     hyperintense = (levels > 0) | (scan.lesion & scan.brain)
     filled, filling = fill_lesions(
         [scan.t1w, scan.flair], hyperintense, scan.tissues == WHITE_MATTER, np.random.default_rng(seed)
@@ -85,6 +81,15 @@ def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
         write_volume(levels, scan.affine, folder / derivative(*stem, "desc-levels_dseg"))
         write_json(record, folder / derivative(prepared.scan_id, "desc-levels", extension=".json"))
     return record
+
+
+def levels_of_scan(prepared: Prepared, scan: Scan) -> tuple[np.ndarray, GreyMatterFlair]:
+    """The levels of a scan's hyperintensities, uint8 [x, y, z], and the statistics they follow; raises as `write_levels`."""
+    try:
+        statistics = grey_matter_flair(scan.flair, scan.tissues, scan.lesion)
+    except InputError as error:
+        raise InputError(f"{prepared.folder}: {error}") from error
+    return hyperintensity_levels(scan.flair, scan.tissues, scan.lesion, statistics), statistics
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from lesionforge.images.geometry import bounding_box
 from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.levels import LEVEL_COUNT, bands
 from lesionforge.synthesize.network import LATENT_VARIANCE
@@ -75,17 +76,6 @@ def store_scan(
         place_count=len(places),
         checksum=zlib.crc32(bands_of_voxels.data, zlib.crc32(images.data)),
     )
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds a bool mask of any dimension; an empty mask gives the whole array."""
-    if not mask.any():
-        return tuple(slice(0, size) for size in mask.shape)
-    box = []
-    for axis in range(mask.ndim):
-        present = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(present[0]), int(present[-1]) + 1))
-    return tuple(box)
 
 
 def tile_starts(length: int, tile_size: int, stride: int) -> list[int]:

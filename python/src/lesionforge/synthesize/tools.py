@@ -22,7 +22,6 @@ from lesionforge.synthesize.command import FOLDER, SEED
 
 if TYPE_CHECKING:
     from lesionforge.images import Prepared
-    from lesionforge.synthesize.stage import Levels
 
 MASK = click.option(
     "--mask",
@@ -73,29 +72,16 @@ def prepared(
     return Prepared.open(folder)
 
 
-def levels_folder(scan: Prepared, seed: int, out: Path) -> Levels:
-    """Write the levels folder `out/<id>/` of a prepared scan and open it."""
-    from lesionforge.synthesize.stage import Levels, write_levels
-
-    click.echo(f"{scan.scan_id}: levels", err=True)
-    write_levels(scan, out, seed)
-    return Levels.open(out / scan.scan_id)
-
-
 @click.command(help="Fill the lesions of one subject's raw T1w and FLAIR, for volumetry; without a mask, its hyperintensities.")
 @scan_options
 @SEED
 def fill(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
-    """Prepare, find the levels, fill on the grids of the scans as given."""
-    import tempfile
-
+    """Prepare, fill on the grids of the scans as given."""
     from lesionforge.synthesize.native import write_filled
 
-    out.mkdir(parents=True, exist_ok=True)
     made = prepared(t1w=t1w, flair=flair, out=out, **scan)
-    with tempfile.TemporaryDirectory(prefix=".fill-", dir=out) as scratch:
-        found = levels_folder(made, seed, Path(scratch))
-        record = write_filled(made, {"T1w": t1w, "FLAIR": flair}, found, out, seed)
+    click.echo(f"{made.scan_id}: filling", err=True)
+    record = write_filled(made, {"T1w": t1w, "FLAIR": flair}, out, seed)
     click.echo(f"{record['id']}: {record['T1w']['voxels']} voxels of the T1w filled ({record['filled']}) -> {out / record['id']}")
 
 
@@ -104,13 +90,14 @@ def fill(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
 @SEED
 def levels(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
     """Prepare, find the levels, write them on the working grid and on the grids of the scans as given."""
-    from lesionforge.images import read_json
     from lesionforge.synthesize.native import write_native_levels
+    from lesionforge.synthesize.stage import Levels, write_levels
 
     made = prepared(t1w=t1w, flair=flair, out=out, **scan)
-    found = levels_folder(made, seed, out)
+    click.echo(f"{made.scan_id}: levels", err=True)
+    record = write_levels(made, out, seed)
+    found = Levels.open(out / made.scan_id)
     write_native_levels(made, found, {"T1w": t1w, "FLAIR": flair})
-    record = read_json(found.folder / f"{found.scan_id}_desc-levels.json")
     click.echo(f"{found.scan_id}: {sum(record['level_volumes_ml']):.1f} ml in levels 1 to 8 -> {found.folder}")
 
 
