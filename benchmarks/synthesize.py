@@ -1,11 +1,13 @@
-"""How real the generator's lesions are, on a patient it never saw: what `make bench-synthesize` prints.
+"""How real the generator's lesions are, on a patient it never saw: what `make bench-synthesize` prints and draws.
 
-Needs the open_ms set as shared. The generator learns from sub-cs07 and the raw sessions; sub-cs19 is painted anew from its own
-levels and compared with itself. Scans that were prepared and generators that were trained by an earlier run are not made again.
+Needs the open_ms set as shared. The generators learn from sub-cs07 and the raw sessions; sub-cs19 is painted anew from its own
+levels and compared with itself. Scans that were prepared and networks that were trained by an earlier run are not made again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,19 +23,29 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lesionforge import nets
-from lesionforge.images import Prepared, Scan, label_lesions, read_volume
+from lesionforge.evaluate.metrics import measure
+from lesionforge.images import Prepared, Scan, label_lesions, new_folder, read_tsv
+from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.synthesize.generator_folder import read_generator_card
-from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
+from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, WHITE_MATTER, Scale
+from lesionforge.synthesize.library import hyperintensities
 from lesionforge.synthesize.paint import generate
 from lesionforge.synthesize.stage import SUFFIXES, Levels
+from lesionforge.train.fit import train_cascade
+from lesionforge.train.network import NETWORKS, CascadeConfig
+from lesionforge.train.sampling import label_scan
 
 TEST = "sub-cs19"
 RING_VOXELS = 3
 PATCH_RADIUS = 4
 PATCHES = 2000
 CONFIGURATIONS = ("lesionforge", "salem2019")
-METHODS = (*CONFIGURATIONS, "band means", "filled")
+# The mean intensity of each band of the FLAIR, as published, and that of each contrast's own levels in their units.
+BAND_MEANS, LEVEL_MEANS = "band means", "own level means"
+METHODS = (*CONFIGURATIONS, BAND_MEANS, LEVEL_MEANS, "filled")
+CASCADE = CascadeConfig(epochs=10, samples_per_epoch=10_000)
 Images = dict[str, np.ndarray]
+Patients = Sequence[tuple[Prepared, Levels]]
 
 
 def images_of(scan: Scan) -> Images:
@@ -41,24 +53,46 @@ def images_of(scan: Scan) -> Images:
     return {name: getattr(scan, name) for name in SUFFIXES}
 
 
-def band_means(patients: list[tuple[Prepared, Levels]]) -> dict[str, np.ndarray]:
-    """Mean intensity of each level (0..8) over the training patients, by contrast."""
-    total = {name: np.zeros(LEVEL_COUNT + 1) for name in SUFFIXES}
-    count = np.zeros(LEVEL_COUNT + 1)
+def published(contrast: str, levels: Images, scales: dict[str, Scale]) -> tuple[np.ndarray, Scale]:
+    """The levels and units in which the published method knows a contrast: the FLAIR's bands, normalised intensities."""
+    return levels["flair"], Scale(0.0, 1.0)
+
+
+def own(contrast: str, levels: Images, scales: dict[str, Scale]) -> tuple[np.ndarray, Scale]:
+    """The levels and units of a contrast in our configuration."""
+    return levels[contrast], scales[contrast]
+
+
+def mean_by_level(patients: Patients, known: Callable) -> dict[str, np.ndarray]:
+    """Mean of each level (0..8) over the hyperintensities of the training patients, by contrast."""
+    total = {name: np.zeros((2, LEVEL_COUNT + 1)) for name in CONTRASTS}
     for prepared, found in patients:
-        levels = read_volume(found.levels)[0].astype(int)
-        count += np.bincount(levels.ravel(), minlength=LEVEL_COUNT + 1)
-        for name, image in images_of(prepared.read()).items():
-            total[name] += np.bincount(levels.ravel(), image.ravel(), minlength=LEVEL_COUNT + 1)
-    return {name: sums / np.maximum(count, 1) for name, sums in total.items()}
+        scan = prepared.read()
+        levels = found.read(scan)
+        inside = levels["flair"] > 0
+        for name, sums in total.items():
+            level, scale = known(name, levels, found.scales)
+            units = scale.units(images_of(scan)[name][inside])
+            sums += [np.bincount(level[inside], weights, LEVEL_COUNT + 1) for weights in (units, np.ones_like(units))]
+    return {name: sums / np.maximum(count, 1) for name, (sums, count) in total.items()}
 
 
-def painted_by(generator: Path, scan: Scan, filled: Images, levels: np.ndarray) -> Images:
+def painted_with_means(patients: Patients, known: Callable, levels: Images, scales: dict[str, Scale], filled: Images) -> Images:
+    """The filled scan with each hyperintense voxel at the mean that its level has in the training patients."""
+    means, made = mean_by_level(patients, known), {}
+    for name, image in filled.items():
+        level, scale = known(name, levels, scales)
+        made[name] = np.where(levels["flair"] > 0, scale.intensities(means[name][level]), image)
+    return made
+
+
+def painted_by(generator: Path, scan: Scan, filled: Images, levels: Images, scales: dict[str, Scale]) -> Images:
     """The test patient's filled scan with its own levels painted by a generator, the filled scan elsewhere."""
     card, config = read_generator_card(generator, tuple(SUFFIXES))
     nets.set_up(card["seed"])
-    wanted = levels > 0
-    made = generate(nets.load_model(generator, "generator"), config, list(filled.values()), scan.brain, levels, wanted)
+    wanted = levels["flair"] > 0
+    network = nets.load_model(generator, "generator")
+    made = generate(network, config, list(filled.values()), scan.brain, levels, scales, wanted)
     return {name: np.where(wanted, image, filled[name]) for name, image in zip(filled, made, strict=True)}
 
 
@@ -86,20 +120,75 @@ def error_rows(scan: Scan, made: dict[str, Images]) -> list[list[str]]:
     return rows
 
 
-def contrast_rows(scan: Scan, made: dict[str, Images]) -> list[list[str]]:
-    """Lesion against surrounding white matter: the 10th, 50th and 90th percentile over lesions, real and made."""
+def lesion_contrasts(scan: Scan, images: Images) -> Images:
+    """Mean of each lesion minus that of the white matter around it, [lesions], by contrast."""
     numbers, count = label_lesions(scan.lesion)
     around = ndimage.binary_dilation(scan.lesion, iterations=RING_VOXELS) & (scan.tissues == WHITE_MATTER) & ~scan.lesion
     nearest = ndimage.distance_transform_edt(numbers == 0, return_distances=False, return_indices=True)
     owner = np.where(around, numbers[tuple(nearest)], 0)
     both = [n for n in range(1, count + 1) if (owner == n).any()]
-    rows = []
-    for name in SUFFIXES:
-        for method, images in {"real": images_of(scan), **made}.items():
-            image = images[name]
-            apart = ndimage.mean(image, numbers, both) - ndimage.mean(image, owner, both)
-            rows.append([SUFFIXES[name], method, *(f"{value:.2f}" for value in np.percentile(apart, (10, 50, 90)))])
-    return rows
+    return {name: ndimage.mean(image, numbers, both) - ndimage.mean(image, owner, both) for name, image in images.items()}
+
+
+def contrast_rows(apart: dict[str, Images]) -> list[list[str]]:
+    """Lesion against surrounding white matter: the 10th, 50th and 90th percentile over lesions, real and made."""
+    return [
+        [SUFFIXES[name], method, *(f"{value:.2f}" for value in np.percentile(found[name], (10, 50, 90)))]
+        for name in SUFFIXES
+        for method, found in apart.items()
+    ]
+
+
+def draw_contrasts(apart: dict[str, Images], path: Path) -> None:
+    """The distributions of lesion contrasts, real and made, side by side."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(SUFFIXES), figsize=(11, 3.5), constrained_layout=True)
+    for axis, (name, suffix) in zip(axes, SUFFIXES.items(), strict=True):
+        axis.violinplot([found[name] for found in apart.values()], showmedians=True)
+        axis.axhline(np.median(apart["real"][name]), color="grey", linewidth=0.8)
+        axis.set_xticks(range(1, len(apart) + 1), list(apart), rotation=20)
+        axis.set_title(f"{suffix}: lesion minus white matter around it")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def draw_examples(scan: Scan, made: dict[str, Images], path: Path, slices: int = 4) -> None:
+    """Real and made axial slices around the slices with most lesion, each contrast a row."""
+    import matplotlib.pyplot as plt
+
+    volumes = {"real": images_of(scan), **made}
+    load = np.count_nonzero(scan.lesion, axis=(0, 1))
+    chosen = [int(part[load[part].argmax()]) for part in np.array_split(np.flatnonzero(load), slices)]
+    box = tuple(slice(side.min() - 2, side.max() + 3) for side in np.nonzero(scan.brain.any(axis=2)))
+    shape = (slices * len(SUFFIXES), len(volumes) + 1)
+    figure, axes = plt.subplots(*shape, figsize=(2.2 * shape[1], 2.6 * shape[0]), constrained_layout=True)
+    for row, (z, name) in enumerate((z, name) for z in chosen for name in SUFFIXES):
+        limits = np.percentile(images_of(scan)[name][scan.brain], (1, 99.8))
+        for column, (title, images) in enumerate((*volumes.items(), ("lesion mask", volumes["real"]))):
+            axis = axes[row, column]
+            axis.imshow(images[name][box[0], box[1], z].T, origin="lower", cmap="gray", vmin=limits[0], vmax=limits[1])
+            axis.set_axis_off()
+            if row == 0:
+                axis.set_title(title, fontsize=9)
+        axes[row, -1].contour(scan.lesion[box[0], box[1], z].T, [0.5], colors="red", linewidths=0.6)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def draw_training(out: Path, path: Path) -> None:
+    """The loss of each configuration by epoch, training and validation."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(CONFIGURATIONS), figsize=(9, 3), constrained_layout=True)
+    for axis, name in zip(axes, CONFIGURATIONS, strict=True):
+        history = read_tsv(out / name / "history.tsv")
+        for column, label in (("loss", "training"), ("val_loss", "validation")):
+            axis.plot(history["epoch"].astype(int), history[column].astype(float), label=label)
+        axis.set(title=name, xlabel="epoch", yscale="log")
+        axis.legend()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
 
 
 def stripes(image: np.ndarray, lesion: np.ndarray) -> float:
@@ -133,7 +222,32 @@ def told_apart(scan: Scan, made: Images) -> float:
     return float(roc_auc_score(truth, guess))
 
 
-def train(name: str, patients: list[tuple[Prepared, Levels]], out: Path, width: int, epochs: int, tiles: int) -> float:
+def cascade_of(patients: Patients, out: Path) -> dict:
+    """One cascade that learned from the real scans of the training patients: lesions of a mask, else their hyperintensities."""
+    if not out.is_dir():
+        nets.set_up(1)
+        scans = []
+        for prepared, found in patients:
+            scan = prepared.read()
+            lesion = scan.lesion if prepared.lesion else hyperintensities(found.read(scan)["flair"], float(scan.affine[0, 0]))
+            scans.append(label_scan(prepared.scan_id, replace(scan, lesion=lesion), CASCADE))
+        models, _ = train_cascade(scans, [], CASCADE, 1, lambda line: click.echo(line, err=True))
+        with new_folder(out) as folder:
+            nets.save_models(folder, models, {"kind": "cascade"})
+    nets.set_up(1)
+    return {name: nets.load_model(out, name) for name in NETWORKS}
+
+
+def segmentation_row(method: str, cascade: dict, scan: Scan, images: Images) -> list[str]:
+    """What the cascade finds in a scan, against the consensus lesions."""
+    probability = lesion_probability(cascade, images["t1w"], images["flair"], scan.brain, CASCADE)
+    found = lesion_mask(probability, 1.0, CASCADE.lesion_threshold, CASCADE.min_volume_mm3)
+    figures = measure(found, scan.lesion, 1.0)
+    values = (figures.dice, figures.lesion_sensitivity, figures.lesion_false_discovery, figures.volume_predicted_ml)
+    return [method, *(f"{value:.3f}" for value in values[:3]), f"{values[3]:.1f}"]
+
+
+def train(name: str, patients: Patients, out: Path, width: int, epochs: int, tiles: int) -> float:
     """Train one configuration on the patients unless an earlier run did; seconds it took, NaN if it was there."""
     if (out / name).is_dir():
         return float("nan")
@@ -166,22 +280,30 @@ def main(data: Path, out: Path, width: int, epochs: int, tiles: int) -> None:
     training = [patient for patient in patients if patient[0].scan_id != TEST]
     ((prepared, found),) = (patient for patient in patients if patient[0].scan_id == TEST)
     seconds = {name: train(name, training, out, width, epochs, tiles) for name in CONFIGURATIONS}
+    cascade = cascade_of(training, out / "cascade")
 
     scan = prepared.read()
     filled = dict(zip(SUFFIXES, found.read_filled(), strict=True))
-    levels = read_volume(found.levels)[0].astype(np.uint8)
-    means = band_means(training)
-    made = {name: painted_by(out / name, scan, filled, levels) for name in CONFIGURATIONS}
-    made["band means"] = {name: np.where(levels > 0, means[name][levels], filled[name]) for name in SUFFIXES}
+    levels = found.read(scan)
+    made = {name: painted_by(out / name, scan, filled, levels, found.scales) for name in CONFIGURATIONS}
+    for method, known in ((BAND_MEANS, published), (LEVEL_MEANS, own)):
+        made[method] = painted_with_means(training, known, levels, found.scales, filled)
     made["filled"] = filled
 
     table(["contrast", "where", "method", "MAE", "PSNR, dB", "SSIM"], error_rows(scan, made))
-    table(["contrast", "method", "10 %", "50 %", "90 % of lesions"], contrast_rows(scan, made))
+    apart = {method: lesion_contrasts(scan, images) for method, images in {"real": images_of(scan), **made}.items()}
+    table(["contrast", "method", "10 %", "50 %", "90 % of lesions"], contrast_rows(apart))
     rows = [["real", "", *(f"{stripes(image, scan.lesion):.2f}" for image in images_of(scan).values()), ""]]
     for name in METHODS:
         steps = (f"{stripes(image, scan.lesion):.2f}" for image in made[name].values())
         rows.append([name, f"{told_apart(scan, made[name]):.2f}", *steps, f"{seconds.get(name, float('nan')):.0f}"])
     table(["method", "AUC against real patches", "stripes T1w", "stripes FLAIR", "training, s"], rows)
+    rows = [segmentation_row(method, cascade, scan, images) for method, images in {"real": images_of(scan), **made}.items()]
+    table(["scan", "Dice", "lesion sensitivity", "lesion false discovery", "predicted, ml"], rows)
+    draw_contrasts(apart, out / "contrasts.png")
+    draw_training(out, out / "training.png")
+    draw_examples(scan, made, out / "examples.png")
+    click.echo(f"figures: {out}/contrasts.png, training.png, examples.png")
 
 
 if __name__ == "__main__":

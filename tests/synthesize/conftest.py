@@ -8,8 +8,8 @@ import pytest
 from lesionforge.images import Scan, derivative, grid_entities, label_lesions, write_json, write_mask, write_volume, zscore
 from lesionforge.synthesize.config import CONFIGURATIONS
 from lesionforge.synthesize.fill import fill_lesions
-from lesionforge.synthesize.levels import grey_matter_flair, hyperintensity_levels
-from lesionforge.synthesize.tiles import StoredScan, store_scan
+from lesionforge.synthesize.levels import Scale, hyperintensity_levels, scales_of
+from lesionforge.synthesize.tiles import StoredScan, coarsely_painted, network_images, network_levels, store_scan
 
 AFFINE = np.array([[1.0, 0, 0, -24], [0, 1, 0, -24], [0, 0, 1, -24], [0, 0, 0, 1]])
 LESIONS = [(12, 24, 24, 3), (34, 26, 22, 2), (24, 12, 26, 2), (24, 35, 20, 3)]
@@ -72,7 +72,8 @@ def cohort_root(tmp_path_factory: pytest.TempPathFactory, patient: Scan, healthy
         moved = label_lesions(np.roll(patient.lesion, 2, axis=0))[0].astype(np.uint16)
         name = f"sub-01_space-{canvas.replace('-', '')}"
         write_volume(moved, AFFINE, folder / f"{name}_label-lesion_dseg.nii.gz")
-        write_volume(np.roll(patient.flair, 2, axis=0), AFFINE, folder / f"{name}_desc-preproc_FLAIR.nii.gz")
+        for image, suffix in ((patient.t1w, "T1w"), (patient.flair, "FLAIR")):
+            write_volume(np.roll(image, 2, axis=0), AFFINE, folder / f"{name}_desc-preproc_{suffix}.nii.gz")
         write_json(
             {"donor": "sub-01", "canvas": canvas, "lesions_touching_grey_matter": []},
             folder / f"sub-01_to_{canvas}_desc-pair.json",
@@ -80,19 +81,44 @@ def cohort_root(tmp_path_factory: pytest.TempPathFactory, patient: Scan, healthy
     return root
 
 
-@pytest.fixture(scope="session")
-def levels(patient: Scan) -> np.ndarray:
-    statistics = grey_matter_flair(patient.flair, patient.tissues, patient.lesion)
-    return hyperintensity_levels(patient.flair, patient.tissues, patient.lesion, statistics)
+def scales(scan: Scan) -> dict[str, Scale]:
+    return scales_of(scan.t1w, scan.flair, scan.tissues, scan.lesion)
 
 
 @pytest.fixture(scope="session")
-def example(patient: Scan, levels: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> StoredScan:
+def patient_scales(patient: Scan) -> dict[str, Scale]:
+    return scales(patient)
+
+
+@pytest.fixture(scope="session")
+def healthy_scales(healthy: Scan) -> dict[str, Scale]:
+    return scales(healthy)
+
+
+@pytest.fixture(scope="session")
+def patient_units(patient: Scan, patient_scales: dict[str, Scale]) -> dict[str, np.ndarray]:
+    """The patient's contrasts in units of their scales."""
+    return {name: scale.units(getattr(patient, name)) for name, scale in patient_scales.items()}
+
+
+@pytest.fixture(scope="session")
+def levels(patient: Scan, patient_units: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return hyperintensity_levels(patient_units, patient.tissues, patient.lesion)
+
+
+@pytest.fixture(scope="session")
+def example(
+    patient: Scan,
+    patient_scales: dict[str, Scale],
+    levels: dict[str, np.ndarray],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> StoredScan:
     """Four slices of the patient, as the generator of ours learns from them."""
-    filled, _ = fill_lesions(
-        [patient.t1w, patient.flair], (levels > 0) | patient.lesion, patient.tissues == 3, np.random.default_rng(1)
-    )
+    config = CONFIGURATIONS["lesionforge"]
+    filled, _ = fill_lesions([patient.t1w, patient.flair], levels["flair"] > 0, patient.tissues == 3, np.random.default_rng(1))
     slices = np.zeros_like(patient.brain)
     slices[:, :, 23:27] = patient.brain[:, :, 23:27]
-    folder = tmp_path_factory.mktemp("tiles") / "sub-01"
-    return store_scan(folder, [patient.t1w, patient.flair], filled, levels, slices, CONFIGURATIONS["lesionforge"])
+    shown = network_levels(levels, config)
+    real = network_images([patient.t1w, patient.flair], patient.brain, patient_scales, config)
+    start = coarsely_painted(network_images(filled, patient.brain, patient_scales, config), shown, config)
+    return store_scan(tmp_path_factory.mktemp("tiles") / "sub-01", real, start, shown, slices, config)

@@ -125,7 +125,8 @@ def test_a_mask_alone_takes_its_brightness_from_the_training_patients(
     assert "7 lesions of 2 patients" in result.output
     pair = tmp_path / "lib-a_to_sub-04"
     shutil.copytree(cohort_root / "register" / "sub-01_to_sub-04", pair)
-    find_image(pair, "desc-preproc_FLAIR.nii.gz").unlink()
+    for contrast in ("T1w", "FLAIR"):
+        find_image(pair, f"desc-preproc_{contrast}.nii.gz").unlink()
     record = {"donor": "lib-a", "canvas": "sub-04", "method": "library", "lesions_touching_grey_matter": []}
     write_json(record, find_image(pair, "desc-pair.json"))
     command = ["transplant", "--id", "sub-syn0007", "--pair", str(pair), "--statistics", str(tmp_path / "statistics")]
@@ -133,7 +134,7 @@ def test_a_mask_alone_takes_its_brightness_from_the_training_patients(
     result = CliRunner().invoke(main, ["synthesize", *command])
     assert result.exit_code == 0, result.output
     made = tmp_path / "out" / "sub-syn0007"
-    levels = read_volume(find_image(made, "desc-levels_dseg.nii.gz"))[0]
+    levels = read_volume(find_image(made, "desc-levelsFLAIR_dseg.nii.gz"))[0]
     lesion = read_volume(find_image(made, "label-lesion_mask.nii.gz"))[0] > 0
     assert levels[lesion].min() >= 1
     assert levels[lesion].mean() > 4  # lesions here are far brighter than grey matter

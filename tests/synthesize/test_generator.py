@@ -10,7 +10,7 @@ from scipy import ndimage
 from lesionforge import nets
 from lesionforge.images import Scan
 from lesionforge.synthesize.config import CONFIGURATIONS
-from lesionforge.synthesize.levels import LEVEL_COUNT
+from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, Scale, levels_of
 from lesionforge.synthesize.network import LATENT_VARIANCE, build_generator, compile_for_training
 from lesionforge.synthesize.paint import SEAM_WIDTH_VOXELS, generate, paint_lesions, seam_weight
 from lesionforge.synthesize.tiles import StoredScan
@@ -139,35 +139,59 @@ def test_seam_is_whole_inside_and_nothing_past_two_voxels(patient: Scan) -> None
     assert weight.min() >= 0
 
 
-def test_painted_lesions_show_and_the_rest_is_untouched(trained: tuple, patient: Scan, healthy: Scan, levels: np.ndarray) -> None:
-    painted = np.where(patient.lesion, np.maximum(levels, 1), 0).astype(np.uint8)
+def test_painted_lesions_show_in_their_levels_and_the_rest_is_untouched(
+    trained: tuple, patient: Scan, healthy: Scan, healthy_scales: dict[str, Scale], levels: dict[str, np.ndarray]
+) -> None:
+    painted = {name: level * patient.lesion for name, level in levels.items()}
+    scales = healthy_scales
     canvas = [healthy.t1w, healthy.flair]
-    t1w, flair = paint_lesions(trained[0], QUICK, canvas, healthy.brain, patient.lesion, painted)
+    t1w, flair = paint_lesions(trained[0], QUICK, canvas, healthy.brain, patient.lesion, painted, scales)
     untouched = seam_weight(patient.lesion, healthy.brain) == 0
     assert np.array_equal(t1w[untouched], healthy.t1w[untouched])
     assert np.array_equal(flair[untouched], healthy.flair[untouched])
-    assert np.isfinite(t1w).all()
-    assert np.isfinite(flair).all()
-    assert flair[patient.lesion].mean() > healthy.flair[patient.lesion].mean() + 0.5
-    assert t1w[patient.lesion].mean() < healthy.t1w[patient.lesion].mean()
+    for name, image in (("t1w", t1w), ("flair", flair)):
+        assert np.isfinite(image).all()
+        inside = painted[name] > 0
+        assert np.array_equal(levels_of(scales[name].units(image[inside]), name), painted[name][inside])
+    assert (flair != healthy.flair)[patient.lesion].all()
 
 
-def test_a_canvas_without_lesions_stays_itself(trained: tuple, healthy: Scan) -> None:
+def test_whole_lesions_of_one_level_are_painted_at_that_level(
+    trained: tuple, patient: Scan, healthy: Scan, healthy_scales: dict[str, Scale]
+) -> None:
+    """Training knows low levels as thin rims only; lesions drawn darker consist of them."""
+    means = []
+    for level in (2, 4, 6, 8):
+        painted = dict.fromkeys(CONTRASTS, (patient.lesion * level).astype(np.uint8))
+        flair = paint_lesions(
+            trained[0], QUICK, [healthy.t1w, healthy.flair], healthy.brain, patient.lesion, painted, healthy_scales
+        )[1]
+        means.append(healthy_scales["flair"].units(flair[patient.lesion]).mean())
+    assert np.all(np.diff(means) > 0.4)
+
+
+def test_a_canvas_without_lesions_stays_itself(trained: tuple, healthy: Scan, healthy_scales: dict[str, Scale]) -> None:
     none = np.zeros(healthy.brain.shape, np.uint8)
-    t1w, flair = paint_lesions(trained[0], QUICK, [healthy.t1w, healthy.flair], healthy.brain, none > 0, none)
-    assert np.array_equal(t1w, healthy.t1w)
-    assert np.array_equal(flair, healthy.flair)
+    canvas, scales = [healthy.t1w, healthy.flair], healthy_scales
+    painted = paint_lesions(trained[0], QUICK, canvas, healthy.brain, none > 0, dict.fromkeys(CONTRASTS, none), scales)
+    for before, after in zip(canvas, painted, strict=True):
+        assert np.array_equal(after, before)
 
 
-def test_the_published_network_paints_nothing_past_the_seam(patient: Scan, healthy: Scan, levels: np.ndarray) -> None:
+def test_the_published_network_paints_nothing_past_the_seam(
+    patient: Scan, healthy: Scan, healthy_scales: dict[str, Scale], levels: dict[str, np.ndarray]
+) -> None:
     config = replace(SALEM, width=2)
-    canvas = [healthy.t1w, healthy.flair]
-    painted = paint_lesions(build_generator(config)[1], config, canvas, healthy.brain, patient.lesion, levels)
+    canvas, scales = [healthy.t1w, healthy.flair], healthy_scales
+    painted = paint_lesions(build_generator(config)[1], config, canvas, healthy.brain, patient.lesion, levels, scales)
     weight = seam_weight(patient.lesion, healthy.brain)
     for before, after in zip(canvas, painted, strict=True):
         assert np.isfinite(after).all()
         assert np.array_equal(after[weight == 0], before[weight == 0])
         assert (after != before)[patient.lesion].mean() > 0.9
+
+
+PLAIN = dict.fromkeys(CONTRASTS, Scale(0.0, 1.0))
 
 
 class EchoOfPlace:
@@ -184,7 +208,7 @@ def test_overlapping_tiles_are_averaged_and_what_none_reaches_keeps_the_canvas()
     brain[5:95, 4:74, 1] = True
     wanted = np.zeros_like(brain)
     wanted[40, 40, 1] = wanted[6, 5, 1] = True
-    out = generate(EchoOfPlace(), SALEM, [image, image], brain, np.zeros(image.shape, np.uint8), wanted)
+    out = generate(EchoOfPlace(), SALEM, [image, image], brain, {"flair": np.zeros(image.shape, np.uint8)}, PLAIN, wanted)
     cut = image[5:95, 4:74, 1]
     for x, y in ((40, 40), (6, 5)):
         means = [
@@ -206,12 +230,13 @@ def test_neighbouring_slices_reach_the_network_in_order() -> None:
             seen.append(inputs[1])
             return [image[..., :1] for image in inputs]
 
+    config = replace(SALEM, shared_slopes=True, inference_stride=None, neighbours=1)
     flair = np.broadcast_to(np.arange(1, 6, dtype=np.float32), (8, 8, 5))
     levels = np.zeros(flair.shape, np.uint8)
     levels[3, 3] = np.arange(5)
     wanted = np.zeros(flair.shape, bool)
     wanted[0, 0, [0, 3]] = True
-    generate(Recorder(), OURS, [flair, flair], np.ones(flair.shape, bool), levels, wanted)
+    generate(Recorder(), config, [flair, flair], np.ones(flair.shape, bool), {"flair": levels}, PLAIN, wanted)
     (inputs,) = seen
     assert inputs.shape == (2, 8, 8, 27)
     # Below the first slice there is nothing; below and above the fourth, its neighbours.

@@ -10,50 +10,95 @@ from lesionforge.errors import InputError
 from lesionforge.images import Scan
 from lesionforge.synthesize.fill import IN_PLANE, SMOOTHING_DILATIONS, fill_lesions
 from lesionforge.synthesize.levels import (
+    LEVEL_COUNT,
     LEVEL_FACTORS,
-    GreyMatterFlair,
+    RIM_VOXELS,
+    Scale,
     bands,
-    grey_matter_flair,
     hyperintensity_levels,
+    level_masks,
+    level_middles,
     levels_of,
+    scales_of,
+    within_levels,
 )
 
 
-def test_bands_are_disjoint_and_nested() -> None:
-    statistics = GreyMatterFlair(mean=10, std=2)
-    flair = np.linspace(0, 20, 1001)
-    masks = bands(levels_of(flair, statistics))
-    assert masks.sum(axis=-1).max() == 1
-    for k, factor in enumerate(LEVEL_FACTORS):
-        assert np.array_equal(masks[..., k:].any(axis=-1), flair > 10 + 2 * factor)
+@pytest.mark.parametrize("contrast", LEVEL_FACTORS)
+def test_bands_are_disjoint_and_masks_nested(contrast: str) -> None:
+    units = np.linspace(-1, 5, 1001)
+    levels = levels_of(units, contrast)
+    assert bands(levels).sum(axis=-1).max() == 1
+    for k, factor in enumerate(LEVEL_FACTORS[contrast]):
+        assert np.array_equal(bands(levels)[..., k:].any(axis=-1), units > factor)
+        assert np.array_equal(level_masks(levels)[..., k] > 0, units > factor)
 
 
 def test_a_threshold_itself_is_below_its_level() -> None:
-    statistics = GreyMatterFlair(mean=0, std=1)
-    assert list(levels_of(np.array([0.5, np.nextafter(0.5, 1), np.nan]), statistics)) == [0, 1, 0]
+    assert list(levels_of(np.array([0.5, np.nextafter(0.5, 1), np.nan]), "flair")) == [0, 1, 0]
 
 
-def test_levels_stay_in_white_matter_and_lesions(patient: Scan) -> None:
-    statistics = grey_matter_flair(patient.flair, patient.tissues, patient.lesion)
-    levels = hyperintensity_levels(patient.flair + 9, patient.tissues, patient.lesion, statistics)
-    assert np.array_equal(levels > 0, (patient.tissues == 3) | patient.lesion)
-    outside = hyperintensity_levels(patient.flair + 9, np.full_like(patient.tissues, 2), patient.lesion, statistics)
-    assert np.array_equal(outside > 0, patient.lesion)
+@pytest.mark.parametrize("contrast", LEVEL_FACTORS)
+def test_what_is_held_in_its_level_has_that_level(contrast: str) -> None:
+    levels = np.repeat(np.arange(LEVEL_COUNT + 1, dtype=np.uint8), 7)
+    units = np.tile(np.linspace(-1, 5, 7), LEVEL_COUNT + 1)
+    held = within_levels(units, levels, contrast)
+    assert np.array_equal(levels_of(held, contrast)[7:], levels[7:])
+    assert np.array_equal(held[:7], units[:7].astype(np.float32))
+    assert np.array_equal(levels_of(level_middles(contrast), contrast), np.arange(1, LEVEL_COUNT + 1))
 
 
-def test_few_bright_outliers_hardly_move_the_statistics(patient: Scan) -> None:
+def test_scales_bring_tissues_to_their_units_and_back(
+    patient: Scan, patient_scales: dict[str, Scale], patient_units: dict[str, np.ndarray]
+) -> None:
+    units = patient_units
+    white, grey = ((patient.tissues == label) & ~patient.lesion for label in (3, 2))
+    assert np.median(units["t1w"][white]) == pytest.approx(0, abs=1e-4)
+    assert np.median(units["t1w"][grey]) == pytest.approx(1, abs=1e-4)
+    assert units["flair"][grey].mean() == pytest.approx(0, abs=0.05)
+    for name, scale in patient_scales.items():
+        assert np.allclose(scale.intensities(units[name]), getattr(patient, name), atol=1e-5)
+    assert Scale(2.0, -0.5).units(np.array([1.0])) == 2
+
+
+def test_levels_stay_in_lesions_and_their_rims(patient: Scan, patient_units: dict[str, np.ndarray]) -> None:
+    units = patient_units
+    bright = units | {"flair": units["flair"] + 99}
+    levels = hyperintensity_levels(bright, patient.tissues, patient.lesion)
+    rim = ndimage.binary_dilation(patient.lesion, iterations=RIM_VOXELS) & (patient.tissues == 3)
+    assert np.array_equal(levels["flair"] > 0, rim)
+    assert not levels["t1w"][~rim].any()
+    # Without a mask the bright white matter itself is the lesion.
+    assert np.array_equal(hyperintensity_levels(bright, patient.tissues, None)["flair"] > 0, patient.tissues == 3)
+    dark = units | {"flair": units["flair"] - 99}
+    assert np.array_equal(hyperintensity_levels(dark, patient.tissues, patient.lesion)["flair"], patient.lesion)
+    assert not hyperintensity_levels(dark, patient.tissues, None)["flair"].any()
+
+
+def test_lesions_here_are_bright_in_the_flair_and_dark_in_the_t1w(patient: Scan, levels: dict[str, np.ndarray]) -> None:
+    assert levels["flair"][patient.lesion].mean() > 5
+    assert levels["t1w"][patient.lesion].mean() > 3
+
+
+def test_few_bright_outliers_hardly_move_the_scale(patient: Scan, patient_scales: dict[str, Scale]) -> None:
     spoiled = patient.flair.copy()
     grey = np.argwhere(patient.tissues == 2)
     spoiled[tuple(grey[:: len(grey) // 100].T)] = 50
-    clean = grey_matter_flair(patient.flair, patient.tissues, patient.lesion)
-    dirty = grey_matter_flair(spoiled, patient.tissues, patient.lesion)
-    assert dirty.mean == pytest.approx(clean.mean, abs=0.02)
-    assert dirty.std == pytest.approx(clean.std, rel=0.1)
+    clean = patient_scales["flair"]
+    dirty = scales_of(patient.t1w, spoiled, patient.tissues, patient.lesion)["flair"]
+    assert dirty.zero == pytest.approx(clean.zero, abs=0.02)
+    assert dirty.unit == pytest.approx(clean.unit, rel=0.1)
 
 
-def test_no_grey_matter_is_said(patient: Scan) -> None:
-    with pytest.raises(InputError, match="no grey matter"):
-        grey_matter_flair(patient.flair, np.zeros_like(patient.tissues), patient.lesion)
+def test_a_missing_tissue_or_a_flat_contrast_is_said(patient: Scan) -> None:
+    for label, name in ((2, "grey"), (3, "white")):
+        tissues = np.where(patient.tissues == label, 1, patient.tissues)
+        with pytest.raises(InputError, match=f"no {name} matter"):
+            scales_of(patient.t1w, patient.flair, tissues, patient.lesion)
+    flat = np.zeros_like(patient.t1w)
+    for t1w, flair, name in ((flat, patient.flair, "T1w"), (patient.t1w, flat, "FLAIR")):
+        with pytest.raises(InputError, match=f"{name} is constant"):
+            scales_of(t1w, flair, patient.tissues, patient.lesion)
 
 
 def fill(scan: Scan, lesion: np.ndarray, seed: int = 1) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from lesionforge.errors import InputError
 from lesionforge.images import Scan, label_lesions
 from lesionforge.synthesize.library import (
     TrainingLesion,
-    draw_profile,
+    draw_profiles,
     hyperintensities,
     lesion_statistics,
     places,
@@ -49,8 +49,8 @@ def test_a_profile_is_the_mean_by_depth() -> None:
     assert profile_of(np.full(one.shape, 2.0), one) == Profile((2.0,) * 5, 0.0)
 
 
-def test_statistics_of_a_patient_come_back_from_json(patient: Scan) -> None:
-    found = lesion_statistics("sub-01", patient.flair, patient.lesion, patient.tissues, patient.brain, 1.0)
+def test_statistics_of_a_patient_come_back_from_json(patient: Scan, patient_units: dict[str, np.ndarray]) -> None:
+    found = lesion_statistics("sub-01", patient_units, patient.lesion, patient.tissues, patient.brain, 1.0)
     assert len(found) == label_lesions(patient.lesion)[1]
     assert sum(lesion.volume_mm3 for lesion in found) == patient.lesion.sum()
     assert statistics_from_json(json.loads(json.dumps(statistics_json(found)))) == found
@@ -60,11 +60,11 @@ def test_statistics_of_a_patient_come_back_from_json(patient: Scan) -> None:
 
 def test_a_lesion_takes_the_profile_of_one_near_in_size_and_place() -> None:
     lesions = [
-        TrainingLesion("sub-01", n, volume, place, Profile((float(n),) * 5, 0.1))
+        TrainingLesion("sub-01", n, volume, place, dict.fromkeys(("t1w", "flair"), Profile((float(n),) * 5, 0.1)))
         for n, (volume, place) in enumerate([(v, p) for v in np.geomspace(10, 10000, 10) for p in ("deep", "juxtacortical")])
     ]
     rng = np.random.default_rng(0)
-    drawn = {int(draw_profile(12, "deep", lesions, rng).values[0]) for _ in range(50)}
+    drawn = {int(draw_profiles(12, "deep", lesions, rng)["flair"].values[0]) for _ in range(50)}
     assert len(drawn) == 5
     assert all(lesions[n].volume_mm3 < 110 for n in drawn)
     assert sum(lesions[n].place == "deep" for n in drawn) >= 3

@@ -8,12 +8,13 @@ import pytest
 from scipy import ndimage
 
 from lesionforge.images import Scan, label_lesions
+from lesionforge.synthesize.levels import CONTRASTS, FLAIR
 from lesionforge.synthesize.midsagittal import midsagittal_reflection
 from lesionforge.synthesize.sampler import Candidate, Draw, LesionDraw, Profile, apply_draw, draw_lesions
 from lesionforge.synthesize.transplant import Lesion, Room, transplant_lesions
 
-PROFILE = Profile((0.9, 1.5, 2.0, 2.5, 3.0), 0.2)
-PLAIN = LesionDraw(1, False, 1.0, 0, 0.0, 7, None)
+PROFILES = dict.fromkeys(CONTRASTS, Profile((0.9, 1.5, 2.0, 2.5, 3.0), 0.2))
+PLAIN = LesionDraw(1, False, 1.0, dict.fromkeys(CONTRASTS, 0), 0.0, 7, None)
 
 
 def middle_mirror(shape: tuple[int, ...]) -> np.ndarray:
@@ -23,29 +24,29 @@ def middle_mirror(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def laid(lesions: list[Lesion], shape: tuple[int, ...]) -> np.ndarray:
-    """The levels of lesions that all lie inside a grid."""
-    return transplant_lesions(lesions, Room(np.ones(shape, bool), np.zeros(shape, bool)), 1.0).levels
+    """The FLAIR levels of lesions that all lie inside a grid."""
+    return transplant_lesions(lesions, Room(np.ones(shape, bool), np.zeros(shape, bool)), 1.0).levels[FLAIR]
 
 
 def apply(draws: list[LesionDraw], scan: Scan) -> np.ndarray:
     numbers = label_lesions(scan.lesion)[0].astype(np.uint16)
     mirror = middle_mirror(numbers.shape)
-    return laid(apply_draw(draws, numbers, scan.flair, frozenset(), mirror, 1.0), numbers.shape)
+    return laid(apply_draw(draws, numbers, {"t1w": scan.t1w, "flair": scan.flair}, frozenset(), mirror, 1.0), numbers.shape)
 
 
-def draw(seed: int, load_ml: float | None = 0.4, profile: Profile | None = None) -> Draw:
-    candidates = [Candidate(n, volume, profile) for n, volume in enumerate((100.0, 33.0, 30.0, 110.0), start=1)]
+def draw(seed: int, load_ml: float | None = 0.4, profiles: dict[str, Profile] | None = None) -> Draw:
+    candidates = [Candidate(n, volume, profiles) for n, volume in enumerate((100.0, 33.0, 30.0, 110.0), start=1)]
     chosen = draw_lesions(candidates, load_ml, np.random.default_rng(seed))
     return Draw("sub-syn0001", "sub-01", "sub-02", seed, load_ml, "0", chosen)
 
 
-@pytest.mark.parametrize("profile", [None, PROFILE])
-def test_the_same_json_gives_the_same_voxels(patient: Scan, profile: Profile | None) -> None:
-    first = draw(3, profile=profile)
+@pytest.mark.parametrize("profiles", [None, PROFILES])
+def test_the_same_json_gives_the_same_voxels(patient: Scan, profiles: dict[str, Profile] | None) -> None:
+    first = draw(3, profiles=profiles)
     again = Draw.from_json(json.loads(json.dumps(asdict(first))))
     assert again == first
     assert np.array_equal(apply(list(first.lesions), patient), apply(list(again.lesions), patient))
-    assert not np.array_equal(apply(list(first.lesions), patient), apply(list(draw(4, profile=profile).lesions), patient))
+    assert not np.array_equal(apply(list(first.lesions), patient), apply(list(draw(4, profiles=profiles).lesions), patient))
 
 
 def test_an_unchanged_lesion_is_the_donors(patient: Scan) -> None:
@@ -72,18 +73,21 @@ def test_brightness_shifts_by_whole_levels_within_their_range(patient: Scan) -> 
     numbers[3:6, 3:6, 3:6] = 1
     flair = np.full(numbers.shape, 1.2)  # level 3
     flair[4, 4, 4] = -5  # dark, but a lesion
+    donor = {"t1w": np.full(numbers.shape, 0.1), "flair": flair}  # level 0 in the T1w
     for shift in (-1, 0, 1):
-        lesions = apply_draw([replace(PLAIN, level_shift=shift)], numbers, flair, frozenset({1}), np.eye(4), 1.0)
-        inside = lesions[0].levels[lesions[0].levels > 0]
-        assert np.bincount(inside, minlength=6)[3 + shift] == 26
-        assert inside.size == 27
-        assert lesions[0].touches_grey_matter
+        shifts = {"t1w": shift, "flair": shift}
+        (lesion,) = apply_draw([replace(PLAIN, level_shifts=shifts)], numbers, donor, frozenset({1}), np.eye(4), 1.0)
+        inside = lesion.levels[:, lesion.mask]
+        assert np.bincount(inside[FLAIR], minlength=6)[3 + shift] == 26
+        assert inside[FLAIR].size == 27 and inside[FLAIR].min() == 1
+        assert (inside[1 - FLAIR] == max(shift, 0)).all()
+        assert lesion.touches_grey_matter
 
 
 def test_a_profile_makes_the_core_brighter_than_the_rim() -> None:
     numbers = np.zeros((21, 21, 21), np.uint16)
     numbers[((np.indices(numbers.shape) - 10) ** 2).sum(axis=0) <= 64] = 1
-    levels = laid(apply_draw([replace(PLAIN, profile=PROFILE)], numbers, None, frozenset(), np.eye(4), 1.0), numbers.shape)
+    levels = laid(apply_draw([replace(PLAIN, profiles=PROFILES)], numbers, None, frozenset(), np.eye(4), 1.0), numbers.shape)
     assert levels[8:13, 8:13, 8:13].mean() > levels[(levels > 0) & ~ndimage.binary_erosion(levels > 0)].mean() + 3
 
 
@@ -91,11 +95,15 @@ def test_loads_follow_what_is_asked_for() -> None:
     candidates = [Candidate(n, volume) for n, volume in enumerate(np.geomspace(5, 4000, 40), start=1)]
     total_ml = sum(candidate.volume_mm3 for candidate in candidates) / 1000
     for load_ml in (0.5, 5.0, total_ml, 1.5 * total_ml):
-        for seed in range(5):
+        errors = []
+        for seed in range(40):
             chosen = draw_lesions(candidates, load_ml, np.random.default_rng(seed))
             drawn_ml = sum(candidates[one.lesion - 1].volume_mm3 * one.volume_factor for one in chosen) / 1000
-            assert drawn_ml == pytest.approx(load_ml, rel=0.05)
+            errors.append(abs(drawn_ml / load_ml - 1))
             assert len({(one.lesion, one.mirrored) for one in chosen}) == len(chosen)
+        # No draw of few lesions need come near a load, but nearly all do.
+        assert np.median(errors) < 0.01
+        assert np.quantile(errors, 0.9) < 0.05
 
 
 def test_without_a_load_each_lesion_comes_once() -> None:

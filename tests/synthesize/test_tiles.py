@@ -8,9 +8,10 @@ import pytest
 
 from lesionforge.images.geometry import bounding_box
 from lesionforge.synthesize.config import CONFIGURATIONS
-from lesionforge.synthesize.levels import bands
+from lesionforge.synthesize.levels import bands, level_masks
 from lesionforge.synthesize.network import LATENT_VARIANCE
 from lesionforge.synthesize.tiles import (
+    LARGEST_WEIGHT,
     StoredScan,
     draw_tiles,
     store_scan,
@@ -47,9 +48,9 @@ def volumes(seed: int, places: list[tuple[int, int, int]]) -> dict:
     rng = np.random.default_rng(seed)
     brain = np.zeros((90, 80, 12), bool)
     brain[2:-2, 2:-2, 2:-2] = True
-    levels = np.zeros(brain.shape, np.uint8)
+    levels = np.zeros((2, *brain.shape), np.uint8)
     for place in places:
-        levels[place] = rng.integers(1, 9)
+        levels[:, *place] = rng.integers(1, 9, 2)
     images = [(rng.normal(size=brain.shape) * brain).astype(np.float32) for _ in range(4)]
     return {"real": images[:2], "filled": images[2:], "levels": levels, "brain": brain}
 
@@ -61,13 +62,16 @@ def test_a_batch_holds_the_voxels_of_its_tiles(config, tmp_path: Path) -> None:
     assert scan.shape == (86, 76)
     inputs, targets, weights = tile_batch([scan], np.array([[0, 11, 7, 3]]), config)
     window = (slice(13, 77), slice(9, 73))
+    masks = bands if config is SALEM else level_masks
     assert np.array_equal(targets["flair_from_t1w"][0, ..., 0], patient["real"][1][*window, 5])
     assert np.array_equal(targets["t1w_from_fused"][0, ..., 0], patient["real"][0][*window, 5])
     assert targets[LATENT_VARIANCE].shape == (1, 32) and not targets[LATENT_VARIANCE].any()
     for number, z in enumerate(range(5 - config.neighbours, 6 + config.neighbours)):
         channels = inputs["t1w"][0, ..., 9 * number : 9 * (number + 1)]
         assert np.array_equal(channels[..., 0], patient["filled"][0][*window, z])
-        assert np.array_equal(channels[..., 1:], bands(patient["levels"][*window, z]))
+        assert np.array_equal(channels[..., 1:], masks(patient["levels"][0][*window, z]))
+        channels = inputs["flair"][0, ..., 9 * number : 9 * (number + 1)]
+        assert np.array_equal(channels[..., 1:], masks(patient["levels"][1][*window, z]))
     assert inputs["flair"].shape == (1, 64, 64, 9 * config.slices)
     assert (weights is None) == (config is SALEM)
 
@@ -105,16 +109,20 @@ def test_most_of_our_tiles_hold_a_lesion_and_each_patient_gives_as_many(tmp_path
     assert (tiles[~holds, 0] == 2).any()
 
 
-def test_lesions_and_a_thin_rim_weigh_more() -> None:
-    levels = np.zeros((2, 8, 8), np.uint8)
+def test_lesions_and_a_thin_rim_share_the_errors_of_their_tile() -> None:
+    levels = np.zeros((3, 64, 64), np.uint8)
     levels[0, 4, 4] = 3
+    levels[1, 20:40, 20:40] = 3
     weights = voxel_weights(levels, OURS)
-    assert (weights[0, 3:6, 3:6] == OURS.lesion_weight).all()
-    assert weights.sum() == 9 * OURS.lesion_weight + 2 * 64 - 9
+    # A lesion of one voxel would have to weigh more than any voxel may.
+    assert (weights[0, 3:6, 3:6] == LARGEST_WEIGHT).all()
+    assert weights[1, 19:41, 19:41].sum() == pytest.approx(OURS.lesion_share * 64 * 64, rel=1e-4)
+    assert weights[1].mean() == pytest.approx(1, rel=1e-4)
+    assert (weights[2] == 1).all()
 
 
 def test_the_tiles_of_an_epoch_depend_on_seed_and_epoch_only(example: StoredScan) -> None:
-    config = replace(OURS, tiles_per_epoch=40)
+    config = replace(OURS, tiles_per_epoch=40, batch_size=32)
     stream = tile_stream([example], config, 1, epoch=1)
     assert len(stream) == 2
     first = stream[0][0]["flair"]
@@ -128,7 +136,7 @@ def test_the_tiles_of_an_epoch_depend_on_seed_and_epoch_only(example: StoredScan
 
 
 def test_batches_for_several_devices_divide(example: StoredScan) -> None:
-    stream = tile_stream([example], replace(OURS, tiles_per_epoch=35), 1, epoch=1, multiple_of=4)
+    stream = tile_stream([example], replace(OURS, tiles_per_epoch=35, batch_size=32), 1, epoch=1, multiple_of=4)
     assert [len(stream[n][0]["flair"]) for n in range(len(stream))] == [32, 4]
 
 
@@ -137,7 +145,7 @@ def test_batches_of_many_scans_take_no_more_memory_than_of_few(tmp_path: Path) -
     brain = np.ones((160, 160, 60), bool)
     image = rng.normal(size=brain.shape).astype(np.float32)
     levels = (rng.random(brain.shape) < 0.01).astype(np.uint8)
-    scan = store_scan(tmp_path / "a", [image, image], [image, image], levels, brain, OURS)
+    scan = store_scan(tmp_path / "a", [image, image], [image, image], [levels, levels], brain, OURS)
 
     def peak_mb(count: int) -> float:
         """Highest resident memory above the start while batches of so many scans are gathered."""
@@ -145,7 +153,7 @@ def test_batches_of_many_scans_take_no_more_memory_than_of_few(tmp_path: Path) -
         tiles = draw_tiles(scans, replace(OURS, tiles_per_epoch=1600), rng)
         pages = []
         for start in range(0, len(tiles), 32):
-            tile_batch(scans, tiles[start : start + 32], replace(OURS, lesion_weight=1))
+            tile_batch(scans, tiles[start : start + 32], replace(OURS, lesion_share=None))
             pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
         return (max(pages) - pages[0]) * 4096 / 1e6
 

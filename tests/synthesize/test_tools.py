@@ -88,12 +88,12 @@ def test_fill_takes_the_lesions_out_of_the_scans_as_given(tool_run, phantom_coho
 
 def test_levels_come_on_the_working_grid_and_on_both_grids_as_given(tool_run, phantom_cohort):
     folder = tool_run("levels")
-    on_grids = [read_volume(path)[0] for path in sorted(folder.glob("*desc-levels_dseg.nii.gz"))]
-    assert len(on_grids) == 3
+    on_grids = [read_volume(path)[0] for path in sorted(folder.glob("*desc-levelsFLAIR_dseg.nii.gz"))]
+    assert len(on_grids) == len(list(folder.glob("*desc-levelsT1w_dseg.nii.gz"))) == 3
     for levels in on_grids:
         assert levels.max() == 8 and levels.min() == 0
     lesion = read_mask(phantom_cohort / "derivatives/manual/sub-p01/anat/sub-p01_label-lesion_mask.nii.gz")[0]
-    native = read_volume(find_image(folder, "space-T1w_res-native_desc-levels_dseg.nii.gz"))[0]
+    native = read_volume(find_image(folder, "space-T1w_res-native_desc-levelsFLAIR_dseg.nii.gz"))[0]
     assert (native[lesion] > 0).mean() > 0.7
     assert (native[~lesion] > 0).mean() < 0.05
 
@@ -107,7 +107,9 @@ def test_paint_changes_the_scans_as_given_at_the_mask_and_nowhere_else(tool_run,
     nib.save(nib.Nifti1Image(lesion, given["T1w"].affine), tmp_path / "mask.nii.gz")
     config = replace(CONFIGURATIONS["lesionforge"], width=2)
     network = build_generator(config)[1]
-    save_generator(tmp_path / "generator", network, config, [{"epoch": 1, "loss": 1.0}], seed=1, trained_on=[], validated_on=[])
+    typical = {"t1w": [0, 0, 0, 1, 1, 2, 2, 3, 3], "flair": list(range(9))}
+    history, learned_from = [{"epoch": 1, "loss": 1.0}], {"trained_on": [], "validated_on": [], "typical_levels": typical}
+    save_generator(tmp_path / "generator", network, config, history, seed=1, **learned_from)
     folder = tool_run("paint", "--mask", str(tmp_path / "mask.nii.gz"), "--generator", str(tmp_path / "generator"))
     for space, scan in given.items():
         painted = nib.load(find_image(folder, f"space-{space}_res-native_desc-painted_{space}.nii.gz"))
@@ -121,5 +123,5 @@ def test_paint_changes_the_scans_as_given_at_the_mask_and_nowhere_else(tool_run,
         assert np.abs(places - centre).max() < 30
     own = read_mask(find_image(folder, "space-T1w_res-native_label-lesion_mask.nii.gz"))[0]
     assert np.array_equal(own, lesion > 0)
-    levels = read_volume(find_image(folder, "res-3mm_desc-levels_dseg.nii.gz"))[0]
-    assert levels.max() == 6
+    for contrast, highest in (("FLAIR", 6), ("T1w", 2)):
+        assert read_volume(find_image(folder, f"res-3mm_desc-levels{contrast}_dseg.nii.gz"))[0].max() == highest

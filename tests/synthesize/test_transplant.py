@@ -5,11 +5,12 @@ import pytest
 from scipy import ndimage
 
 from lesionforge.images import Scan, label_lesions
+from lesionforge.synthesize.levels import FLAIR
 from lesionforge.synthesize.transplant import MOVE_MM, Lesion, Room, room_for_lesions, transplant_lesions
 
 
 def block(number: int, corner: tuple[int, int, int], shape: tuple[int, int, int], touches: bool = False) -> Lesion:
-    return Lesion(number, False, corner, np.full(shape, 3, np.uint8), touches)
+    return Lesion(number, False, corner, np.full((2, *shape), 3, np.uint8), touches)
 
 
 def room_of(white: np.ndarray, ribbon: np.ndarray | None = None) -> Room:
@@ -24,7 +25,9 @@ def balls(count: int, largest: int, rng: np.random.Generator) -> list[Lesion]:
         place = np.indices((2 * radius + 1,) * 3) - radius
         mask = (place**2).sum(axis=0) <= radius**2
         x, y, z = (int(n) for n in rng.integers(6, 40, 3))
-        lesions.append(Lesion(number, False, (x, y, z), mask * rng.integers(1, 9, mask.shape).astype(np.uint8), bool(number % 2)))
+        lesions.append(
+            Lesion(number, False, (x, y, z), mask * rng.integers(1, 9, (2, *mask.shape)).astype(np.uint8), bool(number % 2))
+        )
     return lesions
 
 
@@ -37,7 +40,7 @@ def test_no_lesion_voxel_in_csf_or_background_and_none_is_lost(healthy: Scan, se
     placed = [fate for fate in result.fates if fate.fate != "dropped"]
     assert label_lesions(result.lesion)[1] == len(placed)
     assert result.lesion.sum() == sum(fate.transplanted_mm3 for fate in placed)
-    assert np.array_equal(result.levels > 0, result.lesion)
+    assert np.array_equal(result.levels > 0, np.stack([result.lesion] * 2))
 
 
 def test_lesions_half_out_of_the_white_matter_keep_count_and_volume(healthy: Scan) -> None:
@@ -46,7 +49,8 @@ def test_lesions_half_out_of_the_white_matter_keep_count_and_volume(healthy: Sca
     border = np.argwhere(room.white & ~ndimage.binary_erosion(room.white))
     centres = border[np.random.default_rng(0).permutation(len(border))[:15]]
     mask = (((np.indices((7, 7, 7)) - 3) ** 2).sum(axis=0) <= 9).astype(np.uint8)
-    lesions = [Lesion(n, False, tuple(int(c) - 3 for c in centre), mask, False) for n, centre in enumerate(centres, start=1)]
+    levels = np.stack([mask, mask])
+    lesions = [Lesion(n, False, tuple(int(c) - 3 for c in centre), levels, False) for n, centre in enumerate(centres, start=1)]
     result = transplant_lesions(lesions, room, 1.0)
     assert label_lesions(result.lesion)[1] == 15
     assert result.lesion.sum() >= 0.97 * 15 * mask.sum()
@@ -112,12 +116,12 @@ def test_a_lesion_that_its_room_cuts_in_two_becomes_one_piece() -> None:
 
 
 def test_levels_move_with_their_lesion() -> None:
-    levels = np.arange(1, 9, dtype=np.uint8).reshape(2, 2, 2)
+    levels = np.stack([np.arange(8), np.arange(1, 9)]).astype(np.uint8).reshape(2, 2, 2, 2)
     white = np.zeros((12, 12, 12), bool)
     white[:5] = True
     result = transplant_lesions([Lesion(1, False, (4, 5, 5), levels, False)], room_of(white), 1.0)
-    assert np.array_equal(result.levels[3:5, 5:7, 5:7], levels)
-    assert np.count_nonzero(result.levels) == 8
+    assert np.array_equal(result.levels[:, 3:5, 5:7, 5:7], levels)
+    assert np.count_nonzero(result.levels[FLAIR]) == 8
 
 
 def test_no_lesions_give_an_empty_transplant() -> None:

@@ -90,7 +90,7 @@ class PairInput(BaseInterfaceInputSpec):
 
 
 class Pair(SimpleInterface):
-    """Bring a donor's lesions and FLAIR onto a canvas, in one interpolation, where the canvas has brain.
+    """Bring a donor's lesions, T1w and FLAIR onto a canvas, in one interpolation, where the canvas has brain.
 
     With the transforms of both to the template these are composed; without them the donor is registered to the canvas
     directly, by the same recipe at the same voxel size.
@@ -118,10 +118,11 @@ class Pair(SimpleInterface):
             own = (donor_scan.lesion, donor_scan.tissues == GM, donor_scan.affine)
             lesions, source, figures = lesions_onto_canvas(*own, canvas_scan, transforms, outprefix)
             box, _ = canvas_box(canvas_scan)
-            flair = np.zeros(canvas_scan.t1w.shape, np.float32)
-            flair[box] = ndimage.map_coordinates(donor_scan.flair, source, order=1)
-            for data, entity in ((lesions, "label-lesion_dseg"), (flair, "desc-preproc_FLAIR")):
-                write_volume(data, canvas_scan.affine, folder / derivative(donor.scan_id, space, entity))
+            write_volume(lesions, canvas_scan.affine, folder / derivative(donor.scan_id, space, "label-lesion_dseg"))
+            for image, suffix in ((donor_scan.t1w, "T1w"), (donor_scan.flair, "FLAIR")):
+                warped = np.zeros(canvas_scan.t1w.shape, np.float32)
+                warped[box] = ndimage.map_coordinates(image, source, order=1)
+                write_volume(warped, canvas_scan.affine, folder / derivative(donor.scan_id, space, f"desc-preproc_{suffix}"))
             overlap = tissue_overlap(warp_tissues(donor_scan.tissues, source), canvas_scan.tissues[box])
             record = {"donor": donor.scan_id, "canvas": canvas.scan_id, "method": method}
             write_json(record | figures | overlap, folder / f"{name}_desc-pair.json")

@@ -169,7 +169,7 @@ def train_generator(
 @click.option("--levels", "levels_folders", multiple=True, required=True, type=FOLDER, help="Levels folder; repeat.")
 @OUT
 def statistics(prepared_folders: tuple[Path, ...], levels_folders: tuple[Path, ...], out: Path) -> None:
-    """Size, place and FLAIR profile of the lesions of training patients, for masks of a library."""
+    """Size, place, T1w and FLAIR profile of the lesions of training patients, for masks of a library."""
     from lesionforge.images import Prepared
     from lesionforge.synthesize import stage
     from lesionforge.synthesize.transplant_folder import write_statistics

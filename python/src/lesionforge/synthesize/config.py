@@ -8,7 +8,7 @@ from typing import Any
 from lesionforge.errors import InputError
 
 # Raised when a card or what a network takes in changes its meaning.
-CARD_VERSION = 2
+CARD_VERSION = 3
 # Three poolings: sides of what goes through the network must be divisible by this.
 SIZE_MULTIPLE = 8
 
@@ -26,10 +26,16 @@ class GeneratorConfig:
     shared_slopes: bool = False
     # Published: True. Without it the output is linear: normalised intensities have both signs.
     output_prelu: bool = True
+    # Each contrast has levels of its own, in units of its own scale, the same in every scan (levels.Scale). An encoder takes
+    # the cumulative masks M1..M8 of its contrast, which unlike disjoint bands carry an order, and the filled image with each
+    # lesion voxel at the middle of its level; a decoder gives what is to be added to that; what is painted stays in its level.
+    # Published: False, the bands W1..W8 of the FLAIR for all, normalised intensities, and decoders that give whole images.
+    own_levels: bool = False
     # Slices above and below that come along as input channels. Published: 0.
     neighbours: int = 0
-    # Weight in the reconstruction errors of voxels with a level above 0 and their rim; all others weigh 1. Published: 1.
-    lesion_weight: float = 1.0
+    # Share of a tile's reconstruction errors that goes to its voxels with a level above 0 and their rim, be they few or many.
+    # Published (None): every voxel weighs the same.
+    lesion_share: float | None = None
     # How far in voxels, in plane, the rim reaches. Published: no rim.
     rim_voxels: int = 0
     # Share of the tiles of an epoch that are drawn around a voxel with a level above 0. Published: 0, every tile of the grid.
@@ -73,8 +79,10 @@ CONFIGURATIONS = {
             "lesionforge",
             shared_slopes=True,
             output_prelu=False,
+            own_levels=True,
             neighbours=1,
-            lesion_weight=10.0,
+            lesion_share=0.5,
+            batch_size=8,
             rim_voxels=1,
             lesion_tiles=0.75,
             inference_stride=None,

@@ -28,8 +28,12 @@ def save_generator(
     seed: int,
     trained_on: list[str],
     validated_on: list[str],
+    typical_levels: dict[str, list[int]],
 ) -> dict[str, Any]:
-    """Write the model folder `out` and return its card, which holds all that painting must know."""
+    """Write the model folder `out` and return its card, which holds all that painting must know.
+
+    `typical_levels` says by contrast which level goes with level 0..8 of the FLAIR, for lesions without a donor.
+    """
     import pandas as pd
 
     card = config_entries(config) | {
@@ -38,6 +42,7 @@ def save_generator(
         "best_epoch": best_epoch(history) + 1,
         "seed": seed,
         "level_factors": LEVEL_FACTORS,
+        "typical_levels": typical_levels,
         "input_normalisation": "mean 0 and standard deviation 1 inside the brain, 0 outside",
         "trained_on": trained_on,
         "validated_on": validated_on,

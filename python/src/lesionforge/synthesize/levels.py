@@ -1,72 +1,136 @@
-"""Intensity levels of white-matter hyperintensities (Salem et al., IEEE Access 2019, doi 10.1109/ACCESS.2019.2900198)."""
+"""Intensity levels of white-matter hyperintensities (Salem et al., IEEE Access 2019, doi 10.1109/ACCESS.2019.2900198).
+
+Published are levels of the FLAIR. Ours has levels of every contrast, because how dark a lesion is in the T1w does not follow from
+how bright it is in the FLAIR.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from lesionforge.errors import InputError
 
-# thr(a) = mean + a * std of FLAIR in grey matter: the eight published values of a.
-LEVEL_FACTORS = (0.5, 0.8, 1.1, 1.4, 1.7, 2.1, 2.4, 2.7)
-LEVEL_COUNT = len(LEVEL_FACTORS)
+# Lower bounds of the levels 1 to 8 of each contrast, in units of its `Scale`. FLAIR: the published thr(a) = mean + a * std of
+# grey matter. T1w: ours, how far a voxel is on the way from white (0) to grey matter (1) and on to CSF (about 3).
+LEVEL_FACTORS = {
+    "t1w": (0.25, 0.5, 0.75, 1.0, 1.4, 1.8, 2.3, 2.8),
+    "flair": (0.5, 0.8, 1.1, 1.4, 1.7, 2.1, 2.4, 2.7),
+}
+LEVEL_COUNT = 8
+# The order of level maps that are stacked. A voxel has a level of any other contrast only where it has one in the FLAIR.
+CONTRASTS = tuple(LEVEL_FACTORS)
+FLAIR = CONTRASTS.index("flair")
 GREY_MATTER = 2
 WHITE_MATTER = 3
 # Grey-matter FLAIR beyond these percentiles is cerebrospinal fluid, lesion or artefact that the classifier let in.
 WINSOR_PERCENTILES = (5.0, 95.0)
+# Of a patient without a lesion mask, hyperintensities reach this level (grey matter + 1.4 std); paler ones are mostly
+# partial volume with grey matter, and noise.
+HYPERINTENSE_LEVEL = 4
+# Around the lesions of a mask, or around hyperintensities, so far reach their pale rims.
+RIM_VOXELS = 2
+# What is held in a level keeps this far from its bounds, so that rounding cannot take it out again.
+HELD_MARGIN = 0.001
 
 
 @dataclass(frozen=True)
-class GreyMatterFlair:
-    """Mean and standard deviation of one scan's FLAIR in grey matter, in that scan's normalised units."""
+class Scale:
+    """The units in which one contrast of a scan has its levels: `zero` and `unit` in the scan's normalised intensities.
 
-    mean: float
-    std: float
-
-    def thresholds(self) -> np.ndarray:
-        """The eight lower bounds of the levels, ascending, float64 [8]."""
-        return self.mean + self.std * np.array(LEVEL_FACTORS)
-
-
-def grey_matter_flair(flair: np.ndarray, tissues: np.ndarray, lesion: np.ndarray) -> GreyMatterFlair:
-    """FLAIR statistics of the grey matter outside the lesion mask, winsorised at the 5th and 95th percentile.
-
-    Arrays are [x, y, z]. Raises InputError when there is no grey matter or its FLAIR is constant or not finite.
+    The unit is negative where levels rise towards the dark.
     """
-    values = flair[(tissues == GREY_MATTER) & ~lesion].astype(np.float64)
-    if values.size < 2:
-        raise InputError("the tissue segmentation holds no grey matter; check the brain mask and prepare the scan again")
-    statistics = GreyMatterFlair(*_winsorised(values))
-    if not np.isfinite(statistics.mean) or not statistics.std > 0:
-        raise InputError("FLAIR is constant or not finite in grey matter; check the FLAIR and prepare the scan again")
-    return statistics
+
+    zero: float
+    unit: float
+
+    def units(self, image: np.ndarray) -> np.ndarray:
+        """Normalised intensities in these units."""
+        return (image - self.zero) / self.unit
+
+    def intensities(self, units: np.ndarray) -> np.ndarray:
+        """What `units` gives, as normalised intensities again."""
+        return units * self.unit + self.zero
+
+
+def scales_of(t1w: np.ndarray, flair: np.ndarray, tissues: np.ndarray, lesion: np.ndarray) -> dict[str, Scale]:
+    """The scales of a scan's contrasts, from its tissues outside the lesion mask; arrays are [x, y, z].
+
+    FLAIR: mean and standard deviation of grey matter, winsorised at the 5th and 95th percentile. T1w: median of white
+    matter, and from there to the median of grey matter. Raises InputError when a tissue is missing, or when a contrast
+    is constant or not finite in them.
+    """
+    white, grey = ((tissues == label) & ~lesion for label in (WHITE_MATTER, GREY_MATTER))
+    for name, mask in (("grey", grey), ("white", white)):
+        if np.count_nonzero(mask) < 2:
+            raise InputError(f"the tissue segmentation holds no {name} matter; check the brain mask and prepare the scan again")
+    of_white = float(np.median(t1w[white]))
+    found = {"t1w": Scale(of_white, float(np.median(t1w[grey])) - of_white), "flair": Scale(*_winsorised(flair[grey]))}
+    for name, scale in found.items():
+        if not np.isfinite(scale.zero) or not np.isfinite(scale.unit) or scale.unit == 0:
+            label = {"t1w": "T1w", "flair": "FLAIR"}[name]
+            raise InputError(f"{label} is constant or not finite in grey matter; check the {label} and prepare the scan again")
+    return found
 
 
 def _winsorised(values: np.ndarray) -> tuple[float, float]:
-    clipped = np.clip(values, *np.percentile(values, WINSOR_PERCENTILES))
+    clipped = np.clip(values.astype(np.float64), *np.percentile(values, WINSOR_PERCENTILES))
     return float(clipped.mean()), float(clipped.std())
 
 
-def levels_of(flair: np.ndarray, statistics: GreyMatterFlair) -> np.ndarray:
-    """The level of each intensity: 0 at or below the first threshold, k above the k-th only, 8 above all; uint8, same shape.
+def levels_of(units: np.ndarray, contrast: str) -> np.ndarray:
+    """The level of each value: 0 at or below the first threshold, k above the k-th only, 8 above all; uint8, same shape.
 
-    Level k is the published band W_k, so the bands are disjoint and M_k is `levels >= k`. NaN gives level 0.
+    Level k of the FLAIR is the published band W_k, so the bands are disjoint and M_k is `levels >= k`. NaN gives level 0.
     """
-    levels = np.searchsorted(statistics.thresholds(), np.nan_to_num(flair, nan=-np.inf), side="left")
-    return levels.astype(np.uint8)
+    return np.searchsorted(LEVEL_FACTORS[contrast], np.nan_to_num(units, nan=-np.inf), side="left").astype(np.uint8)
 
 
-def hyperintensity_levels(flair: np.ndarray, tissues: np.ndarray, lesion: np.ndarray, statistics: GreyMatterFlair) -> np.ndarray:
-    """Levels 0..8 of the white-matter hyperintensities of a scan, uint8 [x, y, z].
+def hyperintensity_levels(
+    units: Mapping[str, np.ndarray], tissues: np.ndarray, lesion: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Levels 0..8 of the white-matter hyperintensities of a scan in each contrast, uint8 [x, y, z].
 
-    Our decision: bands are kept only in white matter and in the lesion mask. The published program keeps them in the
-    whole volume, where half of the cortex would be filled and painted again.
+    `units` are the scan's contrasts in units of their scales. Our decisions: hyperintensities are the lesions of the mask,
+    all of whose voxels have at least level 1 in the FLAIR, or without a mask white matter of level 4 and above; and their rims,
+    white matter of level 1 and above within two voxels. The published program takes all of the volume, where half of
+    the cortex would be filled and painted again.
     """
-    domain = (tissues == WHITE_MATTER) | lesion
-    return np.where(domain, levels_of(flair, statistics), 0).astype(np.uint8)
+    white = tissues == WHITE_MATTER
+    flair = levels_of(units["flair"], "flair")
+    core = white & (flair >= HYPERINTENSE_LEVEL) if lesion is None else lesion
+    flair = np.where(white & ndimage.binary_dilation(core, iterations=RIM_VOXELS), flair, 0)
+    if lesion is not None:
+        flair = np.where(lesion, np.maximum(levels_of(units["flair"], "flair"), 1), flair)
+    return {
+        name: flair.astype(np.uint8) if name == "flair" else np.where(flair > 0, levels_of(units[name], name), 0).astype(np.uint8)
+        for name in CONTRASTS
+    }
+
+
+def within_levels(units: np.ndarray, levels: np.ndarray, contrast: str) -> np.ndarray:
+    """Values brought into the range of each voxel's level, float32; voxels of level 0 stay as they are."""
+    factors = np.array(LEVEL_FACTORS[contrast], np.float32)
+    lowest = np.concatenate([[-np.inf], factors + HELD_MARGIN]).astype(np.float32)
+    highest = np.concatenate([[np.inf], factors[1:] - HELD_MARGIN, [np.inf]]).astype(np.float32)
+    return np.clip(units, lowest[levels], highest[levels]).astype(np.float32)
+
+
+def level_middles(contrast: str) -> np.ndarray:
+    """The middle of each level 1..8 in units of the contrast's scale, float32 [8]; level 8 is taken as wide as level 7."""
+    factors = LEVEL_FACTORS[contrast]
+    edges = np.array([*factors, 2 * factors[-1] - factors[-2]], np.float32)
+    return (edges[:-1] + edges[1:]) / 2
 
 
 def bands(levels: np.ndarray) -> np.ndarray:
     """The eight disjoint band masks W1..W8 as channels, float32 [..., 8]."""
     return (levels[..., np.newaxis] == np.arange(1, LEVEL_COUNT + 1, dtype=levels.dtype)).astype(np.float32)
+
+
+def level_masks(levels: np.ndarray) -> np.ndarray:
+    """The eight masks M1..M8, each of its level and above, as channels, float32 [..., 8]."""
+    return (levels[..., np.newaxis] >= np.arange(1, LEVEL_COUNT + 1, dtype=levels.dtype)).astype(np.float32)

@@ -12,8 +12,8 @@ from scipy import ndimage
 from lesionforge.errors import InputError
 from lesionforge.images import label_lesions, lesions_touching
 from lesionforge.images.geometry import bounding_box
-from lesionforge.synthesize.levels import GREY_MATTER
-from lesionforge.synthesize.sampler import Profile, profile_depths, relative_depth
+from lesionforge.synthesize.levels import CONTRASTS, GREY_MATTER, HYPERINTENSE_LEVEL
+from lesionforge.synthesize.sampler import Profile, profile_depths, profiles_from_json, relative_depth
 
 CSF = 1
 PROFILE_DEPTHS = 5
@@ -22,9 +22,7 @@ VENTRICLE_DEPTH = 0.4
 PERIVENTRICULAR_MM = 3.0
 # Cerebellum and brainstem in shares of the brain's box, right to left, back to front, bottom to top.
 INFRATENTORIAL = ((0.17, 0.83), (0.0, 0.55), (0.0, 0.35))
-# Of a patient without a lesion mask, hyperintensities from this level (grey matter + 1.4 std) and volume on are taken; paler
-# and smaller ones are mostly partial volume with grey matter, and noise.
-HYPERINTENSE_LEVEL = 4
+# Of a patient without a lesion mask, hyperintensities from this volume on are taken; smaller ones are mostly noise.
 SMALLEST_HYPERINTENSITY_MM3 = 10.0
 # A library lesion takes the profile of one of so many training lesions; another place counts like e times the volume.
 NEAREST = 5
@@ -32,13 +30,13 @@ NEAREST = 5
 
 @dataclass(frozen=True)
 class TrainingLesion:
-    """A lesion of a training patient: its volume in mm³, its place (`places`), its FLAIR by depth."""
+    """A lesion of a training patient: its volume in mm³, its place (`places`), its contrasts by depth."""
 
     scan_id: str
     lesion: int
     volume_mm3: float
     place: str
-    profile: Profile
+    profiles: dict[str, Profile]
 
 
 def places(numbers: np.ndarray, tissues: np.ndarray, brain: np.ndarray, voxel_mm: float) -> dict[int, str]:
@@ -70,9 +68,14 @@ def places(numbers: np.ndarray, tissues: np.ndarray, brain: np.ndarray, voxel_mm
 
 
 def lesion_statistics(
-    scan_id: str, flair: np.ndarray, lesion: np.ndarray, tissues: np.ndarray, brain: np.ndarray, voxel_mm: float
+    scan_id: str,
+    units: Mapping[str, np.ndarray],
+    lesion: np.ndarray,
+    tissues: np.ndarray,
+    brain: np.ndarray,
+    voxel_mm: float,
 ) -> list[TrainingLesion]:
-    """Volume, place and profile of every lesion of a bool mask; `flair` is in units of the patient's grey matter.
+    """Volume, place and profile of every lesion of a bool mask; `units` are its contrasts in units of their scales.
 
     Arrays are [x, y, z] on an isotropic RAS grid.
     """
@@ -82,13 +85,13 @@ def lesion_statistics(
     found = []
     for number, place in where.items():
         mask = numbers[boxes[number - 1]] == number
-        profile = profile_of(flair[boxes[number - 1]], mask)
-        found.append(TrainingLesion(scan_id, number, float(np.count_nonzero(mask) * voxel_mm**3), place, profile))
+        profiles = {name: profile_of(units[name][boxes[number - 1]], mask) for name in CONTRASTS}
+        found.append(TrainingLesion(scan_id, number, float(np.count_nonzero(mask) * voxel_mm**3), place, profiles))
     return found
 
 
 def hyperintensities(levels: np.ndarray, voxel_mm: float) -> np.ndarray:
-    """The hyperintensities (level 4 and above, components of at least 10 mm³) of a patient without a mask, bool [x, y, z]."""
+    """The hyperintensities of a patient without a mask, bool [x, y, z]: level 4 and above in the FLAIR, at least 10 mm³."""
     numbers, count = label_lesions(levels >= HYPERINTENSE_LEVEL)
     large = np.bincount(numbers.ravel(), minlength=count + 1) * voxel_mm**3 >= SMALLEST_HYPERINTENSITY_MM3
     large[0] = False
@@ -96,12 +99,12 @@ def hyperintensities(levels: np.ndarray, voxel_mm: float) -> np.ndarray:
     return kept
 
 
-def profile_of(flair: np.ndarray, mask: np.ndarray) -> Profile:
-    """The mean FLAIR of a lesion (bool [x, y, z], not empty) in five equal parts of its relative depth, and the spread around.
+def profile_of(image: np.ndarray, mask: np.ndarray) -> Profile:
+    """The mean intensity of a lesion (bool [x, y, z], not empty) in five equal parts of its relative depth, and its spread.
 
     A part without a voxel, in a small lesion, lies on the line between its neighbours.
     """
-    values, depth = flair[mask].astype(np.float64), relative_depth(mask)[mask]
+    values, depth = image[mask].astype(np.float64), relative_depth(mask)[mask]
     part = np.minimum((depth * PROFILE_DEPTHS).astype(int), PROFILE_DEPTHS - 1)
     count = np.bincount(part, minlength=PROFILE_DEPTHS)
     mean = np.bincount(part, values, PROFILE_DEPTHS)[count > 0] / count[count > 0]
@@ -110,11 +113,13 @@ def profile_of(flair: np.ndarray, mask: np.ndarray) -> Profile:
     return Profile(tuple(float(one) for one in means), float(np.std(values - means[part])))
 
 
-def draw_profile(volume_mm3: float, place: str, lesions: Sequence[TrainingLesion], rng: np.random.Generator) -> Profile:
-    """The profile of one of the training lesions nearest in size (ratio of volumes) and place, each as likely."""
+def draw_profiles(
+    volume_mm3: float, place: str, lesions: Sequence[TrainingLesion], rng: np.random.Generator
+) -> dict[str, Profile]:
+    """The profiles of one of the training lesions nearest in size (ratio of volumes) and place, each as likely."""
     distance = [abs(np.log(lesion.volume_mm3 / volume_mm3)) + (lesion.place != place) for lesion in lesions]
     nearest = np.argsort(distance, kind="stable")[:NEAREST]
-    return lesions[int(rng.choice(nearest))].profile
+    return lesions[int(rng.choice(nearest))].profiles
 
 
 def statistics_json(lesions: Sequence[TrainingLesion]) -> list[dict[str, Any]]:
@@ -126,7 +131,4 @@ def statistics_from_json(content: Sequence[Mapping[str, Any]]) -> list[TrainingL
     """The lesions that were saved as this JSON; raises InputError when there are none."""
     if not content:
         raise InputError("the statistics hold no training lesion; give training patients with lesions")
-    return [
-        TrainingLesion(**(dict(lesion) | {"profile": Profile(tuple(lesion["profile"]["values"]), lesion["profile"]["spread"])}))
-        for lesion in content
-    ]
+    return [TrainingLesion(**(dict(lesion) | {"profiles": profiles_from_json(lesion["profiles"])})) for lesion in content]

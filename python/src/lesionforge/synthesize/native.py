@@ -32,9 +32,9 @@ from lesionforge.images import (
 from lesionforge.prepare.align import BACKGROUND_PERCENTILE
 from lesionforge.synthesize.fill import Filling, fill_lesions
 from lesionforge.synthesize.generator_folder import read_generator_card
-from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
+from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
-from lesionforge.synthesize.stage import SUFFIXES, Levels, levels_of_scan
+from lesionforge.synthesize.stage import SUFFIXES, Levels, level_entity, levels_of_scan, scales_of_scan
 
 PAINTED = "lesions painted by lesionforge"
 # Rims of lesions are less bright than their cores.
@@ -69,7 +69,7 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
     record: dict[str, Any] = {"id": prepared.scan_id, "seed": seed, "versions": nets.versions()}
     record["filled"] = "lesion mask" if prepared.lesion else "hyperintensities of white matter"
     scan = prepared.read()
-    levels = None if prepared.lesion else levels_of_scan(prepared, scan)[0]
+    levels = None if prepared.lesion else levels_of_scan(prepared, scan)[0]["flair"]
     with new_folder(out / prepared.scan_id) as folder:
         for space, path in scans.items():
             entities = f"space-{space}_res-native"
@@ -92,18 +92,19 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
 
 def write_native_levels(prepared: Prepared, levels: Levels, scans: dict[str, Path]) -> None:
     """Add the levels on the grid of each scan as given (`T1w`, `FLAIR`) to a levels folder."""
-    working, working_affine = read_volume(levels.levels)
-    meaning = {str(level): f"band {level} of {LEVEL_COUNT}" for level in range(1, LEVEL_COUNT + 1)}
-    for space, path in scans.items():
-        like = read_image(path)
-        native = levels_on(working, working_affine, prepared, space, (like.shape, like.affine))
-        sidecar = {"Description": "intensity levels of the white matter's hyperintensities in the FLAIR", "LabelMap": meaning}
-        name = derivative(prepared.scan_id, f"space-{space}_res-native", "desc-levels_dseg")
-        write_volume(native, like.affine, levels.folder / name, like, sidecar)
+    meaning = {str(level): f"level {level} of {LEVEL_COUNT}" for level in range(1, LEVEL_COUNT + 1)}
+    for contrast, level_path in levels.levels.items():
+        working, working_affine = read_volume(level_path)
+        description = f"intensity levels of the white matter's hyperintensities in the {SUFFIXES[contrast]}"
+        for space, path in scans.items():
+            like = read_image(path)
+            native = levels_on(working, working_affine, prepared, space, (like.shape, like.affine))
+            name = derivative(prepared.scan_id, f"space-{space}_res-native", level_entity(contrast))
+            write_volume(native, like.affine, levels.folder / name, like, {"Description": description, "LabelMap": meaning})
 
 
 def levels_of_mask(lesion: np.ndarray, level: int, voxel_mm: float) -> np.ndarray:
-    """Levels of lesions without a donor, uint8 [x, y, z]: `level` (1..8) inside, rising from the rim over RAMP_MM, at least 1."""
+    """FLAIR levels of lesions without a donor, uint8 [x, y, z]: `level` (1..8) inside, at least 1, rising over RAMP_MM."""
     depth_mm = ndimage.distance_transform_edt(lesion, sampling=voxel_mm)
     ramp = np.rint(level * np.minimum(depth_mm / RAMP_MM, 1)).clip(1)
     return np.where(lesion, ramp, 0).astype(np.uint8)
@@ -156,9 +157,10 @@ def write_painted_native(
     nets.set_up(card["seed"])
     scan = prepared.read()
     lesion = mask_on_working_grid(mask, prepared, scan, scans)
-    levels = levels_of_mask(lesion, level, float(scan.affine[0, 0]))
+    in_flair = levels_of_mask(lesion, level, float(scan.affine[0, 0]))
+    levels = {name: np.array(card["typical_levels"][name], np.uint8)[in_flair] for name in CONTRASTS}
     network = nets.load_model(generator, "generator")
-    painted = paint_lesions(network, config, (scan.t1w, scan.flair), scan.brain, lesion, levels)
+    painted = paint_lesions(network, config, (scan.t1w, scan.flair), scan.brain, lesion, levels, scales_of_scan(prepared, scan))
     volume_ml = np.count_nonzero(lesion) * voxel_volume_mm3(scan.affine) / 1000
     record = {
         "id": prepared.scan_id,
@@ -173,7 +175,9 @@ def write_painted_native(
             return folder / derivative(prepared.scan_id, *parts, extension=extension)
 
         write_mask(lesion, scan.affine, path(prepared.grid, "label-lesion_mask"), PAINTED)
-        write_volume(levels, scan.affine, path(prepared.grid, "desc-levels_dseg"), sidecar={"Description": "levels painted"})
+        for name, painted_levels in levels.items():
+            sidecar = {"Description": f"levels painted in the {SUFFIXES[name]}"}
+            write_volume(painted_levels, scan.affine, path(prepared.grid, level_entity(name)), sidecar=sidecar)
         for (space, given), image, before in zip(scans.items(), painted, (scan.t1w, scan.flair), strict=True):
             entities = f"space-{space}_res-native"
             sidecar = {"Description": f"{space} with painted lesions"}

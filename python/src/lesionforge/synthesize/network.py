@@ -16,10 +16,10 @@ LATENT_VARIANCE = "latent_variance"
 def build_generator(config: GeneratorConfig) -> tuple[keras.Model, keras.Model]:
     """The network as (training model, inference model), which share their weights.
 
-    Inputs are named by contrast, float32 [batch, x, y, slices * 9]: of each slice, from below, the filled image, then bands
-    W1..W8. With shared slopes x and y are any multiples of 8, else both are the tile size. The inference model gives the
-    contrasts in order, each [batch, x, y, 1], decoded from the fused latent. The training model gives named outputs: the
-    decodings of every latent, and the variance between the latents [batch, width], averaged over space.
+    Inputs are named by contrast, float32 [batch, x, y, slices * 9]: of each slice, from below, the filled image, then the eight
+    masks of the levels. With shared slopes x and y are any multiples of 8, else both are the tile size. The inference model
+    gives the contrasts in order, each [batch, x, y, 1], decoded from the fused latent. The training model gives named outputs:
+    the decodings of every latent, and the variance between the latents [batch, width], averaged over space.
     """
     import keras
     from keras import layers, ops
@@ -32,13 +32,17 @@ def build_generator(config: GeneratorConfig) -> tuple[keras.Model, keras.Model]:
     fused = layers.Maximum()(every_latent) if len(every_latent) > 1 else every_latent[0]
     decoders = {name: _decoder(config, side, name) for name in config.contrasts}
 
+    middle_image = config.neighbours * (1 + LEVEL_COUNT)
     outputs = {}
     for name, decoder in decoders.items():
         for source, latent in (latents | {"fused": fused}).items():
+            image = decoder(latent)
+            if config.own_levels:
+                image = layers.Add()([image, inputs[name][..., middle_image : middle_image + 1]])
             # Keras tells losses apart by the name of the last layer, and a decoder is used several times. Errors are taken
             # in float32 whatever the precision inside.
             output = f"{name}_from_{source}"
-            outputs[output] = layers.Identity(name=output, dtype="float32")(decoder(latent))
+            outputs[output] = layers.Identity(name=output, dtype="float32")(image)
     variance = ops.var(ops.stack([ops.cast(latent, "float32") for latent in every_latent]), axis=0)
     pooled = layers.GlobalAveragePooling2D(name=LATENT_VARIANCE, dtype="float32")(variance)
     training = keras.Model(inputs, outputs | {LATENT_VARIANCE: pooled})

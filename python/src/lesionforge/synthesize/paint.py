@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,15 @@ from scipy import ndimage
 
 from lesionforge.images.geometry import bounding_box
 from lesionforge.synthesize.config import SIZE_MULTIPLE, GeneratorConfig
-from lesionforge.synthesize.tiles import network_inputs, tile_grid
+from lesionforge.synthesize.levels import Scale, within_levels
+from lesionforge.synthesize.tiles import (
+    NETWORK_UNITS,
+    coarsely_painted,
+    network_images,
+    network_inputs,
+    network_levels,
+    tile_grid,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -35,21 +43,24 @@ def generate(
     config: GeneratorConfig,
     images: Sequence[np.ndarray],
     brain: np.ndarray,
-    levels: np.ndarray,
+    levels: Mapping[str, np.ndarray],
+    scales: Mapping[str, Scale],
     wanted: np.ndarray,
 ) -> np.ndarray:
     """The generator's images, float32 [contrast, x, y, z], right at the `wanted` voxels; voxels it never reaches are the canvas'.
 
-    All volumes are [x, y, z]. Windows of the canvas, cut to the brain, go through the network and are averaged where they
-    overlap. A network with shared slopes takes each slice as one window: that equals averaged tiles but for their zero-padded
-    borders and needs a sixteenth of the work.
+    All volumes are [x, y, z]; levels and the scales of the canvas are by contrast. Windows of the canvas, cut to the brain, go
+    through the network and are averaged where they overlap. A network with shared slopes takes each slice as one window: that
+    equals averaged tiles but for their zero-padded borders and needs a sixteenth of the work.
     """
-    out = np.stack(images).astype(np.float32)
+    shown = network_levels(levels, config)
+    out = np.stack(coarsely_painted(network_images(images, brain, scales, config), shown, config)).astype(np.float32)
     box = bounding_box(brain)[:2]
     canvas = np.stack([_cut(image[box], config) for image in out])
     total = np.zeros_like(canvas)
     count = np.zeros(canvas.shape[1:], np.float32)
-    for places, inputs in _window_batches(canvas, _cut(levels[box], config), _cut(wanted[box], config), config):
+    cut_levels = np.stack([_cut(level[box], config) for level in shown])
+    for places, inputs in _window_batches(canvas, cut_levels, _cut(wanted[box], config), config):
         painted = _as_list(model.predict_on_batch(list(inputs.values())))
         for number, place in enumerate(places):
             total[:, *place] += np.stack([np.asarray(image)[number, ..., 0] for image in painted])
@@ -57,6 +68,10 @@ def generate(
     mean = np.divide(total, count, out=canvas, where=count > 0)
     size_x, size_y, size_z = out[:, *box].shape[1:]
     out[:, *box] = mean[:, :size_x, :size_y, config.neighbours : config.neighbours + size_z]
+    if config.own_levels:
+        for number, name in enumerate(config.contrasts):
+            units = within_levels(out[number] / NETWORK_UNITS[name], levels[name], name)
+            out[number] = np.where(wanted, scales[name].intensities(units), images[number])
     return out
 
 
@@ -74,7 +89,7 @@ def _window_batches(
 ) -> Iterator[tuple[list[tuple[slice, slice, int]], dict[str, np.ndarray]]]:
     """Places (x, y, z) of the windows with a wanted voxel, a batch at a time, and the network's inputs there.
 
-    `canvas` is [contrast, x, y, z]; windows without a wanted voxel change none of the averages that are asked for.
+    `canvas` and `levels` are [contrast, x, y, z]; windows without a wanted voxel change none of the averages that are asked for.
     """
     if config.inference_stride is None:
         size = canvas.shape[1:3]
@@ -91,7 +106,7 @@ def _window_batches(
             places,
             network_inputs(
                 np.stack([np.moveaxis(canvas[:, *part], 3, 1) for part in around], axis=1),
-                np.stack([np.moveaxis(levels[part], 2, 0) for part in around]),
+                np.stack([np.moveaxis(levels[:, *part], 3, 1) for part in around], axis=1),
                 config,
             ),
         )
@@ -108,16 +123,18 @@ def paint_lesions(
     images: Sequence[np.ndarray],
     brain: np.ndarray,
     lesion: np.ndarray,
-    levels: np.ndarray,
+    levels: Mapping[str, np.ndarray],
+    scales: Mapping[str, Scale],
 ) -> list[np.ndarray]:
     """Synthetic images, float32 [x, y, z], in the order of the configuration's contrasts: the canvas with lesions blended in.
 
-    `images` are those of the lesion-free canvas, `lesion` (bool) and `levels` (0..8) the transplant on its grid.
+    `images` are those of the lesion-free canvas, `scales` its own; `lesion` (bool) and `levels` (0..8, by contrast) are the
+    transplant on its grid.
     Every voxel more than two voxels from a lesion keeps the canvas' value exactly; without lesions all of them do.
     """
     weight = seam_weight(lesion, brain)
     touched = weight > 0
-    painted = generate(model, config, images, brain, levels, touched)
+    painted = generate(model, config, images, brain, levels, scales, touched)
     synthetic = []
     for canvas, generated in zip(images, painted, strict=True):
         out = canvas.astype(np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.images import most_probable
-from lesionforge.synthesize.levels import LEVEL_COUNT, GreyMatterFlair, levels_of
+from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, levels_of
 from lesionforge.synthesize.transplant import Lesion
 
 MIRRORED_SHARE = 0.5
@@ -20,13 +20,13 @@ LEVEL_SHIFTS = {-1: 0.25, 0: 0.5, 1: 0.25}
 LARGEST_DEFORMATION_MM = 1.5
 DEFORMATION_SIGMA_MM = 4.0
 NOISE_SIGMA_MM = 1.0
-# FLAIR in units of grey matter: mean 0, standard deviation 1.
-UNITS = GreyMatterFlair(mean=0.0, std=1.0)
+# A lesion is brighter than white matter in the FLAIR, but it may look like that in other contrasts.
+LOWEST_LEVEL = {name: int(name == "flair") for name in CONTRASTS}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A lesion's FLAIR in units of grey matter, from rim to core at even depths, and the spread of the residuals."""
+    """A lesion in one contrast, in units of its scale, from rim to core at even depths, and the spread of the residuals."""
 
     values: tuple[float, ...]
     spread: float
@@ -34,27 +34,27 @@ class Profile:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A donor's lesion that may be drawn: its number and volume on the canvas, and a profile where it comes without a FLAIR."""
+    """A donor's lesion that may be drawn: its number and volume on the canvas, and if it comes without a scan its profiles."""
 
     lesion: int
     volume_mm3: float
-    profile: Profile | None = None
+    profiles: dict[str, Profile] | None = None
 
 
 @dataclass(frozen=True)
 class LesionDraw:
-    """The choices for one lesion, whose volume is multiplied by `volume_factor`.
+    """The choices for one lesion, whose volume is multiplied by `volume_factor`; `level_shifts` are by contrast.
 
-    `texture_seed` is the seed of its deformation, of up to `deformation_mm`, and of its profile's noise.
+    `texture_seed` is the seed of its deformation, of up to `deformation_mm`, and of its profiles' noise.
     """
 
     lesion: int
     mirrored: bool
     volume_factor: float
-    level_shift: int
+    level_shifts: dict[str, int]
     deformation_mm: float
     texture_seed: int
-    profile: Profile | None
+    profiles: dict[str, Profile] | None
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,15 @@ class Draw:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Draw:
         """The draw that was saved as this JSON; raises KeyError or TypeError when it is another's."""
-        lesions = [LesionDraw(**(lesion | {"profile": _profile_from_json(lesion["profile"])})) for lesion in content["lesions"]]
+        lesions = [LesionDraw(**(lesion | {"profiles": profiles_from_json(lesion["profiles"])})) for lesion in content["lesions"]]
         return cls(**(dict(content) | {"lesions": tuple(lesions)}))
 
 
-def _profile_from_json(content: Mapping[str, Any] | None) -> Profile | None:
-    return None if content is None else Profile(tuple(content["values"]), content["spread"])
+def profiles_from_json(content: Mapping[str, Any] | None) -> dict[str, Profile] | None:
+    """Profiles by contrast as they were saved; raises KeyError when a contrast is missing."""
+    if content is None:
+        return None
+    return {name: Profile(tuple(content[name]["values"]), content[name]["spread"]) for name in CONTRASTS}
 
 
 def draw_lesions(candidates: Sequence[Candidate], load_ml: float | None, rng: np.random.Generator) -> tuple[LesionDraw, ...]:
@@ -119,25 +122,25 @@ def _draw_change(candidate: Candidate, mirrored: bool, rng: np.random.Generator)
         lesion=candidate.lesion,
         mirrored=mirrored,
         volume_factor=float(np.exp(rng.uniform(*np.log(VOLUME_FACTORS)))),
-        level_shift=int(rng.choice(list(LEVEL_SHIFTS), p=list(LEVEL_SHIFTS.values()))),
+        level_shifts={name: int(rng.choice(list(LEVEL_SHIFTS), p=list(LEVEL_SHIFTS.values()))) for name in CONTRASTS},
         deformation_mm=float(rng.uniform(0, LARGEST_DEFORMATION_MM)),
         texture_seed=int(rng.integers(2**31)),
-        profile=candidate.profile,
+        profiles=candidate.profiles,
     )
 
 
 def apply_draw(
     lesions: Sequence[LesionDraw],
     numbers: np.ndarray,
-    flair: np.ndarray | None,
+    donor: Mapping[str, np.ndarray] | None,
     touching: frozenset[int],
     reflection: np.ndarray,
     voxel_mm: float,
 ) -> list[Lesion]:
     """The drawn lesions, changed as drawn, ready to be transplanted.
 
-    All arrays are [x, y, z] on the canvas' isotropic grid: `numbers` the donor's warped lesions (0 elsewhere), `flair`
-    its warped FLAIR in units of its grey matter, not needed where every lesion has a profile. `touching` are the lesions
+    All arrays are [x, y, z] on the canvas' isotropic grid: `numbers` the donor's warped lesions (0 elsewhere), `donor`
+    its warped contrasts in units of their scales, not needed where every lesion has profiles. `touching` are the lesions
     that touch grey matter in the donor, `reflection` (4 x 4, voxels) the mirror image about the midsagittal plane.
     A lesion that the grid does not hold is left out.
     """
@@ -148,22 +151,26 @@ def apply_draw(
             continue
         box = boxes[lesion.lesion - 1]
         mask = numbers[box] == lesion.lesion
-        corner, changed, units = _changed(lesion, mask, None if flair is None else flair[box], box, reflection, voxel_mm)
-        levels = np.clip(levels_of(units, UNITS).astype(int) + lesion.level_shift, 1, LEVEL_COUNT)
-        levels = np.where(changed, levels, 0).astype(np.uint8)
-        drawn.append(Lesion(lesion.lesion, lesion.mirrored, corner, levels, lesion.lesion in touching))
+        scan = None if donor is None else {name: donor[name][box] for name in CONTRASTS}
+        corner, changed, units = _changed(lesion, mask, scan, box, reflection, voxel_mm)
+        levels = np.stack([_shifted(levels_of(units[name], name), lesion.level_shifts[name], name) for name in CONTRASTS])
+        drawn.append(Lesion(lesion.lesion, lesion.mirrored, corner, levels * changed, lesion.lesion in touching))
     return drawn
+
+
+def _shifted(levels: np.ndarray, shift: int, contrast: str) -> np.ndarray:
+    return (levels.astype(int) + shift).clip(LOWEST_LEVEL[contrast], LEVEL_COUNT).astype(np.uint8)
 
 
 def _changed(
     lesion: LesionDraw,
     mask: np.ndarray,
-    flair: np.ndarray | None,
+    donor: Mapping[str, np.ndarray] | None,
     box: tuple[slice, ...],
     reflection: np.ndarray,
     voxel_mm: float,
-) -> tuple[tuple[int, int, int], np.ndarray, np.ndarray]:
-    """(corner of the new box, the lesion's mask in it, FLAIR there in units of grey matter) of one lesion's box."""
+) -> tuple[tuple[int, int, int], np.ndarray, dict[str, np.ndarray]]:
+    """(corner of the new box, the lesion's mask in it, contrasts there in units of their scales) of one lesion's box."""
     rng = np.random.default_rng(lesion.texture_seed)
     # Room for growth (on each side a third of the volume's root is plenty) and for the deformation.
     margin = 2 + int(np.ceil(lesion.deformation_mm / voxel_mm + max(0.0, np.cbrt(lesion.volume_factor) - 1) * max(mask.shape)))
@@ -180,13 +187,16 @@ def _changed(
     size = max(1, round(np.count_nonzero(mask) * lesion.volume_factor))
     # Probabilities that rise with depth, so that the deepest voxels are taken and pieces are joined through shallow ones.
     changed = most_probable(1 / (1 + np.exp(-moved)), size)
-    if lesion.profile is not None:
-        units = profile_intensities(changed, lesion.profile, voxel_mm, rng)
-    elif flair is not None:
-        nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
-        units = ndimage.map_coordinates(np.pad(flair, margin)[tuple(nearest)], place, order=1, mode="nearest")
+    if lesion.profiles is not None:
+        units = {name: profile_intensities(changed, lesion.profiles[name], voxel_mm, rng) for name in CONTRASTS}
+    elif donor is not None:
+        nearest = tuple(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
+        units = {
+            name: ndimage.map_coordinates(np.pad(donor[name], margin)[nearest], place, order=1, mode="nearest")
+            for name in CONTRASTS
+        }
     else:
-        raise ValueError(f"lesion {lesion.lesion} has neither a FLAIR nor a profile")
+        raise ValueError(f"lesion {lesion.lesion} has neither a scan nor profiles")
     x, y, z = corner
     return (int(x), int(y), int(z)), changed, units
 
@@ -221,7 +231,7 @@ def profile_depths(count: int) -> np.ndarray:
 
 
 def profile_intensities(mask: np.ndarray, profile: Profile, voxel_mm: float, rng: np.random.Generator) -> np.ndarray:
-    """FLAIR in units of grey matter, float64 [x, y, z], of a lesion with this profile: by depth, and smooth noise."""
+    """Intensities in units of the scale, float64 [x, y, z], of a lesion with this profile: by depth, and smooth noise."""
     noise = ndimage.gaussian_filter(rng.standard_normal(mask.shape), NOISE_SIGMA_MM / voxel_mm)
     by_depth = np.interp(relative_depth(mask), profile_depths(len(profile.values)), profile.values)
     return by_depth + profile.spread * noise / max(float(noise.std()), 1e-6)

@@ -35,29 +35,30 @@ from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.fill import fill_lesions
 from lesionforge.synthesize.generator_folder import read_generator_card, save_generator
 from lesionforge.synthesize.levels import (
+    CONTRASTS,
     LEVEL_COUNT,
     LEVEL_FACTORS,
     WHITE_MATTER,
-    GreyMatterFlair,
-    grey_matter_flair,
+    Scale,
     hyperintensity_levels,
+    scales_of,
 )
 from lesionforge.synthesize.paint import paint_lesions
-from lesionforge.synthesize.tiles import StoredScan, store_scan
+from lesionforge.synthesize.tiles import StoredScan, coarsely_painted, network_images, network_levels, store_scan
 from lesionforge.synthesize.training import draw_validation, train_generator
 
 SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
 
 
 def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
-    """Write the levels folder `out/<id>/` of a prepared scan (filled T1w and FLAIR, levels, statistics); returns its JSON.
+    """Write the levels folder `out/<id>/` of a prepared scan (filled images, levels and scales by contrast); returns its JSON.
 
-    Raises InputError when the scan has no usable grey matter.
+    Raises InputError when the scan has no usable grey or white matter.
     """
     refuse_input_as_output(out, prepared.folder)
     scan = prepared.read()
-    levels, statistics = levels_of_scan(prepared, scan)
-    hyperintense = (levels > 0) | (scan.lesion & scan.brain)
+    levels, scales = levels_of_scan(prepared, scan)
+    hyperintense = (levels["flair"] > 0) & scan.brain
     filled, filling = fill_lesions(
         [scan.t1w, scan.flair], hyperintense, scan.tissues == WHITE_MATTER, np.random.default_rng(seed)
     )
@@ -65,11 +66,13 @@ def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
     record = {
         "id": prepared.scan_id,
         "seed": seed,
-        "grey_matter_flair": asdict(statistics),
+        "scales": {name: asdict(scale) for name, scale in scales.items()},
         "level_factors": LEVEL_FACTORS,
-        "thresholds": statistics.thresholds(),
-        "level_volumes_ml": np.bincount(levels.ravel(), minlength=LEVEL_COUNT + 1)[1:] * voxel_ml,
-        "domain": "white matter and lesion mask",
+        "thresholds": {name: scale.intensities(np.array(LEVEL_FACTORS[name])) for name, scale in scales.items()},
+        "level_volumes_ml": {
+            name: np.bincount(level.ravel(), minlength=LEVEL_COUNT + 1)[1:] * voxel_ml for name, level in levels.items()
+        },
+        "domain": "lesion mask and its rim" if prepared.lesion else "hyperintense white matter and its rim",
         "filled_volume_ml": np.count_nonzero(hyperintense) * voxel_ml,
         "filling": asdict(filling),
         "versions": nets.versions(),
@@ -78,29 +81,41 @@ def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
         stem = (prepared.scan_id, prepared.grid)
         for image, suffix in zip(filled, SUFFIXES.values(), strict=True):
             write_volume(image, scan.affine, folder / derivative(*stem, f"desc-filled_{suffix}"))
-        write_volume(levels, scan.affine, folder / derivative(*stem, "desc-levels_dseg"))
+        for name, level in levels.items():
+            write_volume(level, scan.affine, folder / derivative(*stem, level_entity(name)))
         write_json(record, folder / derivative(prepared.scan_id, "desc-levels", extension=".json"))
     return record
 
 
-def levels_of_scan(prepared: Prepared, scan: Scan) -> tuple[np.ndarray, GreyMatterFlair]:
-    """The levels of a scan's hyperintensities, uint8 [x, y, z], and the statistics they follow; raises as `write_levels`."""
+def level_entity(contrast: str) -> str:
+    """The end of the name of a file with the levels of a contrast: `desc-levelsFLAIR_dseg`."""
+    return f"desc-levels{SUFFIXES[contrast]}_dseg"
+
+
+def scales_of_scan(prepared: Prepared, scan: Scan) -> dict[str, Scale]:
+    """The scales of a scan's contrasts; raises InputError that names its folder when it lacks grey or white matter."""
     try:
-        statistics = grey_matter_flair(scan.flair, scan.tissues, scan.lesion)
+        return scales_of(scan.t1w, scan.flair, scan.tissues, scan.lesion)
     except InputError as error:
         raise InputError(f"{prepared.folder}: {error}") from error
-    return hyperintensity_levels(scan.flair, scan.tissues, scan.lesion, statistics), statistics
+
+
+def levels_of_scan(prepared: Prepared, scan: Scan) -> tuple[dict[str, np.ndarray], dict[str, Scale]]:
+    """The levels of a scan's hyperintensities by contrast, uint8 [x, y, z], and their scales; raises as `scales_of_scan`."""
+    scales = scales_of_scan(prepared, scan)
+    units = {name: scales[name].units(getattr(scan, name)) for name in CONTRASTS}
+    return hyperintensity_levels(units, scan.tissues, scan.lesion & scan.brain if prepared.lesion else None), scales
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Paths and grey-matter statistics of a levels folder."""
+    """Paths by contrast and the scales of a levels folder."""
 
     folder: Path
     scan_id: str
     filled: dict[str, Path]
-    levels: Path
-    grey_matter: GreyMatterFlair
+    levels: dict[str, Path]
+    scales: dict[str, Scale]
 
     @classmethod
     def open(cls, folder: Path) -> Levels:
@@ -108,16 +123,21 @@ class Levels:
         path = find_image(folder, "desc-levels.json")
         record = read_json(path)
         try:
-            scan_id, statistics = str(record["id"]), GreyMatterFlair(**record["grey_matter_flair"])
+            scan_id = str(record["id"])
+            scales = {name: Scale(**record["scales"][name]) for name in CONTRASTS}
         except (KeyError, TypeError) as error:
-            raise InputError(f"{path}: lacks id or grey_matter_flair; run lesionforge synthesize levels again") from error
+            raise InputError(f"{path}: lacks id or scales; run lesionforge synthesize levels again") from error
         return cls(
             folder=folder,
             scan_id=scan_id,
             filled={name: find_image(folder, f"desc-filled_{suffix}.nii.gz") for name, suffix in SUFFIXES.items()},
-            levels=find_image(folder, "desc-levels_dseg.nii.gz"),
-            grey_matter=statistics,
+            levels={name: find_image(folder, f"{level_entity(name)}.nii.gz") for name in CONTRASTS},
+            scales=scales,
         )
+
+    def read(self, scan: Scan) -> dict[str, np.ndarray]:
+        """The levels by contrast, uint8 [x, y, z]; raises InputError when they lie on another grid than the scan."""
+        return {name: read_on_grid(path, scan, "synthesize levels").astype(np.uint8) for name, path in self.levels.items()}
 
     def read_filled(self) -> tuple[np.ndarray, np.ndarray]:
         """Filled T1w and FLAIR, float32 [x, y, z]."""
@@ -151,16 +171,13 @@ def match_patients(prepared: list[Prepared], levels: list[Levels], cohort: Path 
 def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, config: GeneratorConfig) -> StoredScan:
     """Write what the generator learns from one patient into `scratch/<id>`; raises InputError when the grids differ."""
     scan = prepared.read()
-    bands = read_on_grid(levels.levels, scan, "synthesize levels").astype(np.uint8)
-    filled = dict(zip(SUFFIXES, levels.read_filled(), strict=True))
-    return store_scan(
-        scratch / prepared.scan_id,
-        [getattr(scan, name) for name in config.contrasts],
-        [filled[name] for name in config.contrasts],
-        bands,
-        scan.brain,
-        config,
+    shown = network_levels(levels.read(scan), config)
+    given = dict(zip(SUFFIXES, levels.read_filled(), strict=True))
+    real, filled = (
+        network_images([images[name] for name in config.contrasts], scan.brain, levels.scales, config)
+        for images in (vars(scan), given)
     )
+    return store_scan(scratch / prepared.scan_id, real, coarsely_painted(filled, shown, config), shown, scan.brain, config)
 
 
 def read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
@@ -213,7 +230,28 @@ def write_generator(
             checkpoint=checkpoint,
             on_epoch=on_epoch,
         )
-    return save_generator(out, model, config, history, seed=seed, trained_on=training_ids, validated_on=sorted(validation))
+    learned_from = [(prepared, levels) for prepared, levels, _ in patients if prepared.scan_id in training_ids]
+    annotated = [pair for pair in learned_from if pair[0].lesion]
+    typical = typical_levels([levels for _, levels in annotated or learned_from])
+    return save_generator(
+        out, model, config, history, seed=seed, trained_on=training_ids, validated_on=sorted(validation), typical_levels=typical
+    )
+
+
+def typical_levels(patients: list[Levels]) -> dict[str, list[int]]:
+    """By contrast, the median level of the patients' voxels with level 0..8 in the FLAIR; where none has it, that of the last."""
+    together = {name: np.zeros((LEVEL_COUNT + 1, LEVEL_COUNT + 1), int) for name in CONTRASTS}
+    for patient in patients:
+        levels = {name: read_volume(path)[0].astype(np.uint8) for name, path in patient.levels.items()}
+        for name, counts in together.items():
+            np.add.at(counts, (levels["flair"].ravel(), levels[name].ravel()), 1)
+    found: dict[str, list[int]] = {}
+    for name, counts in together.items():
+        found[name] = [0]
+        for row in counts[1:]:
+            half = int(np.searchsorted(row.cumsum(), row.sum() / 2)) if row.any() else found[name][-1]
+            found[name].append(half)
+    return found
 
 
 @contextmanager
@@ -246,9 +284,13 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         raise InputError(f"{canvas.folder}: has lesions of its own; give its levels folder with --canvas-levels to fill them")
     remedy = "synthesize transplant"
     lesion = read_on_grid(find_image(transplant, "label-lesion_mask.nii.gz"), scan, remedy) > 0.5
-    levels = read_on_grid(find_image(transplant, "desc-levels_dseg.nii.gz"), scan, remedy).astype(np.uint8)
+    levels = {
+        name: read_on_grid(find_image(transplant, f"{level_entity(name)}.nii.gz"), scan, remedy).astype(np.uint8)
+        for name in CONTRASTS
+    }
     images = canvas_levels.read_filled() if canvas_levels else (scan.t1w, scan.flair)
-    synthetic = paint_lesions(nets.load_model(generator, "generator"), config, images, scan.brain, lesion, levels)
+    scales = canvas_levels.scales if canvas_levels else scales_of_scan(canvas, scan)
+    synthetic = paint_lesions(nets.load_model(generator, "generator"), config, images, scan.brain, lesion, levels, scales)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
     tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues).astype(np.uint8)
     synthetic_id = str(record["id"])

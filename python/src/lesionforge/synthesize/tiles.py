@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from lesionforge.images.geometry import bounding_box
 from lesionforge.synthesize.config import GeneratorConfig
-from lesionforge.synthesize.levels import LEVEL_COUNT, bands
+from lesionforge.synthesize.levels import LEVEL_COUNT, Scale, bands, level_masks, level_middles
 from lesionforge.synthesize.network import LATENT_VARIANCE
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Indices into the first axis but one of images.npy.
 FILLED, REAL = 0, 1
+# One unit of a contrast's scale for the network: such that all contrasts weigh about alike, as normalised intensities do.
+NETWORK_UNITS = {"t1w": 1.0, "flair": 0.25}
+# The most that a voxel counts against the mean of its tile.
+LARGEST_WEIGHT = 50.0
 Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray] | None]
 
 
@@ -28,9 +32,10 @@ Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray
 class StoredScan:
     """One patient's volumes in a scratch folder, cut to the brain, each at least one tile wide and slice after slice.
 
-    `images.npy` is float32 [z, 2, contrast, x, y] (filled, then real), `levels.npy` uint8 [z, x, y], both with `neighbours`
-    empty slices added at either end; `places.npy` is int16 [n, 3], the voxels (x, y, z) with a level above 0. `grid` holds the
-    corners (x, y, z) of the tiles with a brain voxel, int16 [tiles, 3]; z counts from the first slice of the brain.
+    `images.npy` is float32 [z, 2, contrast, x, y] (filled, then real), `levels.npy` uint8 [z, contrast, x, y], both with
+    `neighbours` empty slices added at either end; `places.npy` is int16 [n, 3], the voxels (x, y, z) with a level above 0.
+    `grid` holds the corners (x, y, z) of the tiles with a brain voxel, int16 [tiles, 3]; z counts from the first slice of
+    the brain.
     """
 
     folder: Path
@@ -49,11 +54,11 @@ def store_scan(
     folder: Path,
     real: Sequence[np.ndarray],
     filled: Sequence[np.ndarray],
-    levels: np.ndarray,
+    levels: Sequence[np.ndarray],
     brain: np.ndarray,
     config: GeneratorConfig,
 ) -> StoredScan:
-    """Write a patient's volumes [x, y, z] into the new folder `folder`, images in the order of the configuration's contrasts."""
+    """Write a patient's volumes [x, y, z] into the new folder `folder`, those of each contrast in the configuration's order."""
     folder.mkdir(parents=True)
     box = bounding_box(brain)
 
@@ -64,18 +69,46 @@ def store_scan(
         return np.ascontiguousarray(np.moveaxis(padded, 2, 0))
 
     images = np.stack([np.stack([cut(v) for v in volumes], axis=1) for volumes in (filled, real)], axis=1)
-    bands_of_voxels = cut(levels).astype(np.uint8)
-    slices = slice(config.neighbours, len(bands_of_voxels) - config.neighbours)
-    places = np.argwhere(bands_of_voxels[slices])[:, [1, 2, 0]].astype(np.int16)
-    for name, array in (("images", images.astype(np.float32)), ("levels", bands_of_voxels), ("places", places)):
+    stored_levels = np.stack([cut(volume).astype(np.uint8) for volume in levels], axis=1)
+    slices = slice(config.neighbours, len(stored_levels) - config.neighbours)
+    places = np.argwhere(stored_levels[slices].any(axis=1))[:, [1, 2, 0]].astype(np.int16)
+    for name, array in (("images", images.astype(np.float32)), ("levels", stored_levels), ("places", places)):
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     return StoredScan(
         folder=folder,
         shape=(images.shape[3], images.shape[4]),
         grid=tile_grid(np.moveaxis(cut(brain)[slices], 0, 2), config.tile_size, config.training_stride).astype(np.int16),
         place_count=len(places),
-        checksum=zlib.crc32(bands_of_voxels.data, zlib.crc32(images.data)),
+        checksum=zlib.crc32(stored_levels.data, zlib.crc32(images.data)),
     )
+
+
+def network_levels(levels: Mapping[str, np.ndarray], config: GeneratorConfig) -> list[np.ndarray]:
+    """The levels that the encoder of each contrast takes, in the configuration's order."""
+    return [levels[name if config.own_levels else "flair"] for name in config.contrasts]
+
+
+def network_images(
+    images: Sequence[np.ndarray], brain: np.ndarray, scales: Mapping[str, Scale], config: GeneratorConfig
+) -> list[np.ndarray]:
+    """A scan's normalised images, in the configuration's order, in the units of the network; 0 outside the brain."""
+    if not config.own_levels:
+        return list(images)
+    return [
+        np.where(brain, scales[name].units(image) * NETWORK_UNITS[name], 0).astype(np.float32)
+        for name, image in zip(config.contrasts, images, strict=True)
+    ]
+
+
+def coarsely_painted(images: Sequence[np.ndarray], levels: Sequence[np.ndarray], config: GeneratorConfig) -> list[np.ndarray]:
+    """Filled images in the units of the network, each voxel with a level at the middle of that, which ours starts from."""
+    if not config.own_levels:
+        return list(images)
+    middles = {name: np.pad(level_middles(name) * NETWORK_UNITS[name], (1, 0)) for name in config.contrasts}
+    return [
+        np.where(level > 0, middles[name][level], image)
+        for name, image, level in zip(config.contrasts, images, levels, strict=True)
+    ]
 
 
 def tile_starts(length: int, tile_size: int, stride: int) -> list[int]:
@@ -125,26 +158,33 @@ def _tiles_at_places(number: int, scan: StoredScan, count: int, tile_size: int, 
 def network_inputs(images: np.ndarray, levels: np.ndarray, config: GeneratorConfig) -> dict[str, np.ndarray]:
     """The generator's inputs from neighbouring slices of each contrast, float32 [n, x, y, slices * 9] by contrast.
 
-    `images` is [contrast, n, slices, x, y], from below, and `levels` [n, slices, x, y].
+    `images` and `levels` are [contrast, n, slices, x, y], from below.
     """
-    # Row k holds the channels of a voxel of level k: room for the image, then its bands.
-    of_level = np.pad(bands(np.arange(LEVEL_COUNT + 1)), [(0, 0), (1, 0)])
-    without_image = np.take(of_level, np.moveaxis(levels, 1, 3), axis=0)
+    # Row k holds the channels of a voxel of level k: room for the image, then its masks.
+    of_level = np.pad((level_masks if config.own_levels else bands)(np.arange(LEVEL_COUNT + 1)), [(0, 0), (1, 0)])
 
-    def channels(image: np.ndarray) -> np.ndarray:
-        joined = without_image.copy()
+    def channels(image: np.ndarray, level: np.ndarray) -> np.ndarray:
+        joined = np.take(of_level, np.moveaxis(level, 1, 3), axis=0)
         joined[..., 0] = np.moveaxis(image, 1, 3)
         return joined.reshape(*joined.shape[:3], -1)
 
-    return {name: channels(image) for name, image in zip(config.contrasts, images, strict=True)}
+    return {name: channels(*both) for name, *both in zip(config.contrasts, images, levels, strict=True)}
 
 
 def voxel_weights(levels: np.ndarray, config: GeneratorConfig) -> np.ndarray:
-    """What each voxel of tiles [n, x, y] of levels weighs in the errors, float32: more where lesions are, and in a thin rim."""
+    """What each voxel of tiles [n, x, y] of levels weighs in the errors, float32: more where lesions are, and in a thin rim.
+
+    Lesions and the rest of a tile share its errors as configured, so that small lesions are learned like large ones; the
+    mean weight of a tile is 1, unless its lesions are so small that they meet LARGEST_WEIGHT.
+    """
     emphasised = levels > 0
     if config.rim_voxels:
         emphasised = ndimage.binary_dilation(emphasised, np.ones((1, 3, 3), bool), config.rim_voxels)
-    return np.where(emphasised, np.float32(config.lesion_weight), np.float32(1))
+    part = emphasised.mean(axis=(1, 2), keepdims=True)
+    share = np.where(part > 0, config.lesion_share or 0, 0)
+    inside = np.minimum(share / np.maximum(part, 1 / levels[0].size), LARGEST_WEIGHT)
+    outside = (1 - share) / np.maximum(1 - part, 1 / levels[0].size)
+    return np.where(emphasised, inside, outside).astype(np.float32)
 
 
 def tile_batch(scans: Sequence[StoredScan], tiles: np.ndarray, config: GeneratorConfig) -> Batch:
@@ -152,19 +192,19 @@ def tile_batch(scans: Sequence[StoredScan], tiles: np.ndarray, config: Generator
     contrasts, size, depth = len(config.contrasts), config.tile_size, config.slices
     filled = np.empty((contrasts, len(tiles), depth, size, size), np.float32)
     real = np.empty((contrasts, len(tiles), size, size, 1), np.float32)
-    levels = np.empty((len(tiles), depth, size, size), np.uint8)
+    levels = np.empty((contrasts, len(tiles), depth, size, size), np.uint8)
     opened = {which: (scans[which].open("images"), scans[which].open("levels")) for which in np.unique(tiles[:, 0])}
     for number, (which, x, y, z) in enumerate(tiles):
-        images, bands_of_voxels = opened[which]
+        images, levels_of_voxels = opened[which]
         window = (slice(x, x + size), slice(y, y + size))
         filled[:, number] = np.moveaxis(images[z : z + depth, FILLED, :, *window], 1, 0)
         real[:, number, ..., 0] = images[z + config.neighbours, REAL, :, *window]
-        levels[number] = bands_of_voxels[z : z + depth, *window]
+        levels[:, number] = np.moveaxis(levels_of_voxels[z : z + depth, :, *window], 1, 0)
     targets = {name: real[config.contrasts.index(contrast)] for name, contrast in config.reconstructions.items()}
     targets[LATENT_VARIANCE] = np.zeros((len(tiles), config.width), np.float32)
     weights = None
-    if config.lesion_weight != 1:
-        weights = dict.fromkeys(config.reconstructions, voxel_weights(levels[:, config.neighbours], config))
+    if config.lesion_share is not None:
+        weights = dict.fromkeys(config.reconstructions, voxel_weights(levels[:, :, config.neighbours].max(axis=0), config))
         weights[LATENT_VARIANCE] = np.ones(len(tiles), np.float32)
     return network_inputs(filled, levels, config), targets, weights
 

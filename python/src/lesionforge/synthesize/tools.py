@@ -98,7 +98,7 @@ def levels(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
     record = write_levels(made, out, seed)
     found = Levels.open(out / made.scan_id)
     write_native_levels(made, found, {"T1w": t1w, "FLAIR": flair})
-    click.echo(f"{found.scan_id}: {sum(record['level_volumes_ml']):.1f} ml in levels 1 to 8 -> {found.folder}")
+    click.echo(f"{found.scan_id}: {sum(record['level_volumes_ml']['flair']):.1f} ml in levels 1 to 8 -> {found.folder}")
 
 
 @click.command(help="Paint the lesions of a mask onto one subject's raw T1w and FLAIR.")

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage, signal
 
 from lesionforge.images import most_probable
-from lesionforge.synthesize.levels import GREY_MATTER, WHITE_MATTER
+from lesionforge.synthesize.levels import CONTRASTS, FLAIR, GREY_MATTER, WHITE_MATTER
 
 FATES = ("kept", "moved", "cut", "dropped")
 # How far a lesion may be moved, and what a move costs: a millimetre must save a hundredth of the lesion.
@@ -28,10 +28,11 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion that is to lie on a canvas: levels (uint8 [x, y, z], 0 outside the lesion, 1..8 inside) of a box.
+    """A lesion that is to lie on a canvas: the levels of a box, uint8 [contrast, x, y, z], all 0 outside the lesion.
 
-    `corner` is the voxel of the canvas' grid where the box begins; the box may reach beyond the grid. `number` is that of
-    the lesion in its donor; `touches_grey_matter` says whether it did so there.
+    Inside it has 1..8 in the FLAIR and 0..8 in other contrasts. `corner` is the voxel of the canvas' grid where the box begins;
+    the box may reach beyond the grid. `number` is that of the lesion in its donor; `touches_grey_matter` says whether it
+    did so there.
     """
 
     number: int
@@ -39,6 +40,11 @@ class Lesion:
     corner: tuple[int, int, int]
     levels: np.ndarray
     touches_grey_matter: bool
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The lesion in its box, bool [x, y, z]."""
+        return np.asarray(self.levels[FLAIR] > 0)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class LesionFate:
 
 @dataclass(frozen=True)
 class Transplant:
-    """Lesion mask (bool) and levels (uint8, 0 outside the mask, 1..8 inside) on the canvas grid [x, y, z], and all fates."""
+    """Lesion mask (bool [x, y, z]) and levels (uint8 [contrast, x, y, z], as of `Lesion`) on the canvas grid, and all fates."""
 
     lesion: np.ndarray
     levels: np.ndarray
@@ -104,13 +110,13 @@ def transplant_lesions(lesions: Sequence[Lesion], room: Room, voxel_mm: float) -
     # Boxes may reach beyond the grid, moves beyond boxes, and growth beyond both.
     margin = reach + growth + 1 + max((_overhang(lesion, room.white.shape) for lesion in lesions), default=0)
     white, ribbon = np.pad(room.white, margin), np.pad(room.ribbon, margin)
-    levels = np.zeros(white.shape, np.uint8)
+    levels = np.zeros((len(CONTRASTS), *white.shape), np.uint8)
     taken = np.zeros(white.shape, bool)
     fates: dict[int, LesionFate] = {}
-    for index in sorted(range(len(lesions)), key=lambda index: -np.count_nonzero(lesions[index].levels)):
+    for index in sorted(range(len(lesions)), key=lambda index: -np.count_nonzero(lesions[index].mask)):
         lesion = lesions[index]
-        wanted = np.pad(lesion.levels, growth)
-        mask = wanted > 0
+        wanted = np.pad(lesion.levels, [(0, 0), *[(growth, growth)] * 3])
+        mask = np.pad(lesion.mask, growth)
         start = np.array(lesion.corner) + margin - growth
         around = _box(start - reach, np.array(mask.shape) + 2 * reach)
         free = (white[around] | (ribbon[around] if lesion.touches_grey_matter else False)) & ~taken[around]
@@ -118,17 +124,17 @@ def transplant_lesions(lesions: Sequence[Lesion], room: Room, voxel_mm: float) -
         here = free[_box(move + reach, mask.shape)]
         placed = _grown_again(_cut(mask, here), mask, here, growth)
         there = _box(start + move, mask.shape)
-        levels[there][placed] = _nearest_levels(wanted, placed)
+        levels[:, *there][:, placed] = _nearest_levels(wanted, mask, placed)
         grown = _box(start + move - 1, np.array(mask.shape) + 2)
         taken[grown] |= ndimage.binary_dilation(np.pad(placed, 1), TOUCHING)
         fates[index] = _fate(lesion, mask, placed, move, voxel_mm)
     inner = _box((margin,) * 3, room.white.shape)
-    return Transplant(levels[inner] > 0, levels[inner], [fates[index] for index in range(len(lesions))])
+    return Transplant(levels[FLAIR][inner] > 0, levels[:, *inner], [fates[index] for index in range(len(lesions))])
 
 
 def _overhang(lesion: Lesion, shape: tuple[int, ...]) -> int:
     """By how many voxels a lesion's box reaches beyond a grid."""
-    ends = np.array(lesion.corner) + lesion.levels.shape - shape
+    ends = np.array(lesion.corner) + lesion.mask.shape - shape
     return int(max(0, *(-np.array(lesion.corner)), *ends))
 
 
@@ -171,12 +177,12 @@ def _grown_again(left: np.ndarray, mask: np.ndarray, free: np.ndarray, steps: in
     return grown
 
 
-def _nearest_levels(levels: np.ndarray, placed: np.ndarray) -> np.ndarray:
-    """The levels of the voxels of a mask: their own in the lesion, outside it those of its nearest voxel."""
-    if (levels[placed] > 0).all():
-        return levels[placed]
-    nearest = ndimage.distance_transform_edt(levels == 0, return_distances=False, return_indices=True)
-    return levels[tuple(nearest)][placed]
+def _nearest_levels(levels: np.ndarray, mask: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    """The levels [contrast, voxels] of what was placed: their own in the lesion's mask, outside it those of its nearest voxel."""
+    if mask[placed].all():
+        return levels[:, placed]
+    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    return levels[:, *nearest][:, placed]
 
 
 def _fate(lesion: Lesion, mask: np.ndarray, placed: np.ndarray, move: np.ndarray, voxel_mm: float) -> LesionFate:

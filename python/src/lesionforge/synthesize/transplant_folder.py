@@ -24,9 +24,10 @@ from lesionforge.images import (
     write_mask,
     write_volume,
 )
+from lesionforge.synthesize.levels import CONTRASTS
 from lesionforge.synthesize.library import (
     TrainingLesion,
-    draw_profile,
+    draw_profiles,
     hyperintensities,
     lesion_statistics,
     places,
@@ -35,7 +36,7 @@ from lesionforge.synthesize.library import (
 )
 from lesionforge.synthesize.midsagittal import midsagittal_reflection
 from lesionforge.synthesize.sampler import Candidate, Draw, apply_draw, draw_lesions
-from lesionforge.synthesize.stage import Levels, read_on_grid
+from lesionforge.synthesize.stage import SUFFIXES, Levels, level_entity, read_on_grid
 from lesionforge.synthesize.transplant import room_for_lesions, transplant_lesions
 
 STATISTICS = "lesion_statistics.json"
@@ -52,9 +53,9 @@ def write_statistics(patients: Sequence[tuple[Prepared, Levels]], out: Path) -> 
         voxel_mm = float(np.cbrt(voxel_volume_mm3(scan.affine)))
         lesion = scan.lesion
         if prepared.lesion is None:
-            lesion = hyperintensities(read_on_grid(levels.levels, scan, "synthesize levels"), voxel_mm)
-        flair = (scan.flair - levels.grey_matter.mean) / levels.grey_matter.std
-        found += lesion_statistics(prepared.scan_id, flair, lesion, scan.tissues, scan.brain, voxel_mm)
+            lesion = hyperintensities(levels.read(scan)["flair"], voxel_mm)
+        units = {name: levels.scales[name].units(getattr(scan, name)) for name in CONTRASTS}
+        found += lesion_statistics(prepared.scan_id, units, lesion, scan.tissues, scan.brain, voxel_mm)
     if not found:
         raise InputError(f"{patients[0][0].folder.parent}: no training patient has a lesion; give patients with lesions")
     with new_folder(out) as folder:
@@ -101,10 +102,14 @@ def write_transplant(
     scan = canvas.read()
     voxel_mm = float(np.cbrt(voxel_volume_mm3(scan.affine)))
     numbers = read_on_grid(find_image(pair, "label-lesion_dseg.nii.gz"), scan, "register pair").astype(np.uint16)
-    flair = None
+    warped = None
     if isinstance(brightness, Levels):
-        warped = read_on_grid(find_image(pair, "desc-preproc_FLAIR.nii.gz"), scan, "register pair")
-        flair = (warped - brightness.grey_matter.mean) / brightness.grey_matter.std
+        warped = {
+            name: brightness.scales[name].units(
+                read_on_grid(find_image(pair, f"desc-preproc_{SUFFIXES[name]}.nii.gz"), scan, "register pair")
+            )
+            for name in CONTRASTS
+        }
     if draw is None:
         # The id is part of the seed, so that a scan stays the same whatever others are asked for.
         rng = np.random.default_rng([seed, zlib.crc32(synthetic_id.encode())])
@@ -114,7 +119,7 @@ def write_transplant(
     draw = replace(draw, id=synthetic_id)
     reflection = midsagittal_reflection(scan.t1w, scan.brain, voxel_mm)
     touching = frozenset(record["lesions_touching_grey_matter"])
-    lesions = apply_draw(draw.lesions, numbers, flair, touching, reflection, voxel_mm)
+    lesions = apply_draw(draw.lesions, numbers, warped, touching, reflection, voxel_mm)
     result = transplant_lesions(lesions, room_for_lesions(scan.tissues, scan.lesion, scan.brain), voxel_mm)
     content = {
         "id": synthetic_id,
@@ -126,12 +131,13 @@ def write_transplant(
         "versions": nets.versions(),
     } | result.summary()
     if isinstance(brightness, Levels):
-        content["donor_grey_matter_flair"] = asdict(brightness.grey_matter)
+        content["donor_scales"] = {name: asdict(scale) for name, scale in brightness.scales.items()}
     with new_folder(out / synthetic_id) as folder:
         stem = (synthetic_id, canvas.grid)
         description = f"Lesions of {draw.donor} transplanted into the white matter of {canvas.scan_id}"
         write_mask(result.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
-        write_volume(result.levels, scan.affine, folder / derivative(*stem, "desc-levels_dseg"))
+        for name, levels in zip(CONTRASTS, result.levels, strict=True):
+            write_volume(levels, scan.affine, folder / derivative(*stem, level_entity(name)))
         write_json(content, folder / derivative(synthetic_id, "desc-transplant", extension=".json"))
         write_json(asdict(draw), folder / derivative(synthetic_id, "desc-draw", extension=".json"))
     return content
@@ -156,10 +162,10 @@ def _refuse_strangers(
 def _candidates(
     numbers: np.ndarray, scan: Scan, profiles: Sequence[TrainingLesion] | None, voxel_mm: float, rng: np.random.Generator
 ) -> list[Candidate]:
-    """The warped lesions that may be drawn; with `profiles`, each has that of a training lesion like it."""
+    """The warped lesions that may be drawn; with `profiles`, each has those of a training lesion like it."""
     volumes = np.bincount(numbers.ravel()) * voxel_mm**3
     found = [(int(number), float(volumes[number])) for number in np.flatnonzero(volumes) if number]
     if profiles is None:
         return [Candidate(number, volume) for number, volume in found]
     where = places(numbers, scan.tissues, scan.brain, voxel_mm)
-    return [Candidate(number, volume, draw_profile(volume, where[number], profiles, rng)) for number, volume in found]
+    return [Candidate(number, volume, draw_profiles(volume, where[number], profiles, rng)) for number, volume in found]
