@@ -230,10 +230,12 @@ def _scratch(folder: Path) -> Iterator[Path]:
 def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | None, generator: Path, out: Path) -> dict[str, Any]:
     """Paint a transplant onto its canvas and write the prepared folder `out/<synthetic id>/`; returns its provenance.
 
-    A patient's canvas is first replaced by its filled images (`canvas_levels`). Raises InputError when the folders do not
-    belong together, or when a canvas with lesions comes without its levels folder.
+    A patient's canvas is first replaced by its filled images (`canvas_levels`). The transplant's draw comes along, so that the
+    scan can be made again from it, its donor and its canvas. Raises InputError when the folders do not belong together, or
+    when a canvas with lesions comes without its levels folder.
     """
     record = read_json(find_image(transplant, "desc-transplant.json"))
+    draw = find_image(transplant, "desc-draw.json")
     if record.get("canvas") != canvas.scan_id:
         raise InputError(f"{canvas.folder}: {transplant} is meant for canvas {record.get('canvas')}; give its folder")
     if canvas_levels and canvas_levels.scan_id != canvas.scan_id:
@@ -269,4 +271,5 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         description = f"Lesions of {record['donor']} painted into {canvas.scan_id}"
         write_mask(lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
         write_json(provenance, folder / derivative(synthetic_id, "desc-provenance", extension=".json"))
+        shutil.copyfile(draw, folder / derivative(synthetic_id, "desc-draw", extension=".json"))
     return provenance
