@@ -144,6 +144,13 @@ def test_a_mask_alone_takes_its_brightness_from_the_training_patients(
     lesion = read_volume(find_image(made, "label-lesion_mask.nii.gz"))[0] > 0
     assert levels[lesion].min() >= 1
     assert levels[lesion].mean() > 4  # lesions here are far brighter than grey matter
+    # The draw holds what was learned from the training patients: donor and canvas are all it needs.
+    again = [word for word in command if word not in ("--statistics", str(tmp_path / "statistics"))]
+    again += ["--draw", str(find_image(made, "desc-draw.json")), "--out", str(tmp_path / "again")]
+    result = CliRunner().invoke(main, ["synthesize", *again])
+    assert result.exit_code == 0, result.output
+    for path in made.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / "sub-syn0007" / path.name).read_bytes(), path.name
     with pytest.raises(InputError, match="from a library"):
         canvas, levels_of_other = Prepared.open(cohort_root / "prepare" / "sub-04"), read_statistics(tmp_path / "statistics")
         write_transplant("sub-syn0008", cohort_root / "register" / "sub-01_to_sub-04", canvas, levels_of_other, tmp_path, seed=1)

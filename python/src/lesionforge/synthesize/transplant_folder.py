@@ -93,8 +93,8 @@ def write_transplant(
     """Write `out/<synthetic id>/`: lesion mask and levels on the canvas grid, the draw, and what became of each lesion.
 
     How bright the lesions are is said by the donor's levels folder, or for masks of a library by the training patients'
-    lesions. The draw follows from seed and id, unless one is given. Returns the JSON of the transplant. Raises InputError
-    when the folders or the draw belong to other scans or lie on different grids.
+    lesions, which a given draw holds already. The draw follows from seed and id, unless one is given. Returns the JSON of the
+    transplant. Raises InputError when the folders or the draw belong to other scans or lie on different grids.
     """
     record = read_json(find_image(pair, "desc-pair.json"))
     _refuse_strangers(record, pair, canvas, brightness, draw)
