@@ -1,6 +1,8 @@
 """Reading, writing, geometry, names and lesions: what every stage shares."""
 
 from lesionforge.images.files import (
+    made_folder,
+    naming,
     new_folder,
     read_image,
     read_json,
@@ -37,7 +39,9 @@ __all__ = [
     "lesion_table",
     "lesions_touching",
     "library_id",
+    "made_folder",
     "most_probable",
+    "naming",
     "new_folder",
     "read_image",
     "read_json",

@@ -18,6 +18,8 @@ from lesionforge.images import (
     Scan,
     derivative,
     find_image,
+    made_folder,
+    naming,
     new_folder,
     read_json,
     read_tsv,
@@ -153,14 +155,16 @@ def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, confi
     scan = prepared.read()
     bands = read_on_grid(levels.levels, scan, "synthesize levels").astype(np.uint8)
     filled = dict(zip(SUFFIXES, levels.read_filled(), strict=True))
-    return store_scan(
-        scratch / prepared.scan_id,
-        [getattr(scan, name) for name in config.contrasts],
-        [filled[name] for name in config.contrasts],
-        bands,
-        scan.brain,
-        config,
-    )
+    folder = scratch / prepared.scan_id
+    with naming(folder):
+        return store_scan(
+            folder,
+            [getattr(scan, name) for name in config.contrasts],
+            [filled[name] for name in config.contrasts],
+            bands,
+            scan.brain,
+            config,
+        )
 
 
 def read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
@@ -197,34 +201,37 @@ def write_generator(
         drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed), config.validation_fraction)
         validation = {scan_id for scan_id, subject in subjects.items() if subject in drawn}
     training_ids = [scan_id for scan_id in subjects if scan_id not in validation]
-    with _scratch(checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")) as scratch:
-        scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
-        if not any(scans[scan_id].place_count for scan_id in training_ids):
-            raise InputError(
-                f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; "
-                "give patients with lesions"
+    tiles = checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")
+    with made_folder(out.absolute().parent):
+        with _scratch(tiles) as scratch:
+            scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
+            if not any(scans[scan_id].place_count for scan_id in training_ids):
+                raise InputError(
+                    f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; "
+                    "give patients with lesions"
+                )
+            model, history = train_generator(
+                [scans[scan_id] for scan_id in training_ids],
+                [scans[scan_id] for scan_id in sorted(validation)],
+                config,
+                seed=seed,
+                device=found_device,
+                checkpoint=checkpoint,
+                on_epoch=on_epoch,
             )
-        model, history = train_generator(
-            [scans[scan_id] for scan_id in training_ids],
-            [scans[scan_id] for scan_id in sorted(validation)],
-            config,
-            seed=seed,
-            device=found_device,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-        )
-    return save_generator(out, model, config, history, seed=seed, trained_on=training_ids, validated_on=sorted(validation))
+        return save_generator(out, model, config, history, seed=seed, trained_on=training_ids, validated_on=sorted(validation))
 
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     """An empty folder for the block. Its name is fixed, so that the next run clears what a killed one left."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+    with made_folder(folder.parent):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
 def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | None, generator: Path, out: Path) -> dict[str, Any]:
@@ -271,5 +278,5 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         description = f"Lesions of {record['donor']} painted into {canvas.scan_id}"
         write_mask(lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
         write_json(provenance, folder / derivative(synthetic_id, "desc-provenance", extension=".json"))
-        shutil.copyfile(draw, folder / derivative(synthetic_id, "desc-draw", extension=".json"))
+        write_json(read_json(draw), folder / derivative(synthetic_id, "desc-draw", extension=".json"))
     return provenance
