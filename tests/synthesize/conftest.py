@@ -1,5 +1,6 @@
 """A head in miniature: concentric tissues, lesions in the white matter, 48 voxels a side."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,11 @@ def write_scan(scan: Scan, folder: Path) -> Path:
     write_volume(scan.tissues, scan.affine, folder / derivative(*stem, "dseg"))
     write_mask(scan.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), "lesions")
     return folder
+
+
+@pytest.fixture(scope="session", name="write_scan")
+def write_scan_fixture() -> Callable[[Scan, Path], Path]:
+    return write_scan
 
 
 @pytest.fixture(scope="session")

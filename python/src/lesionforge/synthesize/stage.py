@@ -187,25 +187,23 @@ def write_generator(
 ) -> dict[str, Any]:
     """Train the generator and write its model folder `out`: generator.keras, model.json, history.tsv; returns the card.
 
-    Scans of split validation validate, or 30 % of the subjects by seed when none has it; a lone subject goes without.
-    Raises InputError when no training scan holds a hyperintensity, when there is no such device, and as `train_generator`.
+    Which scans validate is said by `validating_scans`. Raises InputError when no training scan holds a hyperintensity, when
+    there is no such device, and as `train_generator`.
     """
     refuse_foreign_folder(out, nets.CARD)
     if checkpoint and checkpoint.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{checkpoint}: lies in {out}, which the model folder replaces; give a --checkpoint beside it")
     nets.set_up(seed)
     found_device = find_device(device)
-    subjects = {prepared.scan_id: prepared.scan_id.split("_")[0] for prepared, _, _ in patients}
-    validation = {prepared.scan_id for prepared, _, split in patients if split == "validation"}
-    if not validation or len(validation) == len(patients):
-        drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed), config.validation_fraction)
-        validation = {scan_id for scan_id, subject in subjects.items() if subject in drawn}
-    training_ids = [scan_id for scan_id in subjects if scan_id not in validation]
     tiles = checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")
     with made_folder(out.absolute().parent):
         with _scratch(tiles) as scratch:
             scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
-            if not any(scans[scan_id].place_count for scan_id in training_ids):
+            hyperintense = {scan_id for scan_id, scan in scans.items() if scan.place_count}
+            splits = {prepared.scan_id: split for prepared, _, split in patients}
+            validation = validating_scans(splits, hyperintense, np.random.default_rng(seed), config.validation_fraction)
+            training_ids = [scan_id for scan_id in scans if scan_id not in validation]
+            if not hyperintense.intersection(training_ids):
                 raise InputError(
                     f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; "
                     "give patients with lesions"
@@ -220,6 +218,20 @@ def write_generator(
                 on_epoch=on_epoch,
             )
         return save_generator(out, model, config, history, seed=seed, trained_on=training_ids, validated_on=sorted(validation))
+
+
+def validating_scans(splits: dict[str, str], hyperintense: set[str], rng: np.random.Generator, fraction: float) -> set[str]:
+    """The ids of the scans that validate, of all scans with their splits: those of split validation.
+
+    When none or all have it, a fraction of the subjects with a hyperintensity is drawn, so that one of them is left to
+    train on; a lone one goes without validation.
+    """
+    validation = {scan_id for scan_id, split in splits.items() if split == "validation"}
+    if validation and len(validation) < len(splits):
+        return validation
+    subjects = {scan_id: scan_id.split("_")[0] for scan_id in splits}
+    drawn = draw_validation([subjects[scan_id] for scan_id in splits if scan_id in hyperintense], rng, fraction)
+    return {scan_id for scan_id, subject in subjects.items() if subject in drawn}
 
 
 @contextmanager
