@@ -14,13 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lesionforge.cli import main
-from lesionforge.images import Prepared
-from lesionforge.synthesize import stage
 from lesionforge.synthesize.checkpoint import NAME, TrainingState, save_state
-from lesionforge.synthesize.config import CONFIGURATIONS
-from lesionforge.synthesize.generator_folder import save_generator
-from lesionforge.synthesize.network import build_generator
-from lesionforge.synthesize.transplant_folder import write_transplant
 
 FIRST_IMAGE = "space-T1w_res-1mm_desc-{}_T1w.nii.gz"
 # The tiles of a scan are files of up to 2.9 MB. So is the checkpoint of a WIDE network larger, and a WIDER network itself.
@@ -52,20 +46,6 @@ def assert_said(result: Result, named: Path) -> None:
     errors = [line for line in result.output.splitlines() if not line.startswith("generator epoch")]
     assert [line.split(": ")[:2] for line in errors] == [["Error", str(named)]], result.output
     assert errors[0].endswith("; check the path, its permissions and the free space")
-
-
-@pytest.fixture(scope="module")
-def inputs(cohort_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Levels of a patient, a transplant, and a generator that was never trained."""
-    folder = tmp_path_factory.mktemp("inputs")
-    stage.write_levels(Prepared.open(cohort_root / "prepare" / "sub-01"), folder / "levels", 1)
-    canvas, donor_levels = Prepared.open(cohort_root / "prepare" / "sub-04"), stage.Levels.open(folder / "levels" / "sub-01")
-    pair = cohort_root / "register" / "sub-01_to_sub-04"
-    write_transplant("sub-syn0001", pair, canvas, donor_levels, folder / "transplant", seed=1)
-    config = replace(CONFIGURATIONS["lesionforge"], width=2)
-    history = [{"epoch": 1, "loss": 1.0}]
-    save_generator(folder / "generator", build_generator(config)[1], config, history, seed=1, trained_on=[], validated_on=[])
-    return folder
 
 
 def patient(inputs: Path, cohort_root: Path) -> list[str]:

@@ -218,6 +218,16 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: is not JSON ({error}); write it again with the command that made it") from error
 
 
+def read_record(path: str | Path, *fields: str) -> dict[str, Any]:
+    """Read a JSON object of ours; raises InputError as `read_json` does, and when it lacks one of the fields."""
+    content = read_json(path)
+    lacking = [name for name in fields if not isinstance(content, dict) or name not in content]
+    if lacking:
+        raise InputError(f"{path}: lacks {', '.join(lacking)}; write it again with the command that made it")
+    record: dict[str, Any] = content
+    return record
+
+
 def write_json(content: Any, path: str | Path) -> None:
     """Write JSON with sorted keys; NaN becomes null."""
 

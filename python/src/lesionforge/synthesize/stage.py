@@ -22,6 +22,7 @@ from lesionforge.images import (
     naming,
     new_folder,
     read_json,
+    read_record,
     read_tsv,
     read_volume,
     refuse_foreign_folder,
@@ -253,10 +254,10 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     scan can be made again from it, its donor and its canvas. Raises InputError when the folders do not belong together, or
     when a canvas with lesions comes without its levels folder.
     """
-    record = read_json(find_image(transplant, "desc-transplant.json"))
+    record = read_record(find_image(transplant, "desc-transplant.json"), "id", "donor", "canvas")
     draw = find_image(transplant, "desc-draw.json")
-    if record.get("canvas") != canvas.scan_id:
-        raise InputError(f"{canvas.folder}: {transplant} is meant for canvas {record.get('canvas')}; give its folder")
+    if record["canvas"] != canvas.scan_id:
+        raise InputError(f"{canvas.folder}: {transplant} is meant for canvas {record['canvas']}; give its folder")
     if canvas_levels and canvas_levels.scan_id != canvas.scan_id:
         raise InputError(f"{canvas_levels.folder}: belongs to {canvas_levels.scan_id}, not {canvas.scan_id}; give its folder")
     card, config = read_generator_card(generator, tuple(SUFFIXES))
