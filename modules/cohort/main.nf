@@ -39,7 +39,7 @@ process CHECK {
     """
 }
 
-// Fails for a scan that CHECK left out, with what is wrong, so that it counts as any scan that a stage gave up.
+// Fails for a scan or mask that CHECK left out, with what is wrong, so that it counts as any scan that a stage gave up.
 process REFUSE {
     tag "${id}"
     label 'cpu_small'
@@ -88,7 +88,7 @@ workflow COHORT {
     folder // cohort.tsv and pairs.tsv
     scans // [meta, t1w, flair, lesion_mask or [], brain_mask or [] or 'stripped']
     pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask]
-    refused // [id, column, problem] of scans left out
+    refused // [id, column, problem] of scans and masks left out
 }
 
 def warn(lines) {

@@ -88,21 +88,19 @@ process TRANSPLANT {
 
     output:
     tuple val(id), path("${id}"), emit: folder
-    path "${id}_desc-draw.json", emit: draw
 
     script:
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} synthesize transplant \\
         --id ${id} --pair ${pair} ${brightness_option} ${brightness} --canvas ${canvas} \\
         --load-ml ${load_ml} ${task.ext.args} --out .
-    cp ${id}/${id}_desc-draw.json .
     """
 
     stub:
     """
     lesionforge synthesize transplant --help
     mkdir ${id}
-    touch ${id}_desc-draw.json
+    touch ${id}/${id}_desc-draw.json
     """
 }
 
@@ -130,6 +128,7 @@ process PAINT {
     """
     lesionforge synthesize paint --help
     mkdir ${id}
+    cp ${transplant}/${id}_desc-draw.json ${id}
     touch ${id}/${id}_desc-provenance.json
     """
 }

@@ -30,6 +30,10 @@ def mask(shift: int = 0, value: float = 1) -> np.ndarray:
     return voxels
 
 
+def donors(sheet) -> set[str]:
+    return set(read_tsv(sheet.out / "pairs.tsv")["donor"])
+
+
 def run(sheet, library: Path, *options: str):
     return sheet.run("--lesion-library", str(library), "--synthetic", "30", *options)
 
@@ -56,7 +60,7 @@ def test_a_mask_named_after_a_held_out_subject_is_left_out_and_said(sheet, libra
     sheet.add("A", "patient", split)
     result = run(sheet, library)
     assert result.exit_code == 0, result.output
-    assert "lib-a" not in set(read_tsv(sheet.out / "pairs.tsv")["donor"])
+    assert "lib-a" not in donors(sheet)
     warning = (sheet.out / "warnings.txt").read_text()
     assert f"sub-a_space-MNI152_label-lesion_mask.nii.gz, lesion_library: is named after sub-A of split {split}" in warning
 
@@ -64,7 +68,7 @@ def test_a_mask_named_after_a_held_out_subject_is_left_out_and_said(sheet, libra
 def test_a_mask_of_a_training_subject_stays(sheet, library):
     sheet.add("a", "patient", "train")
     assert run(sheet, library).exit_code == 0
-    assert "lib-a" in set(read_tsv(sheet.out / "pairs.tsv")["donor"])
+    assert "lib-a" in donors(sheet)
 
 
 @pytest.mark.parametrize("change", ["same file", "cropped", "axes turned"])
@@ -85,7 +89,7 @@ def test_a_copy_of_a_test_mask_under_another_name_is_left_out(sheet, library, wr
     write_scan(library / "sub-b_ses-2_space-MNI152_label-lesion_mask.nii.gz", voxels, affine)
     result = run(sheet, library)
     assert result.exit_code == 0, result.output
-    assert set(read_tsv(sheet.out / "pairs.tsv")["donor"]) == {"sub-01", "sub-02", "lib-a", "lib-cmask"}
+    assert donors(sheet) == {"sub-01", "sub-02", "lib-a", "lib-cmask"}
     assert "holds the very lesions of sub-03 of split test" in (sheet.out / "warnings.txt").read_text()
 
 
@@ -102,7 +106,19 @@ def shifted(mm: float) -> np.ndarray:
     return affine
 
 
+def changed(value: float) -> np.ndarray:
+    """A sound mask with one odd voxel."""
+    voxels = mask().astype(np.float32)
+    voxels[0, 0, 0] = value
+    return voxels
+
+
 def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, write_scan):
+    write_scan(library / "two.nii.gz", changed(2), load_template(2).affine)
+    write_scan(library / "minus.nii.gz", changed(-1), load_template(2).affine)
+    write_scan(library / "nan.nii.gz", changed(np.nan), load_template(2).affine)
+    write_scan(library / "line\nbreak.nii.gz", mask(), load_template(2).affine)
+    write_scan(library / "c_mask\udcff.nii.gz", mask(), load_template(2).affine)
     write_scan(library / "halves.nii.gz", mask(value=0.5), load_template(2).affine)
     write_scan(library / "elsewhere.nii.gz", mask(), shifted(70))
     write_scan(library / "slab.nii.gz", mask()[:, :, :60], load_template(2).affine)
@@ -116,7 +132,12 @@ def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, 
     result = run(sheet, library)
     assert result.exit_code == 2
     assert not sheet.out.exists()
-    for sentence in (
+    sentences = (
+        "two.nii.gz, lesion_library: holds the value 2; write a mask with 0 outside and 1 inside only",
+        "minus.nii.gz, lesion_library: holds the value -1; write a mask",
+        "nan.nii.gz, lesion_library: holds NaN or infinite voxels (1 of ",
+        "line\\nbreak.nii.gz' holds a control character",
+        "c_mask\\udcff.nii.gz' holds a control character",
         "halves.nii.gz, lesion_library: holds the value 0.5",
         "elsewhere.nii.gz, lesion_library: covers",
         "slab.nii.gz, lesion_library: covers",
@@ -125,8 +146,39 @@ def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, 
         "é!.nii.gz' holds a control character",
         "é.nii.gz, lesion_library: its name gives no label",
         "text.nii.gz, lesion_library: cannot be read as NIfTI",
-    ):
+    )
+    for sentence in sentences:
         assert sentence in result.stderr, sentence
+    assert len(result.stderr.splitlines()) == len(sentences) + 1
+
+
+def test_under_skip_broken_masks_are_left_out_and_listed(sheet, library, write_scan):
+    write_scan(library / "two.nii.gz", changed(2), load_template(2).affine)
+    write_scan(library / "$(touch pwned).nii.gz", mask(), load_template(2).affine)
+    write_scan(library / "é.nii.gz", mask(), load_template(2).affine)
+    sheet.path(4, "t1w").unlink()
+    result = run(sheet, library, "--on-subject-error", "skip")
+    assert result.exit_code == 0, result.output
+    assert "3 masks of the library among the donors; left out for broken files: 4" in result.stdout
+    assert "two.nii.gz, lesion_library: holds the value 2" in result.stderr
+    assert {"lib-a", "lib-bses2", "lib-cmask"} == {name for name in donors(sheet) if name.startswith("lib-")}
+    problems = read_tsv(sheet.out / "problems.tsv")
+    assert set(zip(problems["id"], problems["column"], strict=True)) == {
+        ("lib-two", "lesion_library"),
+        ("lib-touchpwned", "lesion_library"),
+        ("lib-unnamed", "lesion_library"),
+        ("sub-12", "t1w"),
+    }
+    said = dict(zip(problems["id"], problems["problem"], strict=True))
+    assert said["lib-two"].startswith(f"{library / 'two.nii.gz'}: holds the value 2;")
+
+
+def test_under_skip_two_masks_of_one_label_still_stop_everything(sheet, library, write_scan):
+    write_scan(library / "sub-a.nii.gz", mask(), load_template(2).affine)
+    result = run(sheet, library, "--on-subject-error", "skip")
+    assert result.exit_code == 2
+    assert "has the label a as sub-a.nii.gz has; rename one" in result.stderr
+    assert not sheet.out.exists()
 
 
 @pytest.mark.parametrize("make", [True, False])

@@ -58,7 +58,7 @@ def test_each_stage_publishes_into_the_folder_of_its_name(experiment):
         "synthesize/levels/sub-01",
         "synthesize/generator/model.json",
         "synthesize/sub-syn0001",
-        "synthesize/draws/sub-syn0001_desc-draw.json",
+        "synthesize/sub-syn0001/sub-syn0001_desc-draw.json",
         "assemble/augmented.tsv",
         "train/real/model.json",
         "segment/augmented/sub-02",

@@ -74,6 +74,32 @@ def test_a_mask_without_the_transforms_of_its_canvas_is_refused(tmp_path, canvas
     assert "give --canvas-transforms with it" in result.output
 
 
+LESIONS = "give a mask with lesions, in the space of MNI152"
+BAD_MASKS = {
+    "two": (lambda mask: mask * 2, 0, "holds the value 2; write a mask with 0 outside and 1 inside only"),
+    "negative": (lambda mask: -mask, 0, "holds the value -1; write a mask with 0 outside and 1 inside only"),
+    "nan": (lambda mask: mask / mask, 0, "holds NaN or infinite voxels (63976 of 64000); replace them by 0 or export it again"),
+    "empty": (lambda mask: mask * 0, 0, f"none of its lesions lies in the brain of sub-h; {LESIONS}"),
+    "elsewhere": (lambda mask: mask, 500, f"none of its lesions lies in the brain of sub-h; {LESIONS}"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("fault", BAD_MASKS)
+def test_a_bad_mask_is_refused_in_a_sentence(tmp_path, canvas, transforms, fault):
+    path = library_mask(tmp_path, canvas, False)
+    change, away_mm, said = BAD_MASKS[fault]
+    image = nib.load(path)
+    affine = image.affine.copy()
+    affine[0, 3] += away_mm
+    nib.save(nib.Nifti1Image(change(image.get_fdata(dtype=np.float32)), affine), path)
+    options = ["--lesions", path, "--canvas", canvas, "--canvas-transforms", transforms, "--out", tmp_path / "new" / "pairs"]
+    result = CliRunner().invoke(main, ["register", "pair", *map(str, options)])
+    assert result.exit_code == 2
+    assert result.output == f"Error: {path}: {said}\n"
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "label"),
     [
@@ -86,7 +112,8 @@ def test_the_id_of_a_mask_is_made_of_letters_and_digits(name, label):
     assert library_id(name) == label
 
 
-@pytest.mark.parametrize("name", ["été.nii.gz", "$(touch pwned).nii.gz", "_mask.nii.gz", "a;b.nii"])
-def test_a_name_without_a_label_is_refused(name):
-    with pytest.raises(InputError, match="gives no label"):
+@pytest.mark.parametrize("name", ["été.nii.gz", "$(touch pwned).nii.gz", "_mask.nii.gz", "a;b.nii", "a\nb.nii"])
+def test_a_name_without_a_label_is_refused_on_one_line(name):
+    with pytest.raises(InputError, match="gives no label") as caught:
         library_id(name)
+    assert "\n" not in str(caught.value)

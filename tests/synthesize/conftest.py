@@ -1,15 +1,31 @@
 """A head in miniature: concentric tissues, lesions in the white matter, 48 voxels a side."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lesionforge.images import Scan, derivative, grid_entities, label_lesions, write_json, write_mask, write_volume, zscore
+from lesionforge.images import (
+    Prepared,
+    Scan,
+    derivative,
+    grid_entities,
+    label_lesions,
+    write_json,
+    write_mask,
+    write_volume,
+    zscore,
+)
+from lesionforge.synthesize import stage
 from lesionforge.synthesize.config import CONFIGURATIONS
 from lesionforge.synthesize.fill import fill_lesions
+from lesionforge.synthesize.generator_folder import save_generator
 from lesionforge.synthesize.levels import Scale, hyperintensity_levels, scales_of
+from lesionforge.synthesize.network import build_generator
 from lesionforge.synthesize.tiles import StoredScan, coarsely_painted, network_images, network_levels, store_scan
+from lesionforge.synthesize.transplant_folder import write_transplant
 
 AFFINE = np.array([[1.0, 0, 0, -24], [0, 1, 0, -24], [0, 0, 1, -24], [0, 0, 0, 1]])
 LESIONS = [(12, 24, 24, 3), (34, 26, 22, 2), (24, 12, 26, 2), (24, 35, 20, 3)]
@@ -41,6 +57,11 @@ def write_scan(scan: Scan, folder: Path) -> Path:
     write_volume(scan.tissues, scan.affine, folder / derivative(*stem, "dseg"))
     write_mask(scan.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), "lesions")
     return folder
+
+
+@pytest.fixture(scope="session", name="write_scan")
+def write_scan_fixture() -> Callable[[Scan, Path], Path]:
+    return write_scan
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +100,21 @@ def cohort_root(tmp_path_factory: pytest.TempPathFactory, patient: Scan, healthy
             folder / f"sub-01_to_{canvas}_desc-pair.json",
         )
     return root
+
+
+@pytest.fixture(scope="session")
+def inputs(cohort_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Levels of a patient, a transplant, and a generator that was never trained."""
+    folder = tmp_path_factory.mktemp("inputs")
+    stage.write_levels(Prepared.open(cohort_root / "prepare" / "sub-01"), folder / "levels", 1)
+    canvas, donor_levels = Prepared.open(cohort_root / "prepare" / "sub-04"), stage.Levels.open(folder / "levels" / "sub-01")
+    pair = cohort_root / "register" / "sub-01_to_sub-04"
+    write_transplant("sub-syn0001", pair, canvas, donor_levels, folder / "transplant", seed=1)
+    config = replace(CONFIGURATIONS["lesionforge"], width=2)
+    history, typical = [{"epoch": 1, "loss": 1.0}], {name: list(range(9)) for name in ("t1w", "flair")}
+    who = {"trained_on": [], "validated_on": [], "typical_levels": typical}
+    save_generator(folder / "generator", build_generator(config)[1], config, history, seed=1, **who)
+    return folder
 
 
 def scales(scan: Scan) -> dict[str, Scale]:

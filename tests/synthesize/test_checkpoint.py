@@ -63,6 +63,20 @@ def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
         load_state(tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    ("before", "at", "value"),
+    [(b"PK\1\2", 6, 99), (b"PK\1\2", 8, 1), (b"PK\1\2", 10, 99), (b"{'descr'", 0, ord("("))],
+    ids=["version of zip", "encrypted", "compression", "header of an array"],
+)
+def test_a_byte_that_changes_what_the_file_claims_to_be_is_found(before: bytes, at: int, value: int, tmp_path: Path) -> None:
+    save_state(tmp_path, STATE, {})
+    content = bytearray((tmp_path / NAME).read_bytes())
+    content[content.index(before) + at] = value
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(InputError, match="delete it"):
+        load_state(tmp_path, {})
+
+
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     save_state(tmp_path, STATE, {"seed": 1, "setting width": 2})
     with pytest.raises(InputError, match=r"another training \(other seed\)"):
@@ -119,6 +133,19 @@ def test_a_broken_checkpoint_ends_the_command_with_code_2(patients: list[str], t
     assert result.output.count("Error:") == 1 and "delete it" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
     assert [path.name for path in (tmp_path / "state").iterdir()] == [NAME]
+
+
+def test_a_checkpoint_of_another_training_ends_the_command_with_code_2(patients: list[str], tmp_path: Path) -> None:
+    save_state(tmp_path / "state", STATE, {"seed": 9})
+    before = (tmp_path / "state" / NAME).read_bytes()
+    options = [*patients, "--checkpoint", str(tmp_path / "state"), "--out", str(tmp_path / "new" / "generator")]
+    result = CliRunner().invoke(main, ["synthesize", "train-generator", *options])
+    assert result.exit_code == 2
+    assert result.output.startswith(f"Error: {tmp_path}/state/{NAME}: belongs to another training (other ")
+    assert result.output.endswith("); delete it or give another --checkpoint\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert [path.name for path in (tmp_path / "state").iterdir()] == [NAME]
+    assert (tmp_path / "state" / NAME).read_bytes() == before
 
 
 def test_a_checkpoint_in_the_folder_that_is_replaced_is_refused(patients: list[str], tmp_path: Path) -> None:

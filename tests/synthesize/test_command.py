@@ -102,15 +102,22 @@ def test_a_bad_id_is_refused(whole_stage: Path, cohort_root: Path, tmp_path: Pat
     assert result.exit_code == 2
 
 
-def test_a_saved_draw_gives_the_same_transplant_again(whole_stage: Path, cohort_root: Path, tmp_path: Path) -> None:
-    first = whole_stage / "transplant" / "sub-syn0001"
-    draw = find_image(first, "desc-draw.json")
-    command = ["transplant", "--id", "sub-syn0001", "--pair", str(cohort_root / "register" / "sub-01_to_sub-04")]
-    command += ["--donor-levels", str(whole_stage / "levels" / "sub-01"), "--canvas", str(cohort_root / "prepare" / "sub-04")]
-    result = CliRunner().invoke(main, ["synthesize", *command, "--draw", str(draw), "--seed", "99", "--out", str(tmp_path)])
-    assert result.exit_code == 0, result.output
-    for path in first.iterdir():
-        assert path.read_bytes() == (tmp_path / "sub-syn0001" / path.name).read_bytes(), path.name
+def test_the_draw_beside_a_scan_makes_it_again(whole_stage: Path, cohort_root: Path, tmp_path: Path) -> None:
+    """From donor, canvas and draw alone: neither the seed nor the load is given again."""
+    draw = find_image(whole_stage / "sub-syn0001", "desc-draw.json")
+    canvas = ["--canvas", str(cohort_root / "prepare" / "sub-04")]
+    transplant = ["transplant", "--id", "sub-syn0001", "--pair", str(cohort_root / "register" / "sub-01_to_sub-04"), *canvas]
+    transplant += ["--donor-levels", str(whole_stage / "levels" / "sub-01"), "--draw", str(draw), "--seed", "99"]
+    paint = ["paint", "--transplant", str(tmp_path / "transplant" / "sub-syn0001"), *canvas]
+    paint += ["--generator", str(whole_stage / "generator")]
+    for command, out in ((transplant, tmp_path / "transplant"), (paint, tmp_path)):
+        result = CliRunner().invoke(main, ["synthesize", *command, "--out", str(out)])
+        assert result.exit_code == 0, result.output
+    for folder in ("transplant/sub-syn0001", "sub-syn0001"):
+        names = sorted(path.name for path in (whole_stage / folder).iterdir())
+        assert names == sorted(path.name for path in (tmp_path / folder).iterdir())
+        for name in names:
+            assert (whole_stage / folder / name).read_bytes() == (tmp_path / folder / name).read_bytes(), name
     assert read_json(draw)["load_ml"] == 0.3
 
 
@@ -138,6 +145,13 @@ def test_a_mask_alone_takes_its_brightness_from_the_training_patients(
     lesion = read_volume(find_image(made, "label-lesion_mask.nii.gz"))[0] > 0
     assert levels[lesion].min() >= 1
     assert levels[lesion].mean() > 4  # lesions here are far brighter than grey matter
+    # The draw holds what was learned from the training patients: donor and canvas are all it needs.
+    again = [word for word in command if word not in ("--statistics", str(tmp_path / "statistics"))]
+    again += ["--draw", str(find_image(made, "desc-draw.json")), "--out", str(tmp_path / "again")]
+    result = CliRunner().invoke(main, ["synthesize", *again])
+    assert result.exit_code == 0, result.output
+    for path in made.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / "sub-syn0007" / path.name).read_bytes(), path.name
     with pytest.raises(InputError, match="from a library"):
         canvas, levels_of_other = Prepared.open(cohort_root / "prepare" / "sub-04"), read_statistics(tmp_path / "statistics")
         write_transplant("sub-syn0008", cohort_root / "register" / "sub-01_to_sub-04", canvas, levels_of_other, tmp_path, seed=1)

@@ -58,7 +58,8 @@ class StageGroup(click.Group):
             ctx.exit(error.exit_code)
         except OSError as error:
             # A full disk, a file where a folder should be, no permission: the user's to mend as well.
-            where = f"{error.filename}: " if error.filename else ""
+            name = error.filename2 or error.filename  # of a copy, the one that is written
+            where = f"{name}: " if name else ""
             click.echo(f"Error: {where}{error.strerror or error}; check the path, its permissions and the free space", err=True)
             ctx.exit(InputError.exit_code)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -52,7 +52,7 @@ PROGRESS_EVERY = 100
     type=click.Choice(["finish", "skip"]),
     default="finish",
     show_default=True,
-    help="A scan with a broken file: refuse the cohort, or leave the scan out.",
+    help="A scan or a mask of the library that is broken: refuse the cohort, or leave it out.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 def cohort(
@@ -85,30 +85,34 @@ def cohort(
     checked = check_files(rows, mode, seed, skip=on_subject_error == "skip")
     problems += checked.cohort_problems if complete else []
     donors: list[Donor] = training_donors(checked.rows, checked.loads_ml) if mode != "segment" and not problems else []
+    broken_masks: list[tuple[str, Problem]] = []
     if lesion_library is not None and mode != "segment":
-        masks, more, left_out = read_library(Path(os.path.abspath(lesion_library)), checked.rows)  # noqa: PTH100
-        donors += masks
-        problems += more
-        remarks += left_out
+        library = read_library(Path(os.path.abspath(lesion_library)), checked.rows)  # noqa: PTH100
+        donors += library.donors
+        problems += library.problems
+        remarks += library.remarks
+        broken_masks = library.broken
+    file_problems = [*checked.file_problems, *(problem for _, problem in broken_masks)]
 
     warnings = [warning.sentence(source.name) for warning in (*remarks, *checked.warnings)]
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    refused = [] if on_subject_error == "skip" and not problems else [*problems, *checked.file_problems]
+    refused = [] if on_subject_error == "skip" and not problems else [*problems, *file_problems]
     if refused:
         echo_problems(refused, source)
         number = "1 problem" if len(refused) == 1 else f"{len(refused)} problems"
         remedy = "correct the dataset" if source.is_dir() else "correct the sheet"
         raise InputError(f"{source}: {number}, listed above; nothing was written, {remedy} and start again")
-    echo_problems(checked.file_problems, source)
+    echo_problems(file_problems, source)
     if mode == "segment":
         plan = Plan((), filled=False, own=False)
     else:
         plan = plan_pairs(checked.rows, donors, synthetic, lesion_load, seed)
     names = {row.line: row.scan_id for row in rows}
-    refused_scans = [(names[problem.line], problem) for problem in checked.file_problems if problem.line is not None]
-    write_cohort(out, checked.rows, plan, refused_scans, warnings)
-    click.echo(result_line(checked.rows, plan, len({name for name, _ in refused_scans})))
+    left_out = [(names[problem.line], problem) for problem in checked.file_problems if problem.line is not None]
+    left_out += [(name, replace(problem, text=f"{problem.place}: {problem.text}")) for name, problem in broken_masks]
+    write_cohort(out, checked.rows, plan, left_out, warnings)
+    click.echo(result_line(checked.rows, plan, len({name for name, _ in left_out})))
 
 
 def read_rows(source: Path, root: Path | None, mode: str) -> tuple[list[Row], list[Problem], list[Problem]]:

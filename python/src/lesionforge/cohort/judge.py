@@ -83,7 +83,8 @@ def judge_split(cell: str) -> tuple[str | None, str | None]:
 def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | None]:
     """(absolute path, "" or `stripped`, None), or (None, what is wrong).
 
-    Control characters and UNSAFE are refused because the tables and the shell between stages cannot carry them.
+    Control characters, bytes that are no text and UNSAFE are refused because the tables and the shell between stages cannot
+    carry them.
     """
     if not cell:
         needed = column in ("t1w", "flair")
@@ -91,7 +92,7 @@ def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | Non
     if column == "brain_mask" and cell == STRIPPED:
         return cell, None
     path = os.path.abspath(os.path.join(root, cell))  # noqa: PTH100, PTH118  (Path.resolve would follow links)
-    if any(character in UNSAFE or unicodedata.category(character) == "Cc" for character in path):
+    if any(character in UNSAFE or unicodedata.category(character) in ("Cc", "Cs") for character in path):
         unsafe = " ".join(UNSAFE)
         return (
             None,

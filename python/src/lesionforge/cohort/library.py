@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lesionforge.cohort.rows import Problem, Row
 from lesionforge.errors import InputError
 from lesionforge.images import library_id, read_mask, voxel_volume_mm3
 from lesionforge.images.check import inspect_file
+from lesionforge.images.names import shown
 from lesionforge.images.resample import covered
 from lesionforge.images.template import load_template
 
@@ -26,24 +28,38 @@ LEAST_INSIDE = 0.9
 COLUMN = "lesion_library"
 
 
-def read_library(folder: Path, rows: Sequence[Row]) -> tuple[list[Donor], list[Problem], list[Problem]]:
-    """The masks of a folder as donors, sorted by name: (donors, problems, remarks on the masks left out).
+@dataclass(frozen=True)
+class Library:
+    """The donors of a library, sorted by name of file, the problems of its folder, and remarks on the masks left out.
 
-    `rows` are those of the cohort with their splits. A mask without lesions gives nothing. A mask whose file is named
-    after a test or validation subject, or holds just the lesions of such a subject's mask, is left out.
+    `broken` has the id and the problem of each mask that cannot be used.
+    """
+
+    donors: list[Donor]
+    problems: list[Problem]
+    broken: list[tuple[str, Problem]]
+    remarks: list[Problem]
+
+
+def read_library(folder: Path, rows: Sequence[Row]) -> Library:
+    """Judge the masks of a folder; `rows` are those of the cohort with their splits.
+
+    A mask without lesions gives nothing. A mask whose file is named after a test or validation subject, or holds just the
+    lesions of such a subject's mask, is left out.
     """
     paths = sorted(path for path in folder.glob("*") if re.search(r"\.nii(\.gz)?$", path.name) and not path.name.startswith("."))
     if not paths:
-        return [], [problem(folder, "holds no lesion mask (.nii or .nii.gz); give a folder of masks in template space")], []
+        text = "holds no lesion mask (.nii or .nii.gz); give a folder of masks in template space"
+        return Library([], [problem(folder, text)], [], [])
     kept_out = [row for row in rows if row.split in ("test", "validation")]
     subjects = {str(row.subject).lower(): row for row in kept_out}
     copies = {lesion_places(row.lesion_mask): row for row in kept_out if row.lesion_mask}
     donors: dict[str, Donor] = {}
-    problems, remarks = [], []
+    problems, broken, remarks = [], [], []
     for path in paths:
         fault, load_ml = judge_mask(path)
         if fault is not None:
-            problems.append(problem(path, fault))
+            broken.append((id_of_broken(path.name), problem(path, fault)))
             continue
         donor_id, subject = library_id(path.name), subject_of(path.name)
         held = subjects.get(subject.lower()) or (copies.get(lesion_places(str(path))) if copies and load_ml else None)
@@ -57,11 +73,19 @@ def read_library(folder: Path, rows: Sequence[Row]) -> tuple[list[Donor], list[P
             problems.append(problem(path, f"has the label {donor_id.removeprefix('lib-')} as {other} has; rename one"))
         else:
             donors[donor_id] = Donor(donor_id, subject, load_ml, str(path))
-    return list(donors.values()), problems, remarks
+    return Library(list(donors.values()), problems, broken, remarks)
 
 
 def problem(path: Path, text: str) -> Problem:
-    return Problem(text, column=COLUMN, place=str(path))
+    return Problem(text, column=COLUMN, place=shown(path))
+
+
+def id_of_broken(name: str) -> str:
+    """The id of a mask, or of one whose name gives none, what letters and digits there are in it."""
+    try:
+        return library_id(name)
+    except InputError:
+        return f"lib-{re.sub('[^A-Za-z0-9]', '', name.split('.nii')[0]) or 'unnamed'}"
 
 
 def subject_of(name: str) -> str:

@@ -32,7 +32,7 @@ PAIRS_COLUMNS = {
     "library_mask": "absolute path of the donor's lesion mask in template space; empty where the donor is a patient",
 }
 PROBLEMS_COLUMNS = {
-    "id": "name of a scan that was left out because a file of it is broken",
+    "id": "name of a scan, or of a mask of a library, that was left out because a file of it is broken",
     "column": "which of its files",
     "problem": "what is wrong with it and what to do",
 }
@@ -53,7 +53,7 @@ def write_cohort(
 ) -> None:
     """Write the tables with their data dictionaries, warnings.txt and dataset_description.json as the whole folder `out`.
 
-    `refused` holds (scan id, problem) for each problem of a scan that was left out.
+    `refused` holds (id, problem) for each problem of a scan or mask that was left out.
     """
     import pandas as pd
 

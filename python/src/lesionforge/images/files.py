@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,15 +86,44 @@ def read_mask_on(path: str | Path, given: dict[str, Grid]) -> tuple[tuple[np.nda
 
 
 @contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError of the block name `path` where it names no file, as that of a full disk, or where it names `temporary`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            # numpy says how much it wrote, but not why.
+            raise OSError(error.errno, error.strerror or f"was not written whole ({error})", str(path)) from error
+        for name in ("filename", "filename2") if temporary else ():
+            if (named := getattr(error, name)) is not None:
+                setattr(error, name, str(named).replace(str(temporary), str(path)))
+        raise
+
+
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make a folder and its parents for the block; if that fails, those that were made go again unless they hold something."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` if the block ends well, else delete it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with made_folder(path.parent), naming(path, temporary):
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -109,16 +138,17 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         raise InputError(f"{path}: is a file where a folder is to be written; give another --out")
     if Path.cwd().is_relative_to(path.resolve()):
         raise InputError(f"{path}: holds the current folder and cannot be replaced; give a new folder as --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with made_folder(path.parent):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            temporary.chmod(0o755)
+            with naming(path, temporary):
+                yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_input_as_output(out: str | Path, *folders: str | Path | None) -> None:
@@ -186,6 +216,16 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: no such file; check the path") from error
     except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error}); write it again with the command that made it") from error
+
+
+def read_record(path: str | Path, *fields: str) -> dict[str, Any]:
+    """Read a JSON object of ours; raises InputError as `read_json` does, and when it lacks one of the fields."""
+    content = read_json(path)
+    lacking = [name for name in fields if not isinstance(content, dict) or name not in content]
+    if lacking:
+        raise InputError(f"{path}: lacks {', '.join(lacking)}; write it again with the command that made it")
+    record: dict[str, Any] = content
+    return record
 
 
 def write_json(content: Any, path: str | Path) -> None:

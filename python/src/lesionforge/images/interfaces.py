@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nipype.interfaces.base import Directory, TraitedSpec
 
-from lesionforge.images.files import refuse_input_as_output
+from lesionforge.images.files import made_folder, refuse_input_as_output
 
 
 class FolderOutput(TraitedSpec):
@@ -21,9 +21,9 @@ def run(interface: type, *, out: Path, **inputs: object) -> Path:
     Paths become absolute (nipype changes the working folder while it runs); inputs that are None are left out.
     """
     refuse_input_as_output(out, *(value for value in inputs.values() if isinstance(value, Path) and value.is_dir()))
-    out.mkdir(parents=True, exist_ok=True)
     given = {
         name: str(value.resolve()) if isinstance(value, Path) else value for name, value in inputs.items() if value is not None
     }
-    result = interface(out=str(out.resolve()), **given).run(cwd=str(out.resolve()))
+    with made_folder(out):
+        result = interface(out=str(out.resolve()), **given).run(cwd=str(out.resolve()))
     return Path(result.outputs.out_folder)

@@ -29,6 +29,11 @@ def grid_of_name(name: str) -> dict[str, str]:
     return {"SpatialReference": f"space of the {space} scan", "Resolution": grid}
 
 
+def shown(path: str | Path) -> str:
+    """A path as a sentence on one line names it: quoted where it holds line breaks or other characters that do not print."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
 def library_id(name: str) -> str:
     """The id of a mask of a lesion library from its file name: `lib-cs01` for `sub-cs01_space-MNI152_label-lesion_mask.nii.gz`.
 
@@ -39,7 +44,7 @@ def library_id(name: str) -> str:
     label = re.sub(r"sub-|[ ._-]", "", stem)
     if not re.fullmatch(r"[A-Za-z0-9]+", label):
         raise InputError(
-            f"{name}: its name gives no label of letters and digits; rename it, as in sub-01_label-lesion_mask.nii.gz"
+            f"{shown(name)}: its name gives no label of letters and digits; rename it, as in sub-01_label-lesion_mask.nii.gz"
         )
     return f"lib-{label}"
 

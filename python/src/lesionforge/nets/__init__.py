@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lesionforge import __version__
 from lesionforge.errors import InputError
-from lesionforge.images import read_json, write_json
+from lesionforge.images import naming, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -52,7 +52,8 @@ def checksum(path: Path) -> str:
 def save_models(folder: Path, models: dict[str, keras.Model], card: dict[str, Any]) -> None:
     """Write each network as `<name>.keras` and the card `model.json` with their checksums into an existing folder."""
     for name, model in models.items():
-        model.save(folder / f"{name}.keras")
+        with naming(folder / f"{name}.keras"):
+            model.save(folder / f"{name}.keras")
     sums = {f"{name}.keras": checksum(folder / f"{name}.keras") for name in models}
     write_json(card | {"checksums": sums, "versions": versions()}, folder / CARD)
 

@@ -10,6 +10,7 @@ import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface
 from scipy import ndimage
 
+from lesionforge.errors import InputError
 from lesionforge.images import (
     Prepared,
     Scan,
@@ -26,6 +27,7 @@ from lesionforge.images import (
     write_json,
     write_volume,
 )
+from lesionforge.images.check import check_mask
 from lesionforge.images.deform import FINE, affine_and_syn, displacement_field, folding_fraction
 from lesionforge.images.geometry import box_around
 from lesionforge.images.interfaces import FolderOutput
@@ -150,6 +152,7 @@ class LibraryPair(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         canvas = Prepared.open(self.inputs.canvas)
         scan = canvas.read()
+        check_mask(self.inputs.lesions)
         lesion, lesion_affine = read_mask(self.inputs.lesions)
         donor = library_id(Path(self.inputs.lesions).name)
         name = f"{donor}_to_{canvas.scan_id}"
@@ -158,6 +161,11 @@ class LibraryPair(SimpleInterface):
         with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
             transforms = [str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE))]
             lesions, _, figures = lesions_onto_canvas(lesion, grey, lesion_affine, scan, transforms, outprefix)
+            if not lesions.any():
+                raise InputError(
+                    f"{self.inputs.lesions}: none of its lesions lies in the brain of {canvas.scan_id}; "
+                    "give a mask with lesions, in the space of MNI152"
+                )
             write_volume(lesions, scan.affine, folder / derivative(donor, space_entity(canvas), "label-lesion_dseg"))
             record = {"donor": donor, "canvas": canvas.scan_id, "method": "library"}
             write_json(record | figures, folder / f"{name}_desc-pair.json")

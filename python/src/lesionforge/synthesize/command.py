@@ -186,7 +186,9 @@ def statistics(prepared_folders: tuple[Path, ...], levels_folders: tuple[Path, .
 @click.option("--pair", required=True, type=FOLDER, help="Pair folder of register.")
 @click.option("--canvas", required=True, type=FOLDER, help="Prepared folder of the canvas.")
 @click.option("--donor-levels", type=FOLDER, default=None, help="Levels folder of the donor.")
-@click.option("--statistics", type=FOLDER, default=None, help="For a mask of a library: the folder that statistics wrote.")
+@click.option(
+    "--statistics", type=FOLDER, default=None, help="For a mask of a library without --draw: the folder that statistics wrote."
+)
 @click.option("--load-ml", type=click.FloatRange(min=0, min_open=True), default=None, help="Lesion load [default: the donor's].")
 @click.option("--draw", "draw_file", type=FILE, default=None, help="Repeat this desc-draw.json instead of drawing.")
 @SEED
@@ -203,19 +205,23 @@ def transplant(
     out: Path,
 ) -> None:
     """Draw a synthetic scan and place its lesions in the white matter of its canvas."""
-    if (donor_levels is None) == (statistics is None):
-        raise click.UsageError("--donor-levels or --statistics is needed, and not both.")
+    sources = [folder for folder in (donor_levels, statistics) if folder]
+    if len(sources) > 1 or not (sources or draw_file):
+        raise click.UsageError(
+            "--donor-levels or --statistics is needed, and not both; with --draw a library's mask needs neither."
+        )
     from lesionforge.images import Prepared
     from lesionforge.synthesize.stage import Levels
     from lesionforge.synthesize.transplant_folder import read_draw, read_statistics, write_transplant
 
     if not re.fullmatch(r"sub-[A-Za-z0-9]+", synthetic_id):
         raise InputError(f"--id {synthetic_id!r}: is no BIDS subject; use letters and digits after sub-, such as sub-syn0001")
+    profiles = read_statistics(statistics) if statistics else []
     record = write_transplant(
         synthetic_id,
         pair,
         Prepared.open(canvas),
-        Levels.open(donor_levels) if donor_levels else read_statistics(statistics),  # type: ignore[arg-type]
+        Levels.open(donor_levels) if donor_levels else profiles,
         out,
         seed=seed,
         load_ml=load_ml,

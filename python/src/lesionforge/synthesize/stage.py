@@ -18,8 +18,11 @@ from lesionforge.images import (
     Scan,
     derivative,
     find_image,
+    made_folder,
+    naming,
     new_folder,
     read_json,
+    read_record,
     read_tsv,
     read_volume,
     refuse_foreign_folder,
@@ -177,7 +180,9 @@ def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, confi
         network_images([images[name] for name in config.contrasts], scan.brain, levels.scales, config)
         for images in (vars(scan), given)
     )
-    return store_scan(scratch / prepared.scan_id, real, coarsely_painted(filled, shown, config), shown, scan.brain, config)
+    folder = scratch / prepared.scan_id
+    with naming(folder):
+        return store_scan(folder, real, coarsely_painted(filled, shown, config), shown, scan.brain, config)
 
 
 def read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
@@ -200,42 +205,55 @@ def write_generator(
 ) -> dict[str, Any]:
     """Train the generator and write its model folder `out`: generator.keras, model.json, history.tsv; returns the card.
 
-    Scans of split validation validate, or 30 % of the subjects by seed when none has it; a lone subject goes without.
-    Raises InputError when no training scan holds a hyperintensity, when there is no such device, and as `train_generator`.
+    Which scans validate is said by `validating_scans`. Raises InputError when no training scan holds a hyperintensity, when
+    there is no such device, and as `train_generator`.
     """
     refuse_foreign_folder(out, nets.CARD)
     if checkpoint and checkpoint.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{checkpoint}: lies in {out}, which the model folder replaces; give a --checkpoint beside it")
     nets.set_up(seed)
     found_device = find_device(device)
-    subjects = {prepared.scan_id: prepared.scan_id.split("_")[0] for prepared, _, _ in patients}
-    validation = {prepared.scan_id for prepared, _, split in patients if split == "validation"}
-    if not validation or len(validation) == len(patients):
-        drawn = draw_validation(list(subjects.values()), np.random.default_rng(seed), config.validation_fraction)
-        validation = {scan_id for scan_id, subject in subjects.items() if subject in drawn}
-    training_ids = [scan_id for scan_id in subjects if scan_id not in validation]
-    with _scratch(checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")) as scratch:
-        scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
-        if not any(scans[scan_id].place_count for scan_id in training_ids):
-            raise InputError(
-                f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; "
-                "give patients with lesions"
+    tiles = checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")
+    with made_folder(out.absolute().parent):
+        with _scratch(tiles) as scratch:
+            scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
+            hyperintense = {scan_id for scan_id, scan in scans.items() if scan.place_count}
+            splits = {prepared.scan_id: split for prepared, _, split in patients}
+            validation = validating_scans(splits, hyperintense, np.random.default_rng(seed), config.validation_fraction)
+            training_ids = [scan_id for scan_id in scans if scan_id not in validation]
+            if not hyperintense.intersection(training_ids):
+                raise InputError(
+                    f"{patients[0][1].folder.parent}: no training patient has a white-matter hyperintensity; "
+                    "give patients with lesions"
+                )
+            model, history = train_generator(
+                [scans[scan_id] for scan_id in training_ids],
+                [scans[scan_id] for scan_id in sorted(validation)],
+                config,
+                seed=seed,
+                device=found_device,
+                checkpoint=checkpoint,
+                on_epoch=on_epoch,
             )
-        model, history = train_generator(
-            [scans[scan_id] for scan_id in training_ids],
-            [scans[scan_id] for scan_id in sorted(validation)],
-            config,
-            seed=seed,
-            device=found_device,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-        )
-    learned_from = [(prepared, levels) for prepared, levels, _ in patients if prepared.scan_id in training_ids]
-    annotated = [pair for pair in learned_from if pair[0].lesion]
-    typical = typical_levels([levels for _, levels in annotated or learned_from])
-    return save_generator(
-        out, model, config, history, seed=seed, trained_on=training_ids, validated_on=sorted(validation), typical_levels=typical
-    )
+        learned_from = [(prepared, levels) for prepared, levels, _ in patients if prepared.scan_id in training_ids]
+        annotated = [pair for pair in learned_from if pair[0].lesion]
+        typical = typical_levels([levels for _, levels in annotated or learned_from])
+        who = {"trained_on": training_ids, "validated_on": sorted(validation)}
+        return save_generator(out, model, config, history, seed=seed, typical_levels=typical, **who)
+
+
+def validating_scans(splits: dict[str, str], hyperintense: set[str], rng: np.random.Generator, fraction: float) -> set[str]:
+    """The ids of the scans that validate, of all scans with their splits: those of split validation.
+
+    When none or all have it, a fraction of the subjects with a hyperintensity is drawn, so that one of them is left to
+    train on; a lone one goes without validation.
+    """
+    validation = {scan_id for scan_id, split in splits.items() if split == "validation"}
+    if validation and len(validation) < len(splits):
+        return validation
+    subjects = {scan_id: scan_id.split("_")[0] for scan_id in splits}
+    drawn = draw_validation([subjects[scan_id] for scan_id in splits if scan_id in hyperintense], rng, fraction)
+    return {scan_id for scan_id, subject in subjects.items() if subject in drawn}
 
 
 def typical_levels(patients: list[Levels]) -> dict[str, list[int]]:
@@ -258,22 +276,25 @@ def typical_levels(patients: list[Levels]) -> dict[str, list[int]]:
 def _scratch(folder: Path) -> Iterator[Path]:
     """An empty folder for the block. Its name is fixed, so that the next run clears what a killed one left."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+    with made_folder(folder.parent):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
 def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | None, generator: Path, out: Path) -> dict[str, Any]:
     """Paint a transplant onto its canvas and write the prepared folder `out/<synthetic id>/`; returns its provenance.
 
-    A patient's canvas is first replaced by its filled images (`canvas_levels`). Raises InputError when the folders do not
-    belong together, or when a canvas with lesions comes without its levels folder.
+    A patient's canvas is first replaced by its filled images (`canvas_levels`). The transplant's draw comes along, so that the
+    scan can be made again from it, its donor and its canvas. Raises InputError when the folders do not belong together, or
+    when a canvas with lesions comes without its levels folder.
     """
-    record = read_json(find_image(transplant, "desc-transplant.json"))
-    if record.get("canvas") != canvas.scan_id:
-        raise InputError(f"{canvas.folder}: {transplant} is meant for canvas {record.get('canvas')}; give its folder")
+    record = read_record(find_image(transplant, "desc-transplant.json"), "id", "donor", "canvas")
+    draw = find_image(transplant, "desc-draw.json")
+    if record["canvas"] != canvas.scan_id:
+        raise InputError(f"{canvas.folder}: {transplant} is meant for canvas {record['canvas']}; give its folder")
     if canvas_levels and canvas_levels.scan_id != canvas.scan_id:
         raise InputError(f"{canvas_levels.folder}: belongs to {canvas_levels.scan_id}, not {canvas.scan_id}; give its folder")
     card, config = read_generator_card(generator, tuple(SUFFIXES))
@@ -311,4 +332,5 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         description = f"Lesions of {record['donor']} painted into {canvas.scan_id}"
         write_mask(lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
         write_json(provenance, folder / derivative(synthetic_id, "desc-provenance", extension=".json"))
+        write_json(read_json(draw), folder / derivative(synthetic_id, "desc-draw", extension=".json"))
     return provenance

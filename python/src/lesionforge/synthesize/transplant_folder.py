@@ -19,6 +19,7 @@ from lesionforge.images import (
     find_image,
     new_folder,
     read_json,
+    read_record,
     voxel_volume_mm3,
     write_json,
     write_mask,
@@ -37,7 +38,7 @@ from lesionforge.synthesize.library import (
 from lesionforge.synthesize.midsagittal import midsagittal_reflection
 from lesionforge.synthesize.sampler import Candidate, Draw, apply_draw, draw_lesions
 from lesionforge.synthesize.stage import SUFFIXES, Levels, level_entity, read_on_grid
-from lesionforge.synthesize.transplant import room_for_lesions, transplant_lesions
+from lesionforge.synthesize.transplant import Room, room_for_lesions, transplant_lesions
 
 STATISTICS = "lesion_statistics.json"
 
@@ -94,14 +95,17 @@ def write_transplant(
     """Write `out/<synthetic id>/`: lesion mask and levels on the canvas grid, the draw, and what became of each lesion.
 
     How bright the lesions are is said by the donor's levels folder, or for masks of a library by the training patients'
-    lesions. The draw follows from seed and id, unless one is given. Returns the JSON of the transplant. Raises InputError
-    when the folders or the draw belong to other scans or lie on different grids.
+    lesions, which a given draw holds already. The draw follows from seed and id, unless one is given. Returns the JSON of the
+    transplant. Raises InputError when the folders or the draw belong to other scans or lie on different grids, or when there
+    is no lesion to place or no white matter to place it in.
     """
-    record = read_json(find_image(pair, "desc-pair.json"))
+    record = read_record(find_image(pair, "desc-pair.json"), "donor", "canvas", "lesions_touching_grey_matter")
     _refuse_strangers(record, pair, canvas, brightness, draw)
     scan = canvas.read()
     voxel_mm = float(np.cbrt(voxel_volume_mm3(scan.affine)))
     numbers = read_on_grid(find_image(pair, "label-lesion_dseg.nii.gz"), scan, "register pair").astype(np.uint16)
+    room = room_for_lesions(scan.tissues, scan.lesion, scan.brain)
+    _refuse_nothing(numbers, room, pair, canvas)
     warped = None
     if isinstance(brightness, Levels):
         warped = {
@@ -120,7 +124,7 @@ def write_transplant(
     reflection = midsagittal_reflection(scan.t1w, scan.brain, voxel_mm)
     touching = frozenset(record["lesions_touching_grey_matter"])
     lesions = apply_draw(draw.lesions, numbers, warped, touching, reflection, voxel_mm)
-    result = transplant_lesions(lesions, room_for_lesions(scan.tissues, scan.lesion, scan.brain), voxel_mm)
+    result = transplant_lesions(lesions, room, voxel_mm)
     content = {
         "id": synthetic_id,
         "donor": draw.donor,
@@ -157,6 +161,14 @@ def _refuse_strangers(
     for name, scan_id, where in given:
         if record.get(name) != scan_id:
             raise InputError(f"{where}: is {scan_id}, but {pair} was registered with {name} {record.get(name)}; give its own")
+
+
+def _refuse_nothing(numbers: np.ndarray, room: Room, pair: Path, canvas: Prepared) -> None:
+    """Raise InputError when the canvas has no white matter, or none of the donor's lesions came onto it."""
+    if not room.white.any():
+        raise InputError(f"{canvas.tissues}: holds no white matter in the brain; check the brain mask and prepare the scan again")
+    if not numbers.any():
+        raise InputError(f"{pair}: none of the donor's lesions lies in the brain of {canvas.scan_id}; give another donor")
 
 
 def _candidates(
