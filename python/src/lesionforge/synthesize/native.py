@@ -34,7 +34,7 @@ from lesionforge.synthesize.fill import Filling, fill_lesions
 from lesionforge.synthesize.generator_folder import read_generator_card
 from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
-from lesionforge.synthesize.stage import SUFFIXES, Levels, levels_of_scan
+from lesionforge.synthesize.stage import SUFFIXES, levels_of_scan
 
 PAINTED = "lesions painted by lesionforge"
 # Rims of lesions are less bright than their cores.
@@ -90,16 +90,16 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
     return record
 
 
-def write_native_levels(prepared: Prepared, levels: Levels, scans: dict[str, Path]) -> None:
-    """Add the levels on the grid of each scan as given (`T1w`, `FLAIR`) to a levels folder."""
-    working, working_affine = read_volume(levels.levels)
+def write_native_levels(prepared: Prepared, levels: np.ndarray, scans: dict[str, Path], folder: Path) -> None:
+    """Write the levels, which lie on the working grid, on the grid of each scan as given (`T1w`, `FLAIR`) into a folder."""
+    affine = read_image(prepared.t1w).affine
     meaning = {str(level): f"band {level} of {LEVEL_COUNT}" for level in range(1, LEVEL_COUNT + 1)}
     for space, path in scans.items():
         like = read_image(path)
-        native = levels_on(working, working_affine, prepared, space, (like.shape, like.affine))
+        native = levels_on(levels, affine, prepared, space, (like.shape, like.affine))
         sidecar = {"Description": "intensity levels of the white matter's hyperintensities in the FLAIR", "LabelMap": meaning}
         name = derivative(prepared.scan_id, f"space-{space}_res-native", "desc-levels_dseg")
-        write_volume(native, like.affine, levels.folder / name, like, sidecar)
+        write_volume(native, like.affine, folder / name, like, sidecar)
 
 
 def levels_of_mask(lesion: np.ndarray, level: int, voxel_mm: float) -> np.ndarray:

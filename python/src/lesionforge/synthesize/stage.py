@@ -52,10 +52,13 @@ from lesionforge.synthesize.training import draw_validation, train_generator
 SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
 
 
-def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
+def write_levels(
+    prepared: Prepared, out: Path, seed: int, also: Callable[[Path, np.ndarray], None] = lambda folder, levels: None
+) -> dict[str, Any]:
     """Write the levels folder `out/<id>/` of a prepared scan (filled T1w and FLAIR, levels, statistics); returns its JSON.
 
-    Raises InputError when the scan has no usable grey matter.
+    `also` may add files before the folder appears: it gets the folder and the levels. Raises InputError when the scan has no
+    usable grey matter.
     """
     refuse_input_as_output(out, prepared.folder)
     scan = prepared.read()
@@ -83,6 +86,7 @@ def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
             write_volume(image, scan.affine, folder / derivative(*stem, f"desc-filled_{suffix}"))
         write_volume(levels, scan.affine, folder / derivative(*stem, "desc-levels_dseg"))
         write_json(record, folder / derivative(prepared.scan_id, "desc-levels", extension=".json"))
+        also(folder, levels)
     return record
 
 
