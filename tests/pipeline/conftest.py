@@ -120,8 +120,9 @@ def write_sheet(sheet: Path, rows: list[tuple[str, str, str]]) -> Path:
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the pipeline whose files a test may edit; its `lesionforge` is the checkout's, behind a script.
 
-    The script fails for a FLAIR named *broken*, and as if out of memory, the first time, for one named *large*; and for the
-    quality figures of a scan named *unfit*, as prepare judge does beyond a limit.
+    The script fails for a FLAIR named *broken*, and as if out of memory, the first time, for one named *large*; for the
+    quality figures of a scan named *unfit*, as prepare judge does beyond a limit; and where lesions would be transplanted onto a
+    canvas named *blank*.
     """
     copy = tmp_path_factory.mktemp("pipeline")
     for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
@@ -135,6 +136,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 first="{copy}/first-attempt"
 if compgen -G 'flair/*broken*' > /dev/null; then echo 'Error: this scan is broken' >&2; exit 2; fi
 if compgen -G 'figures/*unfit*' > /dev/null; then echo 'Error: this scan is beyond a quality limit' >&2; exit 2; fi
+if compgen -G 'brightness/*' > /dev/null && compgen -G 'canvas/*blank*' > /dev/null; then
+  echo 'Error: this canvas holds no white matter' >&2; exit 2
+fi
 if compgen -G 'flair/*large*' > /dev/null && [ ! -e "$first" ]; then touch "$first"; exit 137; fi
 exec "{LESIONFORGE}" "$@"
 """)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -143,9 +144,10 @@ def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated
 
 
 @pytest.fixture(scope="session")
-def skipping(stub, sheet_writer, tmp_path_factory, repeated):
+def skipping(stub, sheet_writer, template_masks, tmp_path_factory, repeated):
     """A run of mode augment with no healthy scan, one patient whose FLAIR breaks STRIP, one that first needs more memory,
-    one beyond its quality limits and one whose T1w is no image."""
+    one beyond its quality limits, one whose T1w is no image and one that is no canvas; and of a library with masks that are
+    none, one of them of a name that no shell carries."""
     folder = tmp_path_factory.mktemp("augment")
     rows = [
         ("04", "patient", "train"),
@@ -154,10 +156,15 @@ def skipping(stub, sheet_writer, tmp_path_factory, repeated):
         ("07large", "patient", "train"),
         ("08unfit", "patient", "train"),
         ("09", "patient", "train"),
+        ("10blank", "patient", "train"),
     ]
     sheet = sheet_writer(folder / "cohort.csv", rows)
     (folder / "tête 09, T1w.nii.gz").write_bytes(b"no image")
-    return stub(sheet, "augment", "--mode", "augment", "--on_subject_error", "skip")
+    library = template_masks(folder / "library", ["good"])
+    (library / "text.nii.gz").write_bytes(b"no image")
+    shutil.copy(library / "good.nii.gz", library / "$(touch pwned).nii.gz")
+    options = ("--lesion_library", str(library), "--synthetic", "20")
+    return stub(sheet, "augment", "--mode", "augment", "--on_subject_error", "skip", *options)
 
 
 def test_augment_ends_with_the_data_set_and_the_report(skipping):
@@ -174,6 +181,7 @@ def test_a_skipped_scan_is_named_and_the_others_go_on(skipping):
         "sub-05",
         "sub-07large",
         "sub-08unfit",
+        "sub-10blank",
     ]
 
 
@@ -194,10 +202,29 @@ def test_a_broken_scan_is_not_tried_again(skipping):
 
 
 def test_a_scan_with_a_broken_file_is_left_out_by_check_and_counts_as_failed(skipping):
-    assert [task["tag"] for task in skipping.named("REFUSE")] == ["sub-09"]
+    assert sorted(task["tag"] for task in skipping.named("REFUSE")) == ["lib-text", "lib-touchpwned", "sub-09"]
     assert "sub-09 did not get through cohort: " in skipping.printed
     assert "tête 09, T1w.nii.gz: cannot be read as NIfTI" in skipping.printed
     assert "sub-09" not in {task["tag"] for task in skipping.named("STRIP")}
+
+
+def test_a_broken_mask_of_a_library_is_left_out_by_check_and_counts_as_failed(skipping):
+    assert "lib-text did not get through cohort: " in skipping.printed
+    assert "text.nii.gz: cannot be read as NIfTI" in skipping.printed
+    assert "lib-touchpwned did not get through cohort: " in skipping.printed
+    assert {task["tag"].split(" ")[0] for task in skipping.named("PAIR_LIBRARY")} == {"lib-good"}
+    assert not list(skipping.outdir.parent.parent.rglob("pwned"))
+
+
+def test_a_canvas_that_takes_no_lesions_loses_its_scans_alone(skipping):
+    pairs = (skipping.outdir / "cohort" / "pairs.tsv").read_text().splitlines()[1:]
+    canvas_of = {row.split("\t")[0]: row.split("\t")[2] for row in pairs}
+    lost = {task["tag"] for task in skipping.named("TRANSPLANT") if task["exit"] == "2"}
+    assert lost and {canvas_of[name] for name in lost} == {"sub-10blank"}
+    painted = {task["tag"] for task in skipping.named("PAINT") if task["status"] == "COMPLETED"}
+    assert painted == {task["tag"] for task in skipping.named("TRANSPLANT")} - lost != set()
+    for name in lost:
+        assert f"{name} did not get through register or synthesize" in skipping.printed
 
 
 def test_a_bids_folder_is_read_and_an_edit_of_its_participants_is_seen(stub, sheet_writer, tmp_path, repeated):

@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lesionforge.cli import main
+from lesionforge.images import Prepared, write_volume
+from lesionforge.synthesize import stage
 from lesionforge.synthesize.checkpoint import NAME, TrainingState, save_state
 
 FIRST_IMAGE = "space-T1w_res-1mm_desc-{}_T1w.nii.gz"
@@ -57,6 +59,19 @@ def test_levels(cohort_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "levels"
     result = run_on_full_disk(50_000, "levels", "--prepared", cohort_root / "prepare" / "sub-01", "--out", out)
     assert_said(result, out / "sub-01" / f"sub-01_{FIRST_IMAGE.format('filled')}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_levels_appear_with_what_is_added_to_them_or_not_at_all(cohort_root: Path, tmp_path: Path) -> None:
+    """As `lesionforge levels` adds those on the scans' own grids."""
+
+    def add_too_much(folder: Path, levels: np.ndarray) -> None:
+        write_volume(levels.astype(np.float32), np.eye(4), folder / "native.nii")
+
+    # Enough for the compressed images of levels.
+    with files_up_to(200_000), pytest.raises(OSError, match="too large") as caught:
+        stage.write_levels(Prepared.open(cohort_root / "prepare" / "sub-01"), tmp_path / "new", 1, add_too_much)
+    assert caught.value.filename == str(tmp_path / "new" / "sub-01" / "native.nii")
     assert not list(tmp_path.iterdir())
 
 

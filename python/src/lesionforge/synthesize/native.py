@@ -34,7 +34,7 @@ from lesionforge.synthesize.fill import Filling, fill_lesions
 from lesionforge.synthesize.generator_folder import read_generator_card
 from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
-from lesionforge.synthesize.stage import SUFFIXES, Levels, level_entity, levels_of_scan, scales_of_scan
+from lesionforge.synthesize.stage import SUFFIXES, level_entity, levels_of_scan, scales_of_scan
 
 PAINTED = "lesions painted by lesionforge"
 # Rims of lesions are less bright than their cores.
@@ -90,17 +90,17 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
     return record
 
 
-def write_native_levels(prepared: Prepared, levels: Levels, scans: dict[str, Path]) -> None:
-    """Add the levels on the grid of each scan as given (`T1w`, `FLAIR`) to a levels folder."""
+def write_native_levels(prepared: Prepared, levels: dict[str, np.ndarray], scans: dict[str, Path], folder: Path) -> None:
+    """Write the levels by contrast, which lie on the working grid, on the grid of each scan as given (`T1w`, `FLAIR`)."""
+    affine = read_image(prepared.t1w).affine
     meaning = {str(level): f"level {level} of {LEVEL_COUNT}" for level in range(1, LEVEL_COUNT + 1)}
-    for contrast, level_path in levels.levels.items():
-        working, working_affine = read_volume(level_path)
-        description = f"intensity levels of the white matter's hyperintensities in the {SUFFIXES[contrast]}"
-        for space, path in scans.items():
-            like = read_image(path)
-            native = levels_on(working, working_affine, prepared, space, (like.shape, like.affine))
+    for space, path in scans.items():
+        like = read_image(path)
+        for contrast, level in levels.items():
+            native = levels_on(level, affine, prepared, space, (like.shape, like.affine))
+            description = f"intensity levels of the white matter's hyperintensities in the {SUFFIXES[contrast]}"
             name = derivative(prepared.scan_id, f"space-{space}_res-native", level_entity(contrast))
-            write_volume(native, like.affine, levels.folder / name, like, {"Description": description, "LabelMap": meaning})
+            write_volume(native, like.affine, folder / name, like, {"Description": description, "LabelMap": meaning})
 
 
 def levels_of_mask(lesion: np.ndarray, level: int, voxel_mm: float) -> np.ndarray:

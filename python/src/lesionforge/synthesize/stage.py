@@ -53,10 +53,13 @@ from lesionforge.synthesize.training import draw_validation, train_generator
 SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
 
 
-def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
+def write_levels(
+    prepared: Prepared, out: Path, seed: int, also: Callable[[Path, dict[str, np.ndarray]], None] = lambda folder, levels: None
+) -> dict[str, Any]:
     """Write the levels folder `out/<id>/` of a prepared scan (filled images, levels and scales by contrast); returns its JSON.
 
-    Raises InputError when the scan has no usable grey or white matter.
+    `also` may add files before the folder appears: it gets the folder and the levels. Raises InputError when the scan has no
+    usable grey or white matter.
     """
     refuse_input_as_output(out, prepared.folder)
     scan = prepared.read()
@@ -87,6 +90,7 @@ def write_levels(prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
         for name, level in levels.items():
             write_volume(level, scan.affine, folder / derivative(*stem, level_entity(name)))
         write_json(record, folder / derivative(prepared.scan_id, "desc-levels", extension=".json"))
+        also(folder, levels)
     return record
 
 

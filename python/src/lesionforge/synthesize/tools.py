@@ -91,14 +91,13 @@ def fill(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
 def levels(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
     """Prepare, find the levels, write them on the working grid and on the grids of the scans as given."""
     from lesionforge.synthesize.native import write_native_levels
-    from lesionforge.synthesize.stage import Levels, write_levels
+    from lesionforge.synthesize.stage import write_levels
 
     made = prepared(t1w=t1w, flair=flair, out=out, **scan)
     click.echo(f"{made.scan_id}: levels", err=True)
-    record = write_levels(made, out, seed)
-    found = Levels.open(out / made.scan_id)
-    write_native_levels(made, found, {"T1w": t1w, "FLAIR": flair})
-    click.echo(f"{found.scan_id}: {sum(record['level_volumes_ml']['flair']):.1f} ml in levels 1 to 8 -> {found.folder}")
+    scans = {"T1w": t1w, "FLAIR": flair}
+    record = write_levels(made, out, seed, lambda folder, levels: write_native_levels(made, levels, scans, folder))
+    click.echo(f"{made.scan_id}: {sum(record['level_volumes_ml']['flair']):.1f} ml in levels 1 to 8 -> {out / made.scan_id}")
 
 
 @click.command(help="Paint the lesions of a mask onto one subject's raw T1w and FLAIR.")
