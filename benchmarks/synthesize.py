@@ -7,7 +7,7 @@ levels and compared with itself. Scans that were prepared and networks that were
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -29,7 +29,7 @@ from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.synthesize.generator_folder import read_generator_card
 from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, WHITE_MATTER, Scale
 from lesionforge.synthesize.library import hyperintensities
-from lesionforge.synthesize.paint import generate
+from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.stage import SUFFIXES, Levels
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import NETWORKS, CascadeConfig
@@ -40,12 +40,31 @@ RING_VOXELS = 3
 PATCH_RADIUS = 4
 PATCHES = 2000
 CONFIGURATIONS = ("lesionforge", "salem2019")
+# Ours as it paints a mask without a scan: in the T1w, each level of the FLAIR at the level it mostly had in training.
+FLAIR_ONLY = "lesionforge, from the FLAIR alone"
 # The mean intensity of each band of the FLAIR, as published, and that of each contrast's own levels in their units.
 BAND_MEANS, LEVEL_MEANS = "band means", "own level means"
-METHODS = (*CONFIGURATIONS, BAND_MEANS, LEVEL_MEANS, "filled")
+METHODS = (CONFIGURATIONS[0], LEVEL_MEANS, FLAIR_ONLY, CONFIGURATIONS[1], BAND_MEANS, "filled")
 CASCADE = CascadeConfig(epochs=10, samples_per_epoch=10_000)
 Images = dict[str, np.ndarray]
 Patients = Sequence[tuple[Prepared, Levels]]
+
+
+@dataclass(frozen=True)
+class Test:
+    """The patient that no generator saw: its scan, filled images, levels inside its lesions, and scales."""
+
+    scan: Scan
+    filled: Images
+    levels: Images
+    scales: dict[str, Scale]
+
+    @classmethod
+    def read(cls, prepared: Prepared, found: Levels) -> Test:
+        """Read a patient's prepared and levels folders."""
+        scan = prepared.read()
+        levels = {name: level * scan.lesion for name, level in found.read(scan).items()}
+        return cls(scan, dict(zip(SUFFIXES, found.read_filled(), strict=True)), levels, found.scales)
 
 
 def images_of(scan: Scan) -> Images:
@@ -77,23 +96,29 @@ def mean_by_level(patients: Patients, known: Callable) -> dict[str, np.ndarray]:
     return {name: sums / np.maximum(count, 1) for name, (sums, count) in total.items()}
 
 
-def painted_with_means(patients: Patients, known: Callable, levels: Images, scales: dict[str, Scale], filled: Images) -> Images:
-    """The filled scan with each hyperintense voxel at the mean that its level has in the training patients."""
+def painted_with_means(patients: Patients, known: Callable, test: Test) -> Images:
+    """The filled scan with each lesion voxel at the mean that its level has in the training patients."""
     means, made = mean_by_level(patients, known), {}
-    for name, image in filled.items():
-        level, scale = known(name, levels, scales)
-        made[name] = np.where(levels["flair"] > 0, scale.intensities(means[name][level]), image)
+    for name, image in test.filled.items():
+        level, scale = known(name, test.levels, test.scales)
+        made[name] = np.where(test.scan.lesion, scale.intensities(means[name][level]), image)
     return made
 
 
-def painted_by(generator: Path, scan: Scan, filled: Images, levels: Images, scales: dict[str, Scale]) -> Images:
-    """The test patient's filled scan with its own levels painted by a generator, the filled scan elsewhere."""
+def painted_by(generator: Path, test: Test, levels: Images) -> Images:
+    """The lesions of the test patient painted by a generator onto its filled scan, as the pipeline paints."""
     card, config = read_generator_card(generator, tuple(SUFFIXES))
     nets.set_up(card["seed"])
-    wanted = levels["flair"] > 0
     network = nets.load_model(generator, "generator")
-    made = generate(network, config, list(filled.values()), scan.brain, levels, scales, wanted)
-    return {name: np.where(wanted, image, filled[name]) for name, image in zip(filled, made, strict=True)}
+    lesion, images = test.scan.lesion, list(test.filled.values())
+    made = paint_lesions(network, config, images, test.scan.brain, lesion, levels, test.scales)
+    return dict(zip(test.filled, made, strict=True))
+
+
+def levels_from_flair(generator: Path, levels: Images) -> Images:
+    """The levels of the FLAIR, and in other contrasts those that mostly go with them."""
+    typical = read_generator_card(generator, tuple(SUFFIXES))[0]["typical_levels"]
+    return {name: np.array(found, np.uint8)[levels["flair"]] for name, found in typical.items()} | {"flair": levels["flair"]}
 
 
 def errors(real: np.ndarray, made: np.ndarray, where: np.ndarray) -> tuple[float, float, float]:
@@ -147,7 +172,7 @@ def draw_contrasts(apart: dict[str, Images], path: Path) -> None:
     for axis, (name, suffix) in zip(axes, SUFFIXES.items(), strict=True):
         axis.violinplot([found[name] for found in apart.values()], showmedians=True)
         axis.axhline(np.median(apart["real"][name]), color="grey", linewidth=0.8)
-        axis.set_xticks(range(1, len(apart) + 1), list(apart), rotation=20)
+        axis.set_xticks(range(1, len(apart) + 1), [name.replace(", ", ",\n") for name in apart], rotation=30)
         axis.set_title(f"{suffix}: lesion minus white matter around it")
     figure.savefig(path, dpi=90)
     plt.close(figure)
@@ -170,7 +195,7 @@ def draw_examples(scan: Scan, made: dict[str, Images], path: Path, slices: int =
             axis.imshow(images[name][box[0], box[1], z].T, origin="lower", cmap="gray", vmin=limits[0], vmax=limits[1])
             axis.set_axis_off()
             if row == 0:
-                axis.set_title(title, fontsize=9)
+                axis.set_title(title.replace(", ", ",\n"), fontsize=9)
         axes[row, -1].contour(scan.lesion[box[0], box[1], z].T, [0.5], colors="red", linewidths=0.6)
     figure.savefig(path, dpi=80)
     plt.close(figure)
@@ -248,9 +273,11 @@ def segmentation_row(method: str, cascade: dict, scan: Scan, images: Images) -> 
 
 
 def train(name: str, patients: Patients, out: Path, width: int, epochs: int, tiles: int) -> float:
-    """Train one configuration on the patients unless an earlier run did; seconds it took, NaN if it was there."""
+    """Train one configuration on the patients unless an earlier run did as much; seconds it took, NaN if it was there."""
     if (out / name).is_dir():
-        return float("nan")
+        settings = read_generator_card(out / name, tuple(SUFFIXES))[1]
+        if (settings.width, settings.epochs, settings.tiles_per_epoch) == (width, epochs, tiles):
+            return float("nan")
     folders = [
         part for prepared, levels in patients for part in ("--prepared", str(prepared.folder), "--levels", str(levels.folder))
     ]
@@ -262,7 +289,7 @@ def train(name: str, patients: Patients, out: Path, width: int, epochs: int, til
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for prepared scans and generators.")
 @click.option("--width", default=16, show_default=True)
-@click.option("--epochs", default=10, show_default=True)
+@click.option("--epochs", default=8, show_default=True)
 @click.option("--tiles", default=1500, show_default=True, help="Tiles of an epoch, the same for each configuration.")
 def main(data: Path, out: Path, width: int, epochs: int, tiles: int) -> None:
     """Print how real synthetic lesions are on the open_ms set in DATA, as Markdown tables."""
@@ -282,13 +309,14 @@ def main(data: Path, out: Path, width: int, epochs: int, tiles: int) -> None:
     seconds = {name: train(name, training, out, width, epochs, tiles) for name in CONFIGURATIONS}
     cascade = cascade_of(training, out / "cascade")
 
-    scan = prepared.read()
-    filled = dict(zip(SUFFIXES, found.read_filled(), strict=True))
-    levels = found.read(scan)
-    made = {name: painted_by(out / name, scan, filled, levels, found.scales) for name in CONFIGURATIONS}
+    test = Test.read(prepared, found)
+    scan = test.scan
+    made = {name: painted_by(out / name, test, test.levels) for name in CONFIGURATIONS}
+    made[FLAIR_ONLY] = painted_by(out / CONFIGURATIONS[0], test, levels_from_flair(out / CONFIGURATIONS[0], test.levels))
     for method, known in ((BAND_MEANS, published), (LEVEL_MEANS, own)):
-        made[method] = painted_with_means(training, known, levels, found.scales, filled)
-    made["filled"] = filled
+        made[method] = painted_with_means(training, known, test)
+    made["filled"] = test.filled
+    made = {method: made[method] for method in METHODS}
 
     table(["contrast", "where", "method", "MAE", "PSNR, dB", "SSIM"], error_rows(scan, made))
     apart = {method: lesion_contrasts(scan, images) for method, images in {"real": images_of(scan), **made}.items()}

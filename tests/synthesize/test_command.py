@@ -155,3 +155,17 @@ def test_a_mask_alone_takes_its_brightness_from_the_training_patients(
     with pytest.raises(InputError, match="from a library"):
         canvas, levels_of_other = Prepared.open(cohort_root / "prepare" / "sub-04"), read_statistics(tmp_path / "statistics")
         write_transplant("sub-syn0008", cohort_root / "register" / "sub-01_to_sub-04", canvas, levels_of_other, tmp_path, seed=1)
+
+
+def test_typical_levels_are_the_medians_and_gaps_take_the_nearest(cohort_root: Path, whole_stage: Path, tmp_path: Path) -> None:
+    scan = Prepared.open(cohort_root / "prepare" / "sub-01").read()
+    found = stage.Levels.open(whole_stage / "levels" / "sub-01")
+    levels = found.read(scan)
+    typical = stage.typical_levels([found])["t1w"]
+    held = np.unique(levels["flair"])[1:]
+    assert held.size > 0
+    for level in range(1, 9):
+        nearest = held[np.abs(held.astype(int) - level).argmin()]
+        assert typical[level] == np.quantile(levels["t1w"][levels["flair"] == nearest], 0.5, method="inverted_cdf")
+    stage.write_levels(Prepared.open(cohort_root / "prepare" / "sub-04"), tmp_path, 1)
+    assert stage.typical_levels([stage.Levels.open(tmp_path / "sub-04")]) == {"t1w": [0] * 9}

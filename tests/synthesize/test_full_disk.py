@@ -65,8 +65,8 @@ def test_levels(cohort_root: Path, tmp_path: Path) -> None:
 def test_levels_appear_with_what_is_added_to_them_or_not_at_all(cohort_root: Path, tmp_path: Path) -> None:
     """As `lesionforge levels` adds those on the scans' own grids."""
 
-    def add_too_much(folder: Path, levels: np.ndarray) -> None:
-        write_volume(levels.astype(np.float32), np.eye(4), folder / "native.nii")
+    def add_too_much(folder: Path, levels: dict[str, np.ndarray]) -> None:
+        write_volume(levels["flair"].astype(np.float32), np.eye(4), folder / "native.nii")
 
     # Enough for the compressed images of levels.
     with files_up_to(200_000), pytest.raises(OSError, match="too large") as caught:

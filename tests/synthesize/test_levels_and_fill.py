@@ -43,8 +43,9 @@ def test_what_is_held_in_its_level_has_that_level(contrast: str) -> None:
     levels = np.repeat(np.arange(LEVEL_COUNT + 1, dtype=np.uint8), 7)
     units = np.tile(np.linspace(-1, 5, 7), LEVEL_COUNT + 1)
     held = within_levels(units, levels, contrast)
-    assert np.array_equal(levels_of(held, contrast)[7:], levels[7:])
-    assert np.array_equal(held[:7], units[:7].astype(np.float32))
+    assert np.array_equal(levels_of(held, contrast), levels)
+    kept = levels_of(units, contrast) == levels
+    assert np.allclose(held[kept], units[kept], atol=0.002)
     assert np.array_equal(levels_of(level_middles(contrast), contrast), np.arange(1, LEVEL_COUNT + 1))
 
 
@@ -99,6 +100,8 @@ def test_a_missing_tissue_or_a_flat_contrast_is_said(patient: Scan) -> None:
     for t1w, flair, name in ((flat, patient.flair, "T1w"), (patient.t1w, flat, "FLAIR")):
         with pytest.raises(InputError, match=f"{name} is constant"):
             scales_of(t1w, flair, patient.tissues, patient.lesion)
+    with pytest.raises(InputError, match="check that it is a T1w"):
+        scales_of(-patient.t1w, patient.flair, patient.tissues, patient.lesion)
 
 
 def fill(scan: Scan, lesion: np.ndarray, seed: int = 1) -> list[np.ndarray]:

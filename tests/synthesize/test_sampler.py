@@ -24,8 +24,8 @@ def middle_mirror(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def laid(lesions: list[Lesion], shape: tuple[int, ...]) -> np.ndarray:
-    """The FLAIR levels of lesions that all lie inside a grid."""
-    return transplant_lesions(lesions, Room(np.ones(shape, bool), np.zeros(shape, bool)), 1.0).levels[FLAIR]
+    """The levels of lesions that all lie inside a grid, [contrast, x, y, z]."""
+    return transplant_lesions(lesions, Room(np.ones(shape, bool), np.zeros(shape, bool)), 1.0).levels
 
 
 def apply(draws: list[LesionDraw], scan: Scan) -> np.ndarray:
@@ -51,17 +51,17 @@ def test_the_same_json_gives_the_same_voxels(patient: Scan, profiles: dict[str, 
 
 def test_an_unchanged_lesion_is_the_donors(patient: Scan) -> None:
     numbers = label_lesions(patient.lesion)[0]
-    assert np.array_equal(apply([PLAIN], patient) > 0, numbers == 1)
+    assert np.array_equal(apply([PLAIN], patient)[FLAIR] > 0, numbers == 1)
 
 
 def test_a_lesion_on_the_other_side_is_its_mirror_image(patient: Scan) -> None:
     mirrored = apply([replace(PLAIN, mirrored=True)], patient)
-    assert np.array_equal(mirrored[::-1], apply([PLAIN], patient))
+    assert np.array_equal(mirrored[:, ::-1], apply([PLAIN], patient))
 
 
 @pytest.mark.parametrize("factor", [0.7, 1.0, 1.4])
 def test_volume_follows_its_factor_and_the_lesion_stays_whole(patient: Scan, factor: float) -> None:
-    changed = apply([replace(PLAIN, volume_factor=factor, deformation_mm=1.5)], patient) > 0
+    changed = apply([replace(PLAIN, volume_factor=factor, deformation_mm=1.5)], patient)[FLAIR] > 0
     size = np.count_nonzero(label_lesions(patient.lesion)[0] == 1)
     assert np.count_nonzero(changed) == round(size * factor)
     assert label_lesions(changed)[1] == 1
@@ -87,7 +87,9 @@ def test_brightness_shifts_by_whole_levels_within_their_range(patient: Scan) -> 
 def test_a_profile_makes_the_core_brighter_than_the_rim() -> None:
     numbers = np.zeros((21, 21, 21), np.uint16)
     numbers[((np.indices(numbers.shape) - 10) ** 2).sum(axis=0) <= 64] = 1
-    levels = laid(apply_draw([replace(PLAIN, profiles=PROFILES)], numbers, None, frozenset(), np.eye(4), 1.0), numbers.shape)
+    levels = laid(apply_draw([replace(PLAIN, profiles=PROFILES)], numbers, None, frozenset(), np.eye(4), 1.0), numbers.shape)[
+        FLAIR
+    ]
     assert levels[8:13, 8:13, 8:13].mean() > levels[(levels > 0) & ~ndimage.binary_erosion(levels > 0)].mean() + 3
 
 

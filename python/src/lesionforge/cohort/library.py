@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -59,7 +60,7 @@ def read_library(folder: Path, rows: Sequence[Row]) -> Library:
     for path in paths:
         fault, load_ml = judge_mask(path)
         if fault is not None:
-            broken.append((id_of_broken(path.name), problem(path, fault)))
+            broken.append((path.name, problem(path, fault)))
             continue
         donor_id, subject = library_id(path.name), subject_of(path.name)
         held = subjects.get(subject.lower()) or (copies.get(lesion_places(str(path))) if copies and load_ml else None)
@@ -73,7 +74,18 @@ def read_library(folder: Path, rows: Sequence[Row]) -> Library:
             problems.append(problem(path, f"has the label {donor_id.removeprefix('lib-')} as {other} has; rename one"))
         else:
             donors[donor_id] = Donor(donor_id, subject, load_ml, str(path))
-    return Library(list(donors.values()), problems, broken, remarks)
+    return Library(list(donors.values()), problems, ids_of_broken(broken, set(donors)), remarks)
+
+
+def ids_of_broken(broken: Sequence[tuple[str, Problem]], taken: set[str]) -> list[tuple[str, Problem]]:
+    """Masks by file name, by ids instead that neither another of them nor a sound mask has."""
+    found, used = [], set(taken)
+    for name, fault in broken:
+        label = id_of_broken(name)
+        number = next(number for number in itertools.count() if f"{label}{number or ''}" not in used)
+        found.append((f"{label}{number or ''}", fault))
+        used.add(found[-1][0])
+    return found
 
 
 def problem(path: Path, text: str) -> Problem:

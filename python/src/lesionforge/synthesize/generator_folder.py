@@ -11,6 +11,7 @@ from lesionforge.images import new_folder, write_tsv
 from lesionforge.synthesize.config import GeneratorConfig, config_entries, config_of_card
 from lesionforge.synthesize.levels import LEVEL_FACTORS
 from lesionforge.synthesize.network import LATENT_VARIANCE
+from lesionforge.synthesize.tiles import NETWORK_UNITS
 from lesionforge.synthesize.training import best_epoch
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def save_generator(
 ) -> dict[str, Any]:
     """Write the model folder `out` and return its card, which holds all that painting must know.
 
-    `typical_levels` says by contrast which level goes with level 0..8 of the FLAIR, for lesions without a donor.
+    `typical_levels` says by contrast other than the FLAIR which level goes with its level 0..8, for lesions without a donor.
     """
     import pandas as pd
 
@@ -43,7 +44,9 @@ def save_generator(
         "seed": seed,
         "level_factors": LEVEL_FACTORS,
         "typical_levels": typical_levels,
-        "input_normalisation": "mean 0 and standard deviation 1 inside the brain, 0 outside",
+        "input_units": {name: NETWORK_UNITS[name] for name in config.contrasts}
+        if config.own_levels
+        else "normalised intensities",
         "trained_on": trained_on,
         "validated_on": validated_on,
         "parameters": model.count_params(),
@@ -79,4 +82,4 @@ def _history_description(name: str) -> str:
         return f"total loss on the {who} tiles"
     if what == LATENT_VARIANCE:
         return f"mean variance between the latents on the {who} tiles"
-    return f"mean absolute error of {what.replace('_', ' ')} on the {who} tiles, weighted, in normalised intensities"
+    return f"mean absolute error of {what.replace('_', ' ')} on the {who} tiles, weighted as configured, in units of the input"

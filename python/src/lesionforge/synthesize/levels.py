@@ -60,8 +60,8 @@ def scales_of(t1w: np.ndarray, flair: np.ndarray, tissues: np.ndarray, lesion: n
     """The scales of a scan's contrasts, from its tissues outside the lesion mask; arrays are [x, y, z].
 
     FLAIR: mean and standard deviation of grey matter, winsorised at the 5th and 95th percentile. T1w: median of white
-    matter, and from there to the median of grey matter. Raises InputError when a tissue is missing, or when a contrast
-    is constant or not finite in them.
+    matter, and from there to the median of grey matter. Raises InputError when a tissue is missing, when a contrast is
+    constant or not finite in them, or when grey matter is the brighter one in the T1w.
     """
     white, grey = ((tissues == label) & ~lesion for label in (WHITE_MATTER, GREY_MATTER))
     for name, mask in (("grey", grey), ("white", white)):
@@ -70,9 +70,13 @@ def scales_of(t1w: np.ndarray, flair: np.ndarray, tissues: np.ndarray, lesion: n
     of_white = float(np.median(t1w[white]))
     found = {"t1w": Scale(of_white, float(np.median(t1w[grey])) - of_white), "flair": Scale(*_winsorised(flair[grey]))}
     for name, scale in found.items():
-        if not np.isfinite(scale.zero) or not np.isfinite(scale.unit) or scale.unit == 0:
+        if not np.isfinite([scale.zero, scale.unit]).all() or scale.unit == 0:
             label = {"t1w": "T1w", "flair": "FLAIR"}[name]
-            raise InputError(f"{label} is constant or not finite in grey matter; check the {label} and prepare the scan again")
+            raise InputError(f"{label} is constant or not finite in the brain; check the {label} and prepare the scan again")
+    if found["t1w"].unit > 0:
+        raise InputError(
+            "grey matter is brighter than white matter in the T1w; check that it is a T1w and prepare the scan again"
+        )
     return found
 
 
@@ -112,10 +116,10 @@ def hyperintensity_levels(
 
 
 def within_levels(units: np.ndarray, levels: np.ndarray, contrast: str) -> np.ndarray:
-    """Values brought into the range of each voxel's level, float32; voxels of level 0 stay as they are."""
+    """Values in units of the contrast's scale, brought into the range of each voxel's level (0..8), float32; same shape."""
     factors = np.array(LEVEL_FACTORS[contrast], np.float32)
     lowest = np.concatenate([[-np.inf], factors + HELD_MARGIN]).astype(np.float32)
-    highest = np.concatenate([[np.inf], factors[1:] - HELD_MARGIN, [np.inf]]).astype(np.float32)
+    highest = np.concatenate([factors - HELD_MARGIN, [np.inf]]).astype(np.float32)
     return np.clip(units, lowest[levels], highest[levels]).astype(np.float32)
 
 

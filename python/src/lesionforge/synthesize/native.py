@@ -32,7 +32,7 @@ from lesionforge.images import (
 from lesionforge.prepare.align import BACKGROUND_PERCENTILE
 from lesionforge.synthesize.fill import Filling, fill_lesions
 from lesionforge.synthesize.generator_folder import read_generator_card
-from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, WHITE_MATTER
+from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.stage import SUFFIXES, level_entity, levels_of_scan, scales_of_scan
 
@@ -158,7 +158,8 @@ def write_painted_native(
     scan = prepared.read()
     lesion = mask_on_working_grid(mask, prepared, scan, scans)
     in_flair = levels_of_mask(lesion, level, float(scan.affine[0, 0]))
-    levels = {name: np.array(card["typical_levels"][name], np.uint8)[in_flair] for name in CONTRASTS}
+    typical = {name: np.array(levels, np.uint8)[in_flair] for name, levels in card["typical_levels"].items()}
+    levels = typical | {"flair": in_flair}
     network = nets.load_model(generator, "generator")
     painted = paint_lesions(network, config, (scan.t1w, scan.flair), scan.brain, lesion, levels, scales_of_scan(prepared, scan))
     volume_ml = np.count_nonzero(lesion) * voxel_volume_mm3(scan.affine) / 1000

@@ -16,10 +16,11 @@ LATENT_VARIANCE = "latent_variance"
 def build_generator(config: GeneratorConfig) -> tuple[keras.Model, keras.Model]:
     """The network as (training model, inference model), which share their weights.
 
-    Inputs are named by contrast, float32 [batch, x, y, slices * 9]: of each slice, from below, the filled image, then the eight
-    masks of the levels. With shared slopes x and y are any multiples of 8, else both are the tile size. The inference model
-    gives the contrasts in order, each [batch, x, y, 1], decoded from the fused latent. The training model gives named outputs:
-    the decodings of every latent, and the variance between the latents [batch, width], averaged over space.
+    Inputs are named by contrast, float32 [batch, x, y, slices * 9]: of each slice, from below, the filled image (for ours
+    coarsely painted), then the eight masks of the levels. With shared slopes x and y are any multiples of 8, else both are the
+    tile size. The inference model gives the contrasts in order, each [batch, x, y, 1], decoded from the fused latent. The
+    training model gives named outputs: the decodings of every latent, and the variance between the latents [batch, width],
+    averaged over space.
     """
     import keras
     from keras import layers, ops

@@ -69,8 +69,10 @@ def generate(
     size_x, size_y, size_z = out[:, *box].shape[1:]
     out[:, *box] = mean[:, :size_x, :size_y, config.neighbours : config.neighbours + size_z]
     if config.own_levels:
+        inside = levels["flair"] > 0
         for number, name in enumerate(config.contrasts):
-            units = within_levels(out[number] / NETWORK_UNITS[name], levels[name], name)
+            units = out[number] / NETWORK_UNITS[name]
+            units[inside] = within_levels(units[inside], levels[name][inside], name)
             out[number] = np.where(wanted, scales[name].intensities(units), images[number])
     return out
 

@@ -240,7 +240,8 @@ def write_generator(
                 on_epoch=on_epoch,
             )
         learned_from = [(prepared, levels) for prepared, levels, _ in patients if prepared.scan_id in training_ids]
-        annotated = [pair for pair in learned_from if pair[0].lesion]
+        # A mask says best what a lesion is; but masks may all be empty.
+        annotated = [pair for pair in learned_from if pair[0].lesion and scans[pair[0].scan_id].place_count]
         typical = typical_levels([levels for _, levels in annotated or learned_from])
         who = {"trained_on": training_ids, "validated_on": sorted(validation)}
         return save_generator(out, model, config, history, seed=seed, typical_levels=typical, **who)
@@ -261,18 +262,22 @@ def validating_scans(splits: dict[str, str], hyperintense: set[str], rng: np.ran
 
 
 def typical_levels(patients: list[Levels]) -> dict[str, list[int]]:
-    """By contrast, the median level of the patients' voxels with level 0..8 in the FLAIR; where none has it, that of the last."""
-    together = {name: np.zeros((LEVEL_COUNT + 1, LEVEL_COUNT + 1), int) for name in CONTRASTS}
+    """By contrast other than the FLAIR, the median level of the patients' voxels with level 0..8 in the FLAIR.
+
+    Where no voxel has a level of the FLAIR, that of the nearest one that some have, all 0 where there is none.
+    """
+    others = [name for name in CONTRASTS if name != "flair"]
+    together = np.zeros((len(others), LEVEL_COUNT + 1, LEVEL_COUNT + 1), int)
     for patient in patients:
         levels = {name: read_volume(path)[0].astype(np.uint8) for name, path in patient.levels.items()}
-        for name, counts in together.items():
+        for name, counts in zip(others, together, strict=True):
             np.add.at(counts, (levels["flair"].ravel(), levels[name].ravel()), 1)
-    found: dict[str, list[int]] = {}
-    for name, counts in together.items():
-        found[name] = [0]
-        for row in counts[1:]:
-            half = int(np.searchsorted(row.cumsum(), row.sum() / 2)) if row.any() else found[name][-1]
-            found[name].append(half)
+    held = np.flatnonzero(together[0].sum(axis=1)[1:]) + 1
+    found = {}
+    for name, counts in zip(others, together, strict=True):
+        medians = [int(np.searchsorted(row.cumsum(), row.sum() / 2)) for row in counts]
+        nearest = [held[np.abs(held - level).argmin()] if held.size else 0 for level in range(1, LEVEL_COUNT + 1)]
+        found[name] = [0, *(medians[level] for level in nearest)]
     return found
 
 

@@ -32,10 +32,10 @@ Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray
 class StoredScan:
     """One patient's volumes in a scratch folder, cut to the brain, each at least one tile wide and slice after slice.
 
-    `images.npy` is float32 [z, 2, contrast, x, y] (filled, then real), `levels.npy` uint8 [z, contrast, x, y], both with
-    `neighbours` empty slices added at either end; `places.npy` is int16 [n, 3], the voxels (x, y, z) with a level above 0.
-    `grid` holds the corners (x, y, z) of the tiles with a brain voxel, int16 [tiles, 3]; z counts from the first slice of
-    the brain.
+    `images.npy` is float32 [z, 2, contrast, x, y] (filled, for ours coarsely painted, then real), `levels.npy` uint8
+    [z, contrast, x, y], both with `neighbours` empty slices added at either end; `places.npy` is int16 [n, 3], the voxels
+    (x, y, z) with a level above 0. `grid` holds the corners (x, y, z) of the tiles with a brain voxel, int16 [tiles, 3]; z
+    counts from the first slice of the brain.
     """
 
     folder: Path

@@ -52,7 +52,7 @@ def write_statistics(patients: Sequence[tuple[Prepared, Levels]], out: Path) -> 
     for prepared, levels in patients:
         scan = prepared.read()
         voxel_mm = float(np.cbrt(voxel_volume_mm3(scan.affine)))
-        lesion = scan.lesion
+        lesion = scan.lesion & scan.brain
         if prepared.lesion is None:
             lesion = hyperintensities(levels.read(scan)["flair"], voxel_mm)
         units = {name: levels.scales[name].units(getattr(scan, name)) for name in CONTRASTS}
