@@ -7,7 +7,7 @@ OPEN_MS := results/open_ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo open-ms bench-prepare bench-synthesize test test-slow lint lock clean distclean
+.PHONY: help setup demo open-ms bench-prepare bench-synthesize bench-sampler bench-training test test-slow lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
@@ -16,10 +16,12 @@ help:
 	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about an hour"
 	@echo "make bench-prepare DATA=D   accuracy and cost of prepare and register on the open_ms scans in folder D, about half an hour"
 	@echo "make bench-synthesize DATA=D   how real synthetic lesions are on the open_ms scans in folder D, about half an hour"
+	@echo "make bench-sampler DATA=D   how varied and whole transplanted lesions are on the open_ms scans in folder D, about half an hour"
+	@echo "make bench-training   speed and memory of the generator's training and painting on phantoms, about half an hour"
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
 	@echo "make lock             lock the newest versions of the Python packages"
-	@echo "make clean            remove the results of demo, open-ms and bench-prepare, work/ and caches"
+	@echo "make clean            remove the results of demo, open-ms and the benchmarks, work/ and caches"
 	@echo "make distclean        remove .venv and .setup too"
 
 setup:
@@ -46,6 +48,12 @@ open-ms: setup
 bench-synthesize: setup
 	.venv/bin/python benchmarks/synthesize.py "$(DATA)" --out results/bench-synthesize
 
+bench-sampler: setup
+	.venv/bin/python benchmarks/sampler.py "$(DATA)" --out results/bench-sampler
+
+bench-training: setup
+	.venv/bin/python benchmarks/training.py --out results/bench-training
+
 bench-prepare: setup
 	.venv/bin/python benchmarks/prepare.py "$(DATA)" --out results/bench-prepare
 
@@ -69,7 +77,7 @@ lock: setup
 	  --no-header --no-annotate -q - -o python/requirements-setup.txt
 
 clean:
-	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort results/bench-prepare results/bench-synthesize work .nextflow .nextflow.log* .ruff_cache .pytest_cache
+	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(addprefix results/bench-,prepare synthesize sampler training) work .nextflow .nextflow.log* .ruff_cache .pytest_cache
 	rm -rf python/.ruff_cache python/.mypy_cache
 	find bin modules python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	-@rmdir results 2>/dev/null || true
