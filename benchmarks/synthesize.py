@@ -83,7 +83,7 @@ def own(contrast: str, levels: Images, scales: dict[str, Scale]) -> tuple[np.nda
 
 
 def mean_by_level(patients: Patients, known: Callable) -> dict[str, np.ndarray]:
-    """Mean of each level (0..8) over the hyperintensities of the training patients, by contrast."""
+    """Mean of each level (0..8) in the training patients' hyperintensities, by contrast; an empty one has its nearest's."""
     total = {name: np.zeros((2, LEVEL_COUNT + 1)) for name in CONTRASTS}
     for prepared, found in patients:
         scan = prepared.read()
@@ -93,7 +93,12 @@ def mean_by_level(patients: Patients, known: Callable) -> dict[str, np.ndarray]:
             level, scale = known(name, levels, found.scales)
             units = scale.units(images_of(scan)[name][inside])
             sums += [np.bincount(level[inside], weights, LEVEL_COUNT + 1) for weights in (units, np.ones_like(units))]
-    return {name: sums / np.maximum(count, 1) for name, (sums, count) in total.items()}
+    found = {}
+    for name, (sums, count) in total.items():
+        held = np.flatnonzero(count)
+        nearest = held[np.abs(held[:, None] - np.arange(LEVEL_COUNT + 1)).argmin(axis=0)]
+        found[name] = (sums / np.maximum(count, 1))[nearest]
+    return found
 
 
 def painted_with_means(patients: Patients, known: Callable, test: Test) -> Images:
@@ -168,11 +173,11 @@ def draw_contrasts(apart: dict[str, Images], path: Path) -> None:
     """The distributions of lesion contrasts, real and made, side by side."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(SUFFIXES), figsize=(11, 3.5), constrained_layout=True)
+    figure, axes = plt.subplots(1, len(SUFFIXES), figsize=(11, 4.2), constrained_layout=True)
     for axis, (name, suffix) in zip(axes, SUFFIXES.items(), strict=True):
         axis.violinplot([found[name] for found in apart.values()], showmedians=True)
         axis.axhline(np.median(apart["real"][name]), color="grey", linewidth=0.8)
-        axis.set_xticks(range(1, len(apart) + 1), [name.replace(", ", ",\n") for name in apart], rotation=30)
+        axis.set_xticks(range(1, len(apart) + 1), list(apart), rotation=30, ha="right")
         axis.set_title(f"{suffix}: lesion minus white matter around it")
     figure.savefig(path, dpi=90)
     plt.close(figure)
