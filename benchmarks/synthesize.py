@@ -27,7 +27,7 @@ from lesionforge.evaluate.metrics import measure
 from lesionforge.images import Prepared, Scan, label_lesions, new_folder, read_tsv
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.synthesize.generator_folder import read_generator_card
-from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, WHITE_MATTER, Scale
+from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, PUBLISHED_LEVELS, WHITE_MATTER, Scale
 from lesionforge.synthesize.library import hyperintensities
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.stage import SUFFIXES, Levels
@@ -74,7 +74,7 @@ def images_of(scan: Scan) -> Images:
 
 def published(contrast: str, levels: Images, scales: dict[str, Scale]) -> tuple[np.ndarray, Scale]:
     """The levels and units in which the published method knows a contrast: the FLAIR's bands, normalised intensities."""
-    return levels["flair"], Scale(0.0, 1.0)
+    return np.minimum(levels["flair"], PUBLISHED_LEVELS), Scale(0.0, 1.0)
 
 
 def own(contrast: str, levels: Images, scales: dict[str, Scale]) -> tuple[np.ndarray, Scale]:
@@ -83,7 +83,7 @@ def own(contrast: str, levels: Images, scales: dict[str, Scale]) -> tuple[np.nda
 
 
 def mean_by_level(patients: Patients, known: Callable) -> dict[str, np.ndarray]:
-    """Mean of each level (0..8) in the training patients' hyperintensities, by contrast; an empty one has its nearest's."""
+    """Mean of each level (0..12) in the training patients' hyperintensities, by contrast; an empty one has its nearest's."""
     total = {name: np.zeros((2, LEVEL_COUNT + 1)) for name in CONTRASTS}
     for prepared, found in patients:
         scan = prepared.read()

@@ -22,7 +22,7 @@ from lesionforge.synthesize import stage
 from lesionforge.synthesize.config import CONFIGURATIONS
 from lesionforge.synthesize.fill import fill_lesions
 from lesionforge.synthesize.generator_folder import save_generator
-from lesionforge.synthesize.levels import Scale, hyperintensity_levels, scales_of
+from lesionforge.synthesize.levels import LEVEL_COUNT, Scale, hyperintensity_levels, scales_of
 from lesionforge.synthesize.network import build_generator
 from lesionforge.synthesize.tiles import StoredScan, coarsely_painted, network_images, network_levels, store_scan
 from lesionforge.synthesize.transplant_folder import write_transplant
@@ -111,7 +111,7 @@ def inputs(cohort_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair = cohort_root / "register" / "sub-01_to_sub-04"
     write_transplant("sub-syn0001", pair, canvas, donor_levels, folder / "transplant", seed=1)
     config = replace(CONFIGURATIONS["lesionforge"], width=2)
-    history, typical = [{"epoch": 1, "loss": 1.0}], {name: list(range(9)) for name in ("t1w", "flair")}
+    history, typical = [{"epoch": 1, "loss": 1.0}], {name: list(range(LEVEL_COUNT + 1)) for name in ("t1w", "flair")}
     who = {"trained_on": [], "validated_on": [], "typical_levels": typical}
     save_generator(folder / "generator", build_generator(config)[1], config, history, seed=1, **who)
     return folder

@@ -12,6 +12,7 @@ from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, Scan, find_image, read_json, read_volume, write_json
 from lesionforge.synthesize import stage
+from lesionforge.synthesize.levels import LEVEL_COUNT
 from lesionforge.synthesize.transplant_folder import read_statistics, write_transplant
 
 
@@ -164,8 +165,8 @@ def test_typical_levels_are_the_medians_and_gaps_take_the_nearest(cohort_root: P
     typical = stage.typical_levels([found])["t1w"]
     held = np.unique(levels["flair"])[1:]
     assert held.size > 0
-    for level in range(1, 9):
+    for level in range(1, LEVEL_COUNT + 1):
         nearest = held[np.abs(held.astype(int) - level).argmin()]
         assert typical[level] == np.quantile(levels["t1w"][levels["flair"] == nearest], 0.5, method="inverted_cdf")
     stage.write_levels(Prepared.open(cohort_root / "prepare" / "sub-04"), tmp_path, 1)
-    assert stage.typical_levels([stage.Levels.open(tmp_path / "sub-04")]) == {"t1w": [0] * 9}
+    assert stage.typical_levels([stage.Levels.open(tmp_path / "sub-04")]) == {"t1w": [0] * (LEVEL_COUNT + 1)}

@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from lesionforge import nets
 from lesionforge.images import Scan
+from lesionforge.synthesize import paint
 from lesionforge.synthesize.config import CONFIGURATIONS
-from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, Scale, levels_of
+from lesionforge.synthesize.levels import CONTRASTS, Scale, levels_of
 from lesionforge.synthesize.network import LATENT_VARIANCE, build_generator, compile_for_training
 from lesionforge.synthesize.paint import SEAM_WIDTH_VOXELS, generate, paint_lesions, seam_weight
 from lesionforge.synthesize.tiles import StoredScan
@@ -58,7 +59,7 @@ def test_the_published_network_has_the_published_layers() -> None:
 def test_shared_slopes_take_any_size_divisible_by_eight() -> None:
     _, inference = build_generator(replace(OURS, width=2))
     for size in ((64, 64), (40, 88)):
-        inputs = [np.zeros((1, *size, 3 * (1 + LEVEL_COUNT)), np.float32)] * 2
+        inputs = [np.zeros((1, *size, 3 * OURS.slice_channels), np.float32)] * 2
         assert [output.shape for output in inference.predict_on_batch(inputs)] == [(1, *size, 1)] * 2
 
 
@@ -91,7 +92,7 @@ def test_weighted_voxels_weigh_more_in_the_errors_and_not_in_the_variance() -> N
     training, _ = build_generator(config)
     compile_for_training(training, config)
     rng = np.random.default_rng(0)
-    inputs = {name: rng.normal(size=(2, 64, 64, 27)).astype(np.float32) for name in ("t1w", "flair")}
+    inputs = {name: rng.normal(size=(2, 64, 64, 3 * OURS.slice_channels)).astype(np.float32) for name in ("t1w", "flair")}
     outputs = training.predict_on_batch(inputs)
     weight = rng.uniform(1, 9, size=(2, 64, 64)).astype(np.float32)
     expected = outputs[LATENT_VARIANCE].mean()
@@ -125,7 +126,7 @@ def test_a_saved_generator_is_the_same_generator(trained: tuple, tmp_path: Path)
     model, _ = trained
     nets.save_models(tmp_path, {"generator": model}, {"kind": "generator"})
     nets.read_card(tmp_path, "generator")
-    inputs = [np.random.default_rng(n).normal(size=(1, 32, 32, 27)).astype(np.float32) for n in (1, 2)]
+    inputs = [np.random.default_rng(n).normal(size=(1, 32, 32, 3 * OURS.slice_channels)).astype(np.float32) for n in (1, 2)]
     loaded = nets.load_model(tmp_path, "generator").predict_on_batch(inputs)
     for mine, theirs in zip(model.predict_on_batch(inputs), loaded, strict=True):
         assert np.array_equal(mine, theirs)
@@ -163,9 +164,9 @@ def test_ours_adds_to_the_coarse_painting_of_the_slice_in_the_middle() -> None:
             for weight in layer.layers[-1].weights:
                 weight.assign(np.zeros(weight.shape))
     rng = np.random.default_rng(0)
-    inputs = [rng.normal(size=(1, 16, 16, 27)).astype(np.float32) for _ in CONTRASTS]
+    inputs = [rng.normal(size=(1, 16, 16, 3 * OURS.slice_channels)).astype(np.float32) for _ in CONTRASTS]
     for given, made in zip(inputs, inference.predict_on_batch(inputs), strict=True):
-        assert np.array_equal(made[..., 0], given[..., 9])
+        assert np.array_equal(made[..., 0], given[..., OURS.slice_channels])
 
 
 def test_a_canvas_without_lesions_stays_itself(trained: tuple, healthy: Scan, healthy_scales: dict[str, Scale]) -> None:
@@ -220,6 +221,23 @@ def test_overlapping_tiles_are_averaged_and_what_none_reaches_keeps_the_canvas()
     assert np.isfinite(out).all()
 
 
+def test_what_is_painted_hardly_depends_on_how_much_of_the_slice_the_network_sees(
+    trained: tuple, patient: Scan, patient_scales: dict[str, Scale], levels: dict[str, np.ndarray], monkeypatch
+) -> None:
+    lesion = np.zeros_like(patient.lesion)
+    lesion[18:24, 18:24, 18:24] = True
+    where = {name: np.where(lesion, np.maximum(level, 3), 0).astype(np.uint8) for name, level in levels.items()}
+    canvas = [patient.t1w, patient.flair]
+
+    def painted(context: int) -> np.ndarray:
+        monkeypatch.setattr(paint, "CONTEXT_VOXELS", context)
+        return np.stack(paint_lesions(trained[0], QUICK, canvas, patient.brain, lesion, where, patient_scales))
+
+    narrow, wide = painted(paint.CONTEXT_VOXELS), painted(1000)
+    assert np.abs(narrow - wide)[:, lesion].mean() < 0.02
+    assert np.array_equal(narrow == np.stack(canvas), wide == np.stack(canvas))
+
+
 def test_neighbouring_slices_reach_the_network_in_order() -> None:
     seen = []
 
@@ -236,7 +254,12 @@ def test_neighbouring_slices_reach_the_network_in_order() -> None:
     wanted[0, 0, [0, 3]] = True
     generate(Recorder(), config, [flair, flair], np.ones(flair.shape, bool), {"flair": levels}, PLAIN, wanted)
     (inputs,) = seen
-    assert inputs.shape == (2, 8, 8, 27)
+    size = config.slice_channels
+    assert inputs.shape == (2, 8, 8, 3 * size)
     # Below the first slice there is nothing; below and above the fourth, its neighbours.
-    assert inputs[:, 0, 0, [0, 9, 18]].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert [np.flatnonzero(inputs[1, 3, 3, start + 1 : start + 9]).tolist() for start in (0, 9, 18)] == [[1], [2], [3]]
+    assert inputs[:, 0, 0, [0, size, 2 * size]].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert [np.flatnonzero(inputs[1, 3, 3, start + 1 : start + size]).tolist() for start in (0, size, 2 * size)] == [
+        [1],
+        [2],
+        [3],
+    ]

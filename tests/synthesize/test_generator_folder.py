@@ -7,7 +7,7 @@ import pytest
 
 from lesionforge.errors import InputError
 from lesionforge.images import read_json, write_json
-from lesionforge.synthesize.config import CONFIGURATIONS, GeneratorConfig
+from lesionforge.synthesize.config import CARD_VERSION, CONFIGURATIONS, GeneratorConfig
 from lesionforge.synthesize.generator_folder import read_generator_card, save_generator
 from lesionforge.synthesize.network import build_generator
 
@@ -20,7 +20,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     config = replace(CONFIGURATIONS[request.param], width=2, tiles_per_epoch=7)
     out = tmp_path_factory.mktemp("model") / "generator"
     history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
-    typical = {"t1w": [0, 0, 0, 1, 1, 2, 2, 3, 3], "flair": list(range(9))}
+    typical = {"t1w": [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5], "flair": list(range(13))}
     network = build_generator(config)[1]
     save_generator(out, network, config, history, seed=3, trained_on=["sub-01"], validated_on=[], typical_levels=typical)
     return out, config
@@ -38,7 +38,9 @@ def test_a_generator_of_other_contrasts_is_refused(folder: tuple[Path, Generator
         read_generator_card(folder[0], ("t1w", "t2w"))
 
 
-@pytest.mark.parametrize("change", [{"card_version": 2}, {"card_version": 4}, {"config": {"width": 2}}, {"config": None}])
+@pytest.mark.parametrize(
+    "change", [{"card_version": CARD_VERSION - 1}, {"card_version": CARD_VERSION + 1}, {"config": {"width": 2}}, {"config": None}]
+)
 def test_a_card_of_another_version_is_refused(folder: tuple[Path, GeneratorConfig], change: dict, tmp_path: Path) -> None:
     for path in folder[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -12,6 +12,7 @@ from lesionforge.synthesize.fill import IN_PLANE, SMOOTHING_DILATIONS, fill_lesi
 from lesionforge.synthesize.levels import (
     LEVEL_COUNT,
     LEVEL_FACTORS,
+    PUBLISHED_LEVELS,
     RIM_VOXELS,
     Scale,
     bands,
@@ -26,12 +27,14 @@ from lesionforge.synthesize.levels import (
 
 @pytest.mark.parametrize("contrast", LEVEL_FACTORS)
 def test_bands_are_disjoint_and_masks_nested(contrast: str) -> None:
-    units = np.linspace(-1, 5, 1001)
+    units = np.linspace(-1, 7, 1001)
     levels = levels_of(units, contrast)
     assert bands(levels).sum(axis=-1).max() == 1
+    assert bands(levels).shape[-1] == PUBLISHED_LEVELS
     for k, factor in enumerate(LEVEL_FACTORS[contrast]):
-        assert np.array_equal(bands(levels)[..., k:].any(axis=-1), units > factor)
         assert np.array_equal(level_masks(levels)[..., k] > 0, units > factor)
+    for k, factor in enumerate(LEVEL_FACTORS[contrast][:PUBLISHED_LEVELS]):
+        assert np.array_equal(bands(levels)[..., k:].any(axis=-1), units > factor)
 
 
 def test_a_threshold_itself_is_below_its_level() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from lesionforge.images.geometry import bounding_box
 from lesionforge.synthesize.config import CONFIGURATIONS
-from lesionforge.synthesize.levels import bands, level_masks
+from lesionforge.synthesize.levels import LEVEL_COUNT, bands, level_masks
 from lesionforge.synthesize.network import LATENT_VARIANCE
 from lesionforge.synthesize.tiles import (
     LARGEST_WEIGHT,
@@ -23,6 +23,9 @@ from lesionforge.synthesize.tiles import (
 )
 
 SALEM, OURS = CONFIGURATIONS["salem2019"], CONFIGURATIONS["lesionforge"]
+# Of our inputs: the image of the slice in the middle, and its masks.
+IMAGE = OURS.slice_channels
+MASKS = slice(IMAGE + 1, 2 * IMAGE)
 
 
 def test_tiles_reach_every_brain_voxel() -> None:
@@ -50,7 +53,7 @@ def volumes(seed: int, places: list[tuple[int, int, int]]) -> dict:
     brain[2:-2, 2:-2, 2:-2] = True
     levels = np.zeros((2, *brain.shape), np.uint8)
     for place in places:
-        levels[:, *place] = rng.integers(1, 9, 2)
+        levels[:, *place] = rng.integers(1, LEVEL_COUNT + 1, 2)
     images = [(rng.normal(size=brain.shape) * brain).astype(np.float32) for _ in range(4)]
     return {"real": images[:2], "filled": images[2:], "levels": levels, "brain": brain}
 
@@ -67,12 +70,12 @@ def test_a_batch_holds_the_voxels_of_its_tiles(config, tmp_path: Path) -> None:
     assert np.array_equal(targets["t1w_from_fused"][0, ..., 0], patient["real"][0][*window, 5])
     assert targets[LATENT_VARIANCE].shape == (1, 32) and not targets[LATENT_VARIANCE].any()
     for number, z in enumerate(range(5 - config.neighbours, 6 + config.neighbours)):
-        channels = inputs["t1w"][0, ..., 9 * number : 9 * (number + 1)]
+        channels = inputs["t1w"][0, ..., config.slice_channels * number : config.slice_channels * (number + 1)]
         assert np.array_equal(channels[..., 0], patient["filled"][0][*window, z])
         assert np.array_equal(channels[..., 1:], masks(patient["levels"][0][*window, z]))
-        channels = inputs["flair"][0, ..., 9 * number : 9 * (number + 1)]
+        channels = inputs["flair"][0, ..., config.slice_channels * number : config.slice_channels * (number + 1)]
         assert np.array_equal(channels[..., 1:], masks(patient["levels"][1][*window, z]))
-    assert inputs["flair"].shape == (1, 64, 64, 9 * config.slices)
+    assert inputs["flair"].shape == (1, 64, 64, config.slice_channels * config.slices)
     assert (weights is None) == (config is SALEM)
 
 
@@ -82,9 +85,9 @@ def test_small_brains_and_end_slices_are_padded_with_zeros(tmp_path: Path) -> No
     scan = store_scan(tmp_path / "a", **patient, config=OURS)
     assert scan.shape == (64, 76)
     inputs, _, _ = tile_batch([scan], np.array([[0, 0, 0, 0], [0, 0, 0, 7]]), OURS)
-    assert not inputs["t1w"][0, ..., :9].any()
-    assert not inputs["t1w"][1, ..., 18:].any()
-    assert inputs["t1w"][0, ..., 9].any()
+    assert not inputs["t1w"][0, ..., :IMAGE].any()
+    assert not inputs["t1w"][1, ..., 2 * IMAGE :].any()
+    assert inputs["t1w"][0, ..., IMAGE].any()
     assert not inputs["t1w"][:, 38:].any()
 
 
@@ -100,7 +103,7 @@ def test_most_of_our_tiles_hold_a_lesion_and_each_patient_gives_as_many(tmp_path
     scans = [store_scan(tmp_path / str(n), **volumes(n, place), config=OURS) for n, place in enumerate(places)]
     tiles = draw_tiles(scans, replace(OURS, tiles_per_epoch=400), np.random.default_rng(0))
     assert len(tiles) == 400
-    holds = np.array([tile_batch(scans, tile[None], OURS)[0]["flair"][..., 10:18].any() for tile in tiles])
+    holds = np.array([tile_batch(scans, tile[None], OURS)[0]["flair"][..., MASKS].any() for tile in tiles])
     assert 300 <= holds.sum() < 360
     counts = np.bincount(tiles[holds, 0], minlength=3)
     assert abs(int(counts[0]) - int(counts[1])) < 40

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 
 from lesionforge.cli import main
 from lesionforge.images import find_image, read_json, read_mask, read_volume
+from lesionforge.synthesize import tools
 from lesionforge.synthesize.config import CONFIGURATIONS
 from lesionforge.synthesize.generator_folder import save_generator
+from lesionforge.synthesize.levels import LEVEL_COUNT
 from lesionforge.synthesize.native import as_stored, fill_on_grid, levels_of_mask
 from lesionforge.synthesize.network import build_generator
 
@@ -44,6 +46,11 @@ def test_integers_stay_integers_where_the_scan_has_no_scale(tmp_path):
         stored = as_stored(np.full((4, 4, 4), 2.6, np.float32), nib.load(tmp_path / f"{name}.nii"))
         assert stored.dtype == kind
         assert stored.max() == (3 if kind is np.int16 else np.float32(2.6))
+
+
+def test_paint_offers_every_level():
+    (option,) = (option for option in tools.paint.params if option.name == "level")
+    assert option.type.max == LEVEL_COUNT
 
 
 def test_levels_rise_from_the_rim_to_the_inside():
@@ -91,7 +98,7 @@ def test_levels_come_on_the_working_grid_and_on_both_grids_as_given(tool_run, ph
     on_grids = [read_volume(path)[0] for path in sorted(folder.glob("*desc-levelsFLAIR_dseg.nii.gz"))]
     assert len(on_grids) == len(list(folder.glob("*desc-levelsT1w_dseg.nii.gz"))) == 3
     for levels in on_grids:
-        assert levels.max() == 8 and levels.min() == 0
+        assert 8 <= levels.max() <= LEVEL_COUNT and levels.min() == 0
     lesion = read_mask(phantom_cohort / "derivatives/manual/sub-p01/anat/sub-p01_label-lesion_mask.nii.gz")[0]
     native = read_volume(find_image(folder, "space-T1w_res-native_desc-levelsFLAIR_dseg.nii.gz"))[0]
     assert (native[lesion] > 0).mean() > 0.7
@@ -107,7 +114,7 @@ def test_paint_changes_the_scans_as_given_at_the_mask_and_nowhere_else(tool_run,
     nib.save(nib.Nifti1Image(lesion, given["T1w"].affine), tmp_path / "mask.nii.gz")
     config = replace(CONFIGURATIONS["lesionforge"], width=2)
     network = build_generator(config)[1]
-    typical = {"t1w": [0, 0, 0, 1, 1, 2, 2, 3, 3], "flair": list(range(9))}
+    typical = {"t1w": [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5], "flair": list(range(13))}
     history, learned_from = [{"epoch": 1, "loss": 1.0}], {"trained_on": [], "validated_on": [], "typical_levels": typical}
     save_generator(tmp_path / "generator", network, config, history, seed=1, **learned_from)
     folder = tool_run("paint", "--mask", str(tmp_path / "mask.nii.gz"), "--generator", str(tmp_path / "generator"))

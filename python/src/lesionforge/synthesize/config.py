@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lesionforge.errors import InputError
+from lesionforge.synthesize.levels import LEVEL_COUNT, PUBLISHED_LEVELS
 
 # Raised when a card or what a network takes in changes its meaning.
-CARD_VERSION = 3
+CARD_VERSION = 4
 # Three poolings: sides of what goes through the network must be divisible by this.
 SIZE_MULTIPLE = 8
 
@@ -27,7 +28,7 @@ class GeneratorConfig:
     # Published: True. Without it the output is linear: normalised intensities have both signs.
     output_prelu: bool = True
     # Each contrast has levels of its own, in units of its own scale, the same in every scan (levels.Scale). An encoder takes
-    # the cumulative masks M1..M8 of its contrast, which unlike disjoint bands carry an order, and the filled image with each
+    # the cumulative masks M1..M12 of its contrast, which unlike disjoint bands carry an order, and the filled image with each
     # lesion voxel at the middle of its level; a decoder gives what is to be added to that; what is painted stays in its level.
     # Published: False, the bands W1..W8 of the FLAIR for all, normalised intensities, and decoders that give whole images.
     own_levels: bool = False
@@ -63,6 +64,11 @@ class GeneratorConfig:
     def slices(self) -> int:
         """Slices that the network sees at once."""
         return 1 + 2 * self.neighbours
+
+    @property
+    def slice_channels(self) -> int:
+        """Channels of a slice of an encoder's input: the image and its level masks."""
+        return 1 + (LEVEL_COUNT if self.own_levels else PUBLISHED_LEVELS)
 
     @property
     def reconstructions(self) -> dict[str, str]:

@@ -33,7 +33,7 @@ def save_generator(
 ) -> dict[str, Any]:
     """Write the model folder `out` and return its card, which holds all that painting must know.
 
-    `typical_levels` says by contrast other than the FLAIR which level goes with its level 0..8, for lesions without a donor.
+    `typical_levels` says by contrast other than the FLAIR which level goes with its level 0..12, for lesions without a donor.
     """
     import pandas as pd
 

@@ -14,13 +14,16 @@ from scipy import ndimage
 
 from lesionforge.errors import InputError
 
-# Lower bounds of the levels 1 to 8 of each contrast, in units of its `Scale`. FLAIR: the published thr(a) = mean + a * std of
-# grey matter. T1w: ours, how far a voxel is on the way from white (0) to grey matter (1) and on to CSF (about 3).
+# Lower bounds of the levels 1 to 12 of each contrast, in units of its `Scale`. FLAIR: the eight published thr(a) = mean +
+# a * std of grey matter, and four of ours, since many lesions are brighter than all of those. T1w: ours, how far a voxel is on
+# the way from white (0) to grey matter (1) and on to CSF (about 3).
 LEVEL_FACTORS = {
-    "t1w": (0.25, 0.5, 0.75, 1.0, 1.4, 1.8, 2.3, 2.8),
-    "flair": (0.5, 0.8, 1.1, 1.4, 1.7, 2.1, 2.4, 2.7),
+    "t1w": (0.25, 0.5, 0.75, 1.0, 1.4, 1.8, 2.3, 2.8, 3.4, 4.1, 5.0, 6.0),
+    "flair": (0.5, 0.8, 1.1, 1.4, 1.7, 2.1, 2.4, 2.7, 3.1, 3.6, 4.2, 5.0),
 }
-LEVEL_COUNT = 8
+LEVEL_COUNT = 12
+# The last published level holds all that is brighter.
+PUBLISHED_LEVELS = 8
 # The order of level maps that are stacked. A voxel has a level of any other contrast only where it has one in the FLAIR.
 CONTRASTS = tuple(LEVEL_FACTORS)
 FLAIR = CONTRASTS.index("flair")
@@ -86,9 +89,10 @@ def _winsorised(values: np.ndarray) -> tuple[float, float]:
 
 
 def levels_of(units: np.ndarray, contrast: str) -> np.ndarray:
-    """The level of each value: 0 at or below the first threshold, k above the k-th only, 8 above all; uint8, same shape.
+    """The level of each value: 0 at or below the first threshold, k above the k-th only, 12 above all; uint8, same shape.
 
-    Level k of the FLAIR is the published band W_k, so the bands are disjoint and M_k is `levels >= k`. NaN gives level 0.
+    Level k of the FLAIR is the published band W_k, of which W_8 is our levels 8 to 12; so the bands are disjoint and M_k is
+    `levels >= k`. NaN gives level 0.
     """
     return np.searchsorted(LEVEL_FACTORS[contrast], np.nan_to_num(units, nan=-np.inf), side="left").astype(np.uint8)
 
@@ -96,7 +100,7 @@ def levels_of(units: np.ndarray, contrast: str) -> np.ndarray:
 def hyperintensity_levels(
     units: Mapping[str, np.ndarray], tissues: np.ndarray, lesion: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Levels 0..8 of the white-matter hyperintensities of a scan in each contrast, uint8 [x, y, z].
+    """Levels 0..12 of the white-matter hyperintensities of a scan in each contrast, uint8 [x, y, z].
 
     `units` are the scan's contrasts in units of their scales. Our decisions: hyperintensities are the lesions of the mask,
     all of whose voxels have at least level 1 in the FLAIR, or without a mask white matter of level 4 and above; and their rims,
@@ -116,7 +120,7 @@ def hyperintensity_levels(
 
 
 def within_levels(units: np.ndarray, levels: np.ndarray, contrast: str) -> np.ndarray:
-    """Values in units of the contrast's scale, brought into the range of each voxel's level (0..8), float32; same shape."""
+    """Values in units of the contrast's scale, brought into the range of each voxel's level (0..12), float32; same shape."""
     factors = np.array(LEVEL_FACTORS[contrast], np.float32)
     lowest = np.concatenate([[-np.inf], factors + HELD_MARGIN]).astype(np.float32)
     highest = np.concatenate([factors - HELD_MARGIN, [np.inf]]).astype(np.float32)
@@ -124,17 +128,18 @@ def within_levels(units: np.ndarray, levels: np.ndarray, contrast: str) -> np.nd
 
 
 def level_middles(contrast: str) -> np.ndarray:
-    """The middle of each level 1..8 in units of the contrast's scale, float32 [8]; level 8 is taken as wide as level 7."""
+    """The middle of each level 1..12 in units of the contrast's scale, float32 [12]; level 12 is taken as wide as level 11."""
     factors = LEVEL_FACTORS[contrast]
     edges = np.array([*factors, 2 * factors[-1] - factors[-2]], np.float32)
     return (edges[:-1] + edges[1:]) / 2
 
 
 def bands(levels: np.ndarray) -> np.ndarray:
-    """The eight disjoint band masks W1..W8 as channels, float32 [..., 8]."""
-    return (levels[..., np.newaxis] == np.arange(1, LEVEL_COUNT + 1, dtype=levels.dtype)).astype(np.float32)
+    """The eight disjoint published band masks W1..W8 as channels, float32 [..., 8]."""
+    numbers = np.arange(1, PUBLISHED_LEVELS + 1)
+    return (np.minimum(levels, PUBLISHED_LEVELS)[..., np.newaxis] == numbers).astype(np.float32)
 
 
 def level_masks(levels: np.ndarray) -> np.ndarray:
-    """The eight masks M1..M8, each of its level and above, as channels, float32 [..., 8]."""
-    return (levels[..., np.newaxis] >= np.arange(1, LEVEL_COUNT + 1, dtype=levels.dtype)).astype(np.float32)
+    """The masks M1..M12, each of its level and above, as channels, float32 [..., 12]."""
+    return (levels[..., np.newaxis] >= np.arange(1, LEVEL_COUNT + 1)).astype(np.float32)

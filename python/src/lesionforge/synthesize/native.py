@@ -104,7 +104,7 @@ def write_native_levels(prepared: Prepared, levels: dict[str, np.ndarray], scans
 
 
 def levels_of_mask(lesion: np.ndarray, level: int, voxel_mm: float) -> np.ndarray:
-    """FLAIR levels of lesions without a donor, uint8 [x, y, z]: `level` (1..8) inside, at least 1, rising over RAMP_MM."""
+    """FLAIR levels of lesions without a donor, uint8 [x, y, z]: `level` (1..12) inside, at least 1, rising over RAMP_MM."""
     depth_mm = ndimage.distance_transform_edt(lesion, sampling=voxel_mm)
     ramp = np.rint(level * np.minimum(depth_mm / RAMP_MM, 1)).clip(1)
     return np.where(lesion, ramp, 0).astype(np.uint8)

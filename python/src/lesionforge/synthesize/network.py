@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lesionforge.synthesize.config import GeneratorConfig
-from lesionforge.synthesize.levels import LEVEL_COUNT
 
 if TYPE_CHECKING:
     import keras
@@ -16,24 +15,24 @@ LATENT_VARIANCE = "latent_variance"
 def build_generator(config: GeneratorConfig) -> tuple[keras.Model, keras.Model]:
     """The network as (training model, inference model), which share their weights.
 
-    Inputs are named by contrast, float32 [batch, x, y, slices * 9]: of each slice, from below, the filled image (for ours
-    coarsely painted), then the eight masks of the levels. With shared slopes x and y are any multiples of 8, else both are the
-    tile size. The inference model gives the contrasts in order, each [batch, x, y, 1], decoded from the fused latent. The
-    training model gives named outputs: the decodings of every latent, and the variance between the latents [batch, width],
-    averaged over space.
+    Inputs are named by contrast, float32 [batch, x, y, slices * (1 + masks)]: of each slice, from below, the filled image (for
+    ours coarsely painted), then the masks of the levels, 8 as published, 12 for ours. With shared slopes x and y are any
+    multiples of 8, else both are the tile size. The inference model gives the contrasts in order, each [batch, x, y, 1],
+    decoded from the fused latent. The training model gives named outputs: the decodings of every latent, and the variance
+    between the latents [batch, width], averaged over space.
     """
     import keras
     from keras import layers, ops
 
     side = None if config.shared_slopes else config.tile_size
-    channels = config.slices * (1 + LEVEL_COUNT)
+    channels = config.slices * config.slice_channels
     inputs = {name: keras.Input((side, side, channels), name=name) for name in config.contrasts}
     latents = {name: _encoder(inputs[name], config) for name in config.contrasts}
     every_latent = list(latents.values())
     fused = layers.Maximum()(every_latent) if len(every_latent) > 1 else every_latent[0]
     decoders = {name: _decoder(config, side, name) for name in config.contrasts}
 
-    middle_image = config.neighbours * (1 + LEVEL_COUNT)
+    middle_image = config.neighbours * config.slice_channels
     outputs = {}
     for name, decoder in decoders.items():
         for source, latent in (latents | {"fused": fused}).items():

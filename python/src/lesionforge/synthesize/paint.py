@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 SEAM_SIGMA_VOXELS = 1.0
 SEAM_WIDTH_VOXELS = 2
-SLICES_PER_BATCH = 8
+SLICES_PER_BATCH = 4
+# What a network with shared slopes sees around the voxels that are asked for; a tile of the training gave most of them less.
+CONTEXT_VOXELS = 16
 
 
 def seam_weight(lesion: np.ndarray, brain: np.ndarray) -> np.ndarray:
@@ -50,8 +52,8 @@ def generate(
     """The generator's images, float32 [contrast, x, y, z], right at the `wanted` voxels; voxels it never reaches are the canvas'.
 
     All volumes are [x, y, z]; levels and the scales of the canvas are by contrast. Windows of the canvas, cut to the brain, go
-    through the network and are averaged where they overlap. A network with shared slopes takes each slice as one window: that
-    equals averaged tiles but for their zero-padded borders and needs a sixteenth of the work.
+    through the network and are averaged where they overlap. A network with shared slopes takes one window a slice, around all
+    that is wanted there: that equals averaged tiles but for their zero-padded borders and needs a fraction of the work.
     """
     shown = network_levels(levels, config)
     out = np.stack(coarsely_painted(network_images(images, brain, scales, config), shown, config)).astype(np.float32)
@@ -93,16 +95,8 @@ def _window_batches(
 
     `canvas` and `levels` are [contrast, x, y, z]; windows without a wanted voxel change none of the averages that are asked for.
     """
-    if config.inference_stride is None:
-        size = canvas.shape[1:3]
-        slices = np.flatnonzero(wanted.any(axis=(0, 1)))
-        corners = np.column_stack([np.zeros((len(slices), 2), int), slices])
-    else:
-        size = (config.tile_size, config.tile_size)
-        corners = tile_grid(wanted, config.tile_size, config.inference_stride)
-    per_batch = SLICES_PER_BATCH if config.inference_stride is None else config.batch_size
-    for start in range(0, len(corners), per_batch):
-        places = [(slice(x, x + size[0]), slice(y, y + size[1]), int(z)) for x, y, z in corners[start : start + per_batch]]
+    size, stride = config.tile_size, config.inference_stride
+    for places in _whole_windows(wanted) if stride is None else _tile_windows(wanted, size, stride, config.batch_size):
         around = [(x, y, slice(z - config.neighbours, z + config.neighbours + 1)) for x, y, z in places]
         yield (
             places,
@@ -112,6 +106,28 @@ def _window_batches(
                 config,
             ),
         )
+
+
+def _whole_windows(wanted: np.ndarray) -> Iterator[list[tuple[slice, slice, int]]]:
+    """Batches of slices, each with the window that holds its wanted voxels and their context, sides multiples of 8."""
+    slices = np.flatnonzero(wanted.any(axis=(0, 1)))
+    for start in range(0, len(slices), SLICES_PER_BATCH):
+        batch = slices[start : start + SLICES_PER_BATCH]
+        x, y = (
+            slice(
+                max(side.start - CONTEXT_VOXELS, 0) // SIZE_MULTIPLE * SIZE_MULTIPLE,
+                min(-(-(side.stop + CONTEXT_VOXELS) // SIZE_MULTIPLE) * SIZE_MULTIPLE, length),
+            )
+            for side, length in zip(bounding_box(wanted[..., batch])[:2], wanted.shape[:2], strict=True)
+        )
+        yield [(x, y, int(z)) for z in batch]
+
+
+def _tile_windows(wanted: np.ndarray, size: int, stride: int, per_batch: int) -> Iterator[list[tuple[slice, slice, int]]]:
+    """Batches of tiles of the grid with a wanted voxel."""
+    corners = tile_grid(wanted, size, stride)
+    for start in range(0, len(corners), per_batch):
+        yield [(slice(x, x + size), slice(y, y + size), int(z)) for x, y, z in corners[start : start + per_batch]]
 
 
 def _as_list(outputs: object) -> list:
@@ -130,7 +146,7 @@ def paint_lesions(
 ) -> list[np.ndarray]:
     """Synthetic images, float32 [x, y, z], in the order of the configuration's contrasts: the canvas with lesions blended in.
 
-    `images` are those of the lesion-free canvas, `scales` its own; `lesion` (bool) and `levels` (0..8, by contrast) are the
+    `images` are those of the lesion-free canvas, `scales` its own; `lesion` (bool) and `levels` (0..12, by contrast) are the
     transplant on its grid.
     Every voxel more than two voxels from a lesion keeps the canvas' value exactly; without lesions all of them do.
     """

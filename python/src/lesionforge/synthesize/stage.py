@@ -262,7 +262,7 @@ def validating_scans(splits: dict[str, str], hyperintense: set[str], rng: np.ran
 
 
 def typical_levels(patients: list[Levels]) -> dict[str, list[int]]:
-    """By contrast other than the FLAIR, the median level of the patients' voxels with level 0..8 in the FLAIR.
+    """By contrast other than the FLAIR, the median level of the patients' voxels with level 0..12 in the FLAIR.
 
     Where no voxel has a level of the FLAIR, that of the nearest one that some have, all 0 where there is none.
     """

@@ -156,7 +156,7 @@ def _tiles_at_places(number: int, scan: StoredScan, count: int, tile_size: int, 
 
 
 def network_inputs(images: np.ndarray, levels: np.ndarray, config: GeneratorConfig) -> dict[str, np.ndarray]:
-    """The generator's inputs from neighbouring slices of each contrast, float32 [n, x, y, slices * 9] by contrast.
+    """The generator's inputs from neighbouring slices of each contrast, float32 [n, x, y, slices * (1 + masks)] by contrast.
 
     `images` and `levels` are [contrast, n, slices, x, y], from below.
     """

@@ -31,7 +31,7 @@ MASK = click.option(
 )
 GENERATOR = click.option("--generator", required=True, type=FOLDER, help="Model folder of synthesize train-generator.")
 LEVEL = click.option(
-    "--level", type=click.IntRange(1, 8), default=6, show_default=True, help="How bright the lesions' inside is in the FLAIR."
+    "--level", type=click.IntRange(1, 12), default=6, show_default=True, help="How bright the lesions' inside is in the FLAIR."
 )
 
 
@@ -97,7 +97,7 @@ def levels(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
     click.echo(f"{made.scan_id}: levels", err=True)
     scans = {"T1w": t1w, "FLAIR": flair}
     record = write_levels(made, out, seed, lambda folder, levels: write_native_levels(made, levels, scans, folder))
-    click.echo(f"{made.scan_id}: {sum(record['level_volumes_ml']['flair']):.1f} ml in levels 1 to 8 -> {out / made.scan_id}")
+    click.echo(f"{made.scan_id}: {sum(record['level_volumes_ml']['flair']):.1f} ml in levels 1 to 12 -> {out / made.scan_id}")
 
 
 @click.command(help="Paint the lesions of a mask onto one subject's raw T1w and FLAIR.")

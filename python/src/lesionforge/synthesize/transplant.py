@@ -30,7 +30,7 @@ Box = tuple[slice, slice, slice]
 class Lesion:
     """A lesion that is to lie on a canvas: the levels of a box, uint8 [contrast, x, y, z], all 0 outside the lesion.
 
-    Inside it has 1..8 in the FLAIR and 0..8 in other contrasts. `corner` is the voxel of the canvas' grid where the box begins;
+    Inside it has 1..12 in the FLAIR and 0..12 in other contrasts. `corner` is the voxel of the canvas' grid where the box begins;
     the box may reach beyond the grid. `number` is that of the lesion in its donor; `touches_grey_matter` says whether it
     did so there.
     """
