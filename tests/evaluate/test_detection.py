@@ -81,3 +81,12 @@ def test_lesions_are_counted_by_size_and_none_is_lost():
         (0, 2, 1), (10, 2, 2), (50, 2, 0), (100, 2, 1), (500, 2, 2),
     ]  # fmt: skip
     assert np.isnan(lesions_by_size(np.array([1.0]), np.array([True]))[4].recall)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_msseg_does_not_depend_on_the_order_of_the_axes(seed):
+    rng = np.random.default_rng(seed)
+    reference = rng.random((14, 13, 12)) < 0.3
+    prediction = np.where(rng.random(reference.shape) < 0.6, reference, rng.random(reference.shape) < 0.3)
+    turned = measured(prediction[::-1].transpose(2, 0, 1), reference[::-1].transpose(2, 0, 1))
+    assert turned == measured(prediction, reference)

@@ -56,7 +56,11 @@ def count_found_by_msseg2016(lesions, detections):
         if not 100 * covered > 10 * len(lesion):
             continue
         visited, good = 0, True
-        for detection in sorted(detections, key=lambda detection: (-len(detection & lesion), -len(detection))):
+
+        def order(detection, lesion=lesion):
+            return -len(detection & lesion), -len(detection), -len(detection & everything)
+
+        for detection in sorted(detections, key=order):
             if 100 * visited >= 65 * covered:
                 break
             good = good and 100 * len(detection - everything) <= 70 * len(detection)

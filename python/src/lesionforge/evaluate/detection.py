@@ -90,15 +90,17 @@ def found_by_msseg2016(pairs: LesionPairs) -> np.ndarray:
     """Whether each reference lesion is found by the rule of MSSEG 2016: bool [lesion].
 
     More than 10 % of it must be covered. Then the detections that overlap it are visited, those that share most first
-    (ties: the larger one), until those visited share at least 65 % of what is covered; none of them may have more than
-    70 % of its voxels outside every reference lesion.
+    (ties: the larger one, then the one with less outside, so that the order of the axes does not matter), until those
+    visited share at least 65 % of what is covered; none of them may have more than 70 % of its voxels outside every
+    reference lesion.
     """
     inside = np.bincount(pairs.predicted, weights=pairs.shared, minlength=len(pairs.sizes_predicted))
     too_far_out = 100 * (pairs.sizes_predicted - inside) > MOST_OUTSIDE * pairs.sizes_predicted
     covered = np.bincount(pairs.reference, weights=pairs.shared, minlength=len(pairs.sizes_reference))
     found = 100 * covered > LEAST_COVERED * pairs.sizes_reference
 
-    order = np.lexsort((-pairs.sizes_predicted[pairs.predicted], -pairs.shared, pairs.reference))
+    ties = (-inside[pairs.predicted], -pairs.sizes_predicted[pairs.predicted])
+    order = np.lexsort((*ties, -pairs.shared, pairs.reference))
     lesion, shared = pairs.reference[order], pairs.shared[order]
     # Shared with the detections before, within the same lesion: the running sum less what it was at the lesion's start.
     before = np.cumsum(shared) - shared
