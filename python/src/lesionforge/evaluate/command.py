@@ -1,4 +1,4 @@
-"""`lesionforge evaluate`: one mask against another, one scan of an arm, and the arms side by side."""
+"""`lesionforge evaluate`: one mask against another, a table of them, one scan of an arm, and the arms side by side."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
+PROTOCOL = click.option(
+    "--protocol",
+    type=click.Choice(["ours", "isbi2015", "miccai2008", "msseg2016", "wmh2017"]),
+    default="ours",
+    show_default=True,
+    help="Whose definition of a lesion and of a found one.",
+)
+RATER = click.option("--rater", type=FILE, help="What `evaluate` printed for a second human rater, for the scores of miccai2008.")
 
 
 def in_words(value: float) -> str:
@@ -18,22 +27,62 @@ def in_words(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.3f}"
 
 
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as JSON can hold them: NaN and infinity become None."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
+
+
 @click.group(invoke_without_command=True)
 @click.option("--prediction", type=FILE, help="Predicted lesion mask, 0/1 NIfTI.")
 @click.option("--reference", type=FILE, help="Reference lesion mask on the same grid.")
+@PROTOCOL
+@click.option("--probability", type=FILE, help="Probability map on the same grid, to measure its calibration.")
+@click.option("--brain-mask", type=FILE, help="Where the probabilities count, 0/1 NIfTI [default: the whole grid].")
+@RATER
 @click.pass_context
-def evaluate(ctx: click.Context, prediction: Path | None, reference: Path | None) -> None:
-    """Measure a lesion mask against a reference and print JSON; or measure and compare the arms of an experiment."""
+def evaluate(
+    ctx: click.Context,
+    prediction: Path | None,
+    reference: Path | None,
+    protocol: str,
+    probability: Path | None,
+    brain_mask: Path | None,
+    rater: Path | None,
+) -> None:
+    """Measure a lesion mask against a reference and print JSON; or measure a table of them, or the arms of an experiment."""
     if ctx.invoked_subcommand is not None:
         return
     if prediction is None or reference is None:
         raise click.UsageError("give both --prediction and --reference, or one of the commands below", ctx)
-    from lesionforge.evaluate.masks import measure_files
-    from lesionforge.evaluate.metrics import PROTOCOL
+    if brain_mask is not None and probability is None:
+        raise click.UsageError("--brain-mask says where probabilities count: give --probability too, or neither", ctx)
+    from lesionforge.evaluate.masks import Pair, evaluate_files, read_rater
 
-    measures = asdict(measure_files(prediction, reference)) | {"protocol": PROTOCOL}
-    plain = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in measures.items()}
-    click.echo(json.dumps(plain, indent=2))
+    pair = Pair(prediction, reference, probability, brain_mask)
+    got = evaluate_files(pair, protocol, read_rater(rater, protocol))
+    sizes = [asdict(part) | {"recall": part.recall} for part in got.by_size]
+    answer = {"protocol": protocol} | got.measures | {"reasons": got.reasons, "by_size": [plain(part) for part in sizes]}
+    click.echo(json.dumps(plain(answer), indent=2))
+
+
+@evaluate.command()
+@click.argument("table", type=FILE)
+@PROTOCOL
+@RATER
+@click.option("--out", required=True, type=FOLDER, help="Folder for scans.tsv, sizes.tsv and summary.tsv.")
+def cohort(table: Path, protocol: str, rater: Path | None, out: Path) -> None:
+    """Measure the pairs of a TABLE: a TSV with id, prediction, reference and, if wanted, probability and brain_mask."""
+    from lesionforge.evaluate.cohort import SIZE_COLUMNS, SUMMARY_COLUMNS, evaluate_cohort, read_pairs, summarise_cohort
+    from lesionforge.evaluate.masks import read_rater
+    from lesionforge.images import write_tsv
+
+    scans, columns, by_size = evaluate_cohort(read_pairs(table), protocol, read_rater(rater, protocol))
+    summary = summarise_cohort(scans, columns, protocol)
+    write_tsv(scans, out / "scans.tsv", columns)
+    write_tsv(by_size, out / "sizes.tsv", SIZE_COLUMNS)
+    write_tsv(summary, out / "summary.tsv", SUMMARY_COLUMNS)
+    dice = float(summary.set_index("measure")["value"]["dice"])
+    click.echo(f"{out / 'summary.tsv'}: {len(scans)} pairs under {protocol}, mean Dice {in_words(dice)}")
 
 
 @evaluate.command()

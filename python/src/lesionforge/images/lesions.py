@@ -1,4 +1,4 @@
-"""The one definition of a lesion: a 26-connected component of the mask, of any size."""
+"""The one definition of a lesion: a 26-connected component of the mask, of any size. Challenge protocols keep their own."""
 
 from __future__ import annotations
 
@@ -22,9 +22,16 @@ LESION_TABLE_COLUMNS = {
 }
 
 
-def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the lesions of a bool mask [x, y, z]: (int array of labels from 1, count)."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+SQUARED_REACH = {6: 1, 18: 2, 26: 3}  # neighbours of a voxel: those that share a face, also an edge, also a corner
+
+
+def label_lesions(mask: np.ndarray, neighbours: int = 26) -> tuple[np.ndarray, int]:
+    """Number the lesions of a bool mask [x, y, z]: (int array of labels from 1, count).
+
+    `neighbours` is 26, our definition, or the 6 or 18 of a challenge protocol.
+    """
+    structure = ndimage.generate_binary_structure(3, SQUARED_REACH[neighbours])
+    labels, count = ndimage.label(mask, structure=structure)
     return labels, int(count)
 
 
