@@ -26,7 +26,7 @@ workflow LESIONFORGE {
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
-    COHORT(source, model, library)
+    COHORT(source, arms, model, library)
 
     // Act 2: run the stages.
     segmenting = mode == 'segment'
@@ -43,6 +43,11 @@ workflow LESIONFORGE {
     indices = channel.empty()
     models = segmenting ? channel.of(['model', model]) : channel.empty()
     planned = channel.empty()
+    // CHECK refuses the arm real without an annotated training scan where a network is trained on it; else it is left out.
+    assembled_arms = metas
+        .filter { _id, meta, has_mask -> has_mask && meta.role == 'patient' && meta.split == 'train' }
+        .count()
+        .map { annotated -> arms.findAll { arm -> arm != 'real' || annotated } }
 
     if (!segmenting) {
         planned = COHORT.out.pairs
@@ -72,7 +77,7 @@ workflow LESIONFORGE {
         levels = SYNTHESIZE.out.levels
         synthetic = SYNTHESIZE.out.synthetic
         generator = SYNTHESIZE.out.generator
-        ASSEMBLE_ARMS(learned_from, synthetic, COHORT.out.folder, arms)
+        ASSEMBLE_ARMS(learned_from, synthetic, COHORT.out.folder, assembled_arms)
         indices = ASSEMBLE_ARMS.out.index
         if (mode == 'experiment') {
             TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets)
@@ -103,7 +108,7 @@ workflow LESIONFORGE {
     applied = SEGMENT_SCANS.out.folder.map { arm, id, _folder -> ["${id} (${arm})".toString()] }
     stopped = lost(metas, prepared, 'prepare')
         .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic, 'register or synthesize'))
-        .mix(segmenting ? channel.empty() : lost(channel.fromList(arms).map { arm -> [arm] }, indices.flatten().map { index -> [index.baseName] }, 'assemble'))
+        .mix(segmenting ? channel.empty() : lost(assembled_arms.flatten().map { arm -> [arm] }, indices.flatten().map { index -> [index.baseName] }, 'assemble'))
         .mix(lost(to_apply, applied, 'segment'))
         .mix(COHORT.out.refused.map { row -> "${row.id} did not get through cohort: ${row.problem}".toString() })
     report = REPORT_ALL.out.folder
@@ -138,7 +143,7 @@ workflow {
         if (params.mode == 'segment' && !params.model) {
             problems = problems + ['--mode segment needs --model, the folder of a trained cascade.']
         }
-        if (params.synthetic == 0 && params.mode == 'experiment' && 'augmented' in params.arms.tokenize(',')) {
+        if (params.synthetic == 0 && params.mode != 'segment' && 'augmented' in params.arms.tokenize(',')) {
             problems = problems + ['--synthetic 0 leaves nothing for the arm augmented: give a number above 0, or --arms real.']
         }
         if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {

@@ -39,7 +39,7 @@ workflow ASSEMBLE_ARMS {
     prepared // [id, prepared folder] of training and validation patients
     synthetic // [id, prepared folder] of synthetic scans
     cohort // cohort folder
-    arms // names of the arms
+    arms // names of the arms, as a channel of one list
 
     main:
     real_folders = prepared.toSortedList { left, right -> left[0] <=> right[0] }.map { rows -> rows.collect { row -> row[1] } }

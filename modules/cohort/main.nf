@@ -1,6 +1,6 @@
 // cohort: reads and checks the samplesheet or BIDS folder before any other work is queued, splits it, plans the synthetic scans.
 
-include { codeOf; quoted } from '../script'
+include { codeOf; quoted; repeated } from '../script'
 
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
 process CHECK {
@@ -9,6 +9,7 @@ process CHECK {
     input:
     val source
     val content
+    val arms
     path files, stageAs: 'inputs/?/*'
     path model, stageAs: 'model/*'
     val library
@@ -24,7 +25,7 @@ process CHECK {
     def library_option = library ? "--lesion-library ${quoted(library)}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
-        --input ${quoted(source)} ${model_option} ${library_option} ${task.ext.args} --out cohort
+        --input ${quoted(source)} ${repeated('--arm', arms)} ${model_option} ${library_option} ${task.ext.args} --out cohort
     cp cohort/dataset_description.json .
     """
 
@@ -34,7 +35,7 @@ process CHECK {
     """
     lesionforge cohort --help
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
-        --input ${quoted(source)} ${model_option} ${library_option} ${task.ext.args} --out cohort
+        --input ${quoted(source)} ${repeated('--arm', arms)} ${model_option} ${library_option} ${task.ext.args} --out cohort
     cp cohort/dataset_description.json .
     """
 }
@@ -59,6 +60,7 @@ process REFUSE {
 workflow COHORT {
     take:
     source // path of the samplesheet or BIDS folder
+    arms // names of the arms
     model // path of a model folder, or an empty list
     library // path of a folder of lesion masks, or an empty list
 
@@ -68,6 +70,7 @@ workflow COHORT {
     CHECK(
         source.toString(),
         digestOf(source, files),
+        arms,
         files.findAll { path -> isSafePath(path.toString()) },
         model,
         library ? library.toString() : '',

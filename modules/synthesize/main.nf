@@ -160,6 +160,7 @@ workflow SYNTHESIZE {
     learned_from = with_levels
         .join(training)
         .toSortedList { left, right -> left[0] <=> right[0] }
+        .filter { rows -> rows }
         .map { rows -> [rows.collect { row -> row[1] }, rows.collect { row -> row[2] }] }
     STATISTICS(learned_from.combine(masks.count().filter { count -> count }).map { prepared, folders, _count -> [prepared, folders] }, code)
     brightness = LEVELS.out.folder

@@ -1,6 +1,7 @@
 """Laws of the arms: nothing of a test or validation subject reaches training, and both arms are judged alike."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,12 @@ COHORT = [
     CohortRow("sub-h1", "h1", "healthy", "train", False),
 ]
 SYNTHETIC = [Provenance("sub-syn0002", "sub-p0", "sub-h1"), Provenance("sub-syn0001", "sub-p1", "sub-p0")]
+LIBRARY = frozenset({"lib-a"})
 PLAIN = [row for row in COHORT if row.scan_id != "sub-test_ses-2"]
 
 
 def ids(arm: str, split: str) -> list[str]:
-    return [row.scan_id for row in arm_rows(arm, PLAIN, SYNTHETIC) if row.split == split]
+    return [row.scan_id for row in arm_rows(arm, PLAIN, SYNTHETIC, LIBRARY) if row.split == split]
 
 
 def test_real_arm_is_the_annotated_training_patients() -> None:
@@ -38,30 +40,47 @@ def test_augmented_arm_only_adds_training_scans() -> None:
 
 
 def test_order_of_what_is_given_does_not_matter() -> None:
-    assert arm_rows("augmented", PLAIN[::-1], SYNTHETIC[::-1]) == arm_rows("augmented", PLAIN, SYNTHETIC)
+    assert arm_rows("augmented", PLAIN[::-1], SYNTHETIC[::-1], LIBRARY) == arm_rows("augmented", PLAIN, SYNTHETIC, LIBRARY)
 
 
 @pytest.mark.parametrize("donor, canvas", [("sub-test_ses-1", "sub-h1"), ("sub-p0", "sub-test_ses-1"), ("sub-val", "sub-h1")])
 def test_held_out_donor_or_canvas_is_refused(donor: str, canvas: str) -> None:
     with pytest.raises(InputError, match="must not reach training"):
-        arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", donor, canvas)])
+        arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", donor, canvas)], LIBRARY)
 
 
 def test_second_session_of_a_test_subject_cannot_train() -> None:
     with pytest.raises(InputError, match="give all scans of a subject one split"):
-        arm_rows("real", COHORT, [])
+        arm_rows("real", COHORT, [], LIBRARY)
 
 
 def test_unknown_source_is_refused() -> None:
     with pytest.raises(InputError, match=r"not in cohort\.tsv"):
-        arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", "sub-elsewhere", "sub-h1")])
+        arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", "sub-elsewhere", "sub-h1")], LIBRARY)
+
+
+def test_masks_of_the_library_are_donors_and_no_canvases() -> None:
+    made = [Provenance("sub-syn0001", "lib-a", "sub-h1")]
+    assert "sub-syn0001" in [row.scan_id for row in arm_rows("augmented", PLAIN, made, LIBRARY)]
+    for donor, canvas in (("lib-b", "sub-h1"), ("sub-p0", "lib-a")):
+        with pytest.raises(InputError, match=r"not in cohort\.tsv"):
+            arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", donor, canvas)], LIBRARY)
+
+
+def test_without_an_annotated_training_patient_the_augmented_arm_is_synthetic() -> None:
+    cohort = [replace(row, has_lesion_mask=row.has_lesion_mask and row.split != "train") for row in PLAIN]
+    rows = arm_rows("augmented", cohort, [Provenance("sub-syn0001", "lib-a", "sub-nomask")], LIBRARY)
+    assert [(row.scan_id, row.origin, row.split) for row in rows] == [
+        ("sub-val", "real", "validation"),
+        ("sub-syn0001", "synthetic", "train"),
+    ]
 
 
 def test_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(InputError, match="no training patient"):
-        arm_rows("real", [row for row in PLAIN if row.split != "train"], [])
+        arm_rows("real", [row for row in PLAIN if row.split != "train"], [], LIBRARY)
     with pytest.raises(InputError, match="no synthetic scan"):
-        arm_rows("augmented", PLAIN, [])
+        arm_rows("augmented", PLAIN, [], LIBRARY)
 
 
 @pytest.fixture
@@ -118,3 +137,35 @@ def test_under_skip_the_real_arm_goes_on_without_synthetic_scans(root: Path) -> 
     assert skipped.exit_code == 0, skipped.output
     assert "augmented: is left out" in skipped.output
     assert [path.name for path in sorted((root / "assemble").glob("*.tsv"))] == ["real.tsv"]
+
+
+def write_pairs(root: Path, *rows: str) -> None:
+    (root / "cohort/pairs.tsv").write_text("\n".join(["synthetic_id\tdonor\tcanvas\tlibrary_mask", *rows]) + "\n")
+
+
+def test_command_takes_donors_of_the_library_from_the_plan(root: Path) -> None:
+    """What the plan does not name came past the check for masks of test subjects."""
+    write_json({"donor": "lib-a", "canvas": "sub-h1"}, root / "synthesize/sub-syn0001/sub-syn0001_desc-provenance.json")
+    write_pairs(root, "sub-syn0001\tlib-b\tsub-h1\t/b.nii.gz", "sub-syn0002\tsub-p0\tsub-h1\t")
+    result = CliRunner().invoke(main, call(root))
+    assert result.exit_code == 2
+    assert "sub-syn0001: its donor lib-a is not in cohort.tsv" in result.output
+    write_pairs(root, "sub-syn0001\tlib-a\tsub-h1\t/a.nii.gz")
+    result = CliRunner().invoke(main, call(root))
+    assert result.exit_code == 0, result.output
+    assert "sub-syn0001" in list(read_tsv(root / "assemble/augmented.tsv")["id"])
+
+
+def test_an_arm_whose_training_scans_were_all_lost_is_refused_or_left_out(root: Path) -> None:
+    for name in ("sub-p0", "sub-p1"):
+        shutil.rmtree(root / "prepare" / name)
+    refused = CliRunner().invoke(main, call(root))
+    assert refused.exit_code == 2 and "holds none of the training scans of arm real" in refused.output
+    skipped = CliRunner().invoke(main, [*call(root), "--on-subject-error", "skip"])
+    assert skipped.exit_code == 0, skipped.output
+    assert "real: is left out, none of its training scans was prepared" in skipped.output
+    assert [path.name for path in (root / "assemble").glob("*.tsv")] == ["augmented.tsv"]
+    for folder in (root / "synthesize").iterdir():
+        shutil.rmtree(folder)
+    nothing = CliRunner().invoke(main, [*call(root), "--on-subject-error", "skip"])
+    assert nothing.exit_code == 2 and "holds no training scan of any arm" in nothing.output

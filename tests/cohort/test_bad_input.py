@@ -354,7 +354,7 @@ def test_a_subject_of_two_roles(sheet):
 
 NOBODY_TRAINS = (
     "cohort.csv: no patient of split train has a lesion mask, so there is nothing to learn from; "
-    "give one a lesion_mask, and train or nothing in its split"
+    "give one a lesion_mask, and train or nothing in its split, or masks of others by --lesion_library, with --arms augmented"
 )
 NOBODY_TESTS = (
     "cohort.csv: no patient of split test has a lesion mask, so the experiment cannot be measured; "

@@ -10,6 +10,7 @@ import pytest
 from lesionforge.images import read_tsv
 from lesionforge.images.template import load_template
 
+SKIP = ("--on-subject-error", "skip")
 CENTRE = (49, 50, 40)  # of the template at 2 mm, in white matter or near
 
 
@@ -142,7 +143,7 @@ def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, 
         "elsewhere.nii.gz, lesion_library: covers",
         "slab.nii.gz, lesion_library: covers",
         "outside.nii.gz, lesion_library: has only 0 % of its lesions in the template's brain",
-        "has the label a as sub-a.nii.gz has; rename one",
+        "its name gives the label a, as that of sub-a.nii.gz does; rename one of them or take it away",
         "é!.nii.gz' holds a control character",
         "é.nii.gz, lesion_library: its name gives no label",
         "text.nii.gz, lesion_library: cannot be read as NIfTI",
@@ -157,7 +158,7 @@ def test_under_skip_broken_masks_are_left_out_and_listed(sheet, library, write_s
     write_scan(library / "$(touch pwned).nii.gz", mask(), load_template(2).affine)
     write_scan(library / "é.nii.gz", mask(), load_template(2).affine)
     sheet.path(4, "t1w").unlink()
-    result = run(sheet, library, "--on-subject-error", "skip")
+    result = run(sheet, library, *SKIP)
     assert result.exit_code == 0, result.output
     assert "3 masks of the library among the donors; left out for broken files: 4" in result.stdout
     assert "two.nii.gz, lesion_library: holds the value 2" in result.stderr
@@ -175,16 +176,105 @@ def test_under_skip_broken_masks_are_left_out_and_listed(sheet, library, write_s
 
 def test_under_skip_two_masks_of_one_label_still_stop_everything(sheet, library, write_scan):
     write_scan(library / "sub-a.nii.gz", mask(), load_template(2).affine)
-    result = run(sheet, library, "--on-subject-error", "skip")
+    result = run(sheet, library, *SKIP)
     assert result.exit_code == 2
-    assert "has the label a as sub-a.nii.gz has; rename one" in result.stderr
+    sentence = (
+        "sub-a_space-MNI152_label-lesion_mask.nii.gz, lesion_library: its name gives the label a, as that of sub-a.nii.gz does"
+    )
+    assert f"{sentence}; rename one of them or take it away" in result.stderr
     assert not sheet.out.exists()
 
 
+@pytest.mark.parametrize("options", [(), SKIP])
 @pytest.mark.parametrize("make", [True, False])
-def test_a_folder_without_masks_is_refused(sheet, tmp_path, make):
+def test_a_folder_without_masks_is_refused(sheet, tmp_path, make, options):
     if make:
         (tmp_path / "empty").mkdir()
-    result = run(sheet, tmp_path / "empty")
+    result = run(sheet, tmp_path / "empty", *options)
     assert result.exit_code == 2
-    assert "empty, lesion_library: holds no lesion mask" in result.stderr
+    assert "empty, lesion_library: holds no lesion mask (.nii or .nii.gz); give a folder of masks in" in result.stderr
+    assert "correct what is named there and start again" in result.stderr
+    assert not sheet.out.exists()
+
+
+@pytest.fixture
+def unmasked(sheet):
+    """The sheet, its training patients without lesion masks."""
+    for row in sheet.rows[:2]:
+        row["lesion_mask"] = ""
+    return sheet
+
+
+AUGMENTED = ("--arm", "augmented")
+NOBODY_TRAINS = "cohort.csv: no patient of split train has a lesion mask"
+
+
+@pytest.mark.parametrize("canvases", ["healthy", "patients"])
+@pytest.mark.parametrize("options", [("--mode", "augment"), AUGMENTED])
+def test_a_library_makes_masks_of_training_patients_needless(unmasked, library, options, canvases):
+    if canvases == "patients":
+        del unmasked.rows[3:]
+    result = run(unmasked, library, *options)
+    assert result.exit_code == 0, result.output
+    assert donors(unmasked) == {"lib-a", "lib-bses2", "lib-cmask"}
+    canvas = {"healthy": {"sub-11", "sub-12"}, "patients": {"sub-01", "sub-02"}}[canvases]
+    assert set(read_tsv(unmasked.out / "pairs.tsv")["canvas"]) == canvas
+    said = f"{NOBODY_TRAINS}, so the arm real is left out" in (unmasked.out / "warnings.txt").read_text()
+    assert said == (options != AUGMENTED)
+
+
+@pytest.mark.parametrize("options", [(), ("--arm", "real"), ("--mode", "augment", "--arm", "real"), SKIP])
+def test_the_arm_real_needs_an_annotated_training_scan(unmasked, library, options):
+    result = run(unmasked, library, *options)
+    assert result.exit_code == 2
+    remedy = "give one a lesion_mask, and train or nothing in its split, or use --arms augmented"
+    assert result.stderr.splitlines()[0] == f"{NOBODY_TRAINS}, so the arm real has nothing to train on; {remedy}"
+    assert len(result.stderr.splitlines()) == 2
+    assert not unmasked.out.exists()
+
+
+def test_an_experiment_without_training_masks_still_needs_a_test_patient(unmasked, library):
+    unmasked.rows[2]["lesion_mask"] = ""
+    result = run(unmasked, library, *AUGMENTED)
+    assert result.exit_code == 2
+    assert "cohort.csv: no patient of split test has a lesion mask, so the experiment cannot be measured" in result.stderr
+
+
+def test_somebody_must_tell_how_bright_lesions_are(unmasked, library):
+    del unmasked.rows[:2]
+    result = run(unmasked, library, *AUGMENTED)
+    assert result.exit_code == 2
+    said = "cohort.csv: no patient is in split train, so nothing tells how bright lesions are"
+    assert result.stderr.splitlines()[0] == f"{said}; write train or nothing in the split of one"
+
+
+@pytest.mark.parametrize("fault", ["broken", "empty", "held out"])
+def test_without_any_mask_there_is_nothing_to_paint(unmasked, library, write_scan, fault):
+    for path in library.iterdir():
+        path.unlink()
+    path = write_scan(library / "sub-03.nii.gz", mask(0 if fault == "empty" else 1), load_template(2).affine)
+    if fault == "broken":
+        path.rename(library / "z.nii.gz").write_bytes(b"no image")
+    elif fault == "empty":
+        write_scan(path.rename(library / "z.nii.gz"), 0 * mask(), load_template(2).affine)
+    result = run(unmasked, library, *AUGMENTED, *SKIP)
+    assert result.exit_code == 2
+    said = f"{NOBODY_TRAINS} and no mask of the library is left, so there are no lesions to paint; give one a lesion_mask"
+    assert said in result.stderr
+
+
+def test_a_broken_library_brings_no_second_complaint(unmasked, library):
+    for path in library.iterdir():
+        path.write_bytes(b"no image")
+    result = run(unmasked, library, *AUGMENTED)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 4
+
+
+def test_under_skip_patients_go_on_without_a_library_whose_masks_are_all_broken(sheet, library):
+    for path in library.iterdir():
+        path.write_bytes(b"no image")
+    result = run(sheet, library, *SKIP)
+    assert result.exit_code == 0, result.output
+    assert donors(sheet) == {"sub-01", "sub-02"}
+    assert len(read_tsv(sheet.out / "problems.tsv")) == 3

@@ -8,15 +8,20 @@ from dataclasses import replace
 import pytest
 
 from lesionforge.cohort.rows import Row
-from lesionforge.cohort.split import choose_splits, judge_cohort, position
+from lesionforge.cohort.split import Needs, choose_splits, judge_cohort, position
+
+EXPERIMENT = Needs(library=False, real=True, test=True)
+AUGMENT = replace(EXPERIMENT, test=False)
+# A library gives the lesions, and no network is trained on the arm real.
+SYNTHETIC_ONLY = Needs(library=True, real=False, test=True)
 
 
 def patients(count: int, **cells: str) -> list[Row]:
     return [replace(Row(n + 2, subject=f"p{n}", role="patient", lesion_mask="m"), **cells) for n in range(count)]
 
 
-def splits(rows: list[Row], seed: int = 1, need_test: bool = True) -> dict[str, str | None]:
-    return {row.scan_id: row.split for row in choose_splits(rows, seed, need_test)}
+def splits(rows: list[Row], seed: int = 1, needs: Needs = EXPERIMENT) -> dict[str, str | None]:
+    return {row.scan_id: row.split for row in choose_splits(rows, seed, needs)}
 
 
 def test_adding_subjects_moves_no_old_one():
@@ -45,14 +50,14 @@ def test_shares_are_near_what_is_said():
 def test_two_patients_suffice_for_an_experiment(count: int, seed: int):
     found = splits(patients(count), seed)
     assert {"train", "test"} <= set(found.values())
-    assert not judge_cohort(choose_splits(patients(count), seed, True), True)
+    assert not judge_cohort(choose_splits(patients(count), seed, EXPERIMENT), EXPERIMENT, False)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_single_patient_trains(seed: int):
-    rows = choose_splits(patients(1), seed, need_test=True)
+    rows = choose_splits(patients(1), seed, EXPERIMENT)
     assert rows[0].split == "train"
-    assert [problem.text.startswith("no patient of split test") for problem in judge_cohort(rows, True)] == [True]
+    assert [problem.text.startswith("no patient of split test") for problem in judge_cohort(rows, EXPERIMENT, False)] == [True]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -68,7 +73,7 @@ def test_the_guarantees_take_highest_and_lowest_position(seed: int):
 def test_what_the_sheet_says_is_kept(split: str):
     rows = patients(20, split=split)
     assert set(splits(rows).values()) == {split}
-    assert not any(row.split_drawn for row in choose_splits(rows, 1, True))
+    assert not any(row.split_drawn for row in choose_splits(rows, 1, EXPERIMENT))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -88,6 +93,21 @@ def test_healthy_subjects_train():
 
 
 def test_patients_without_masks_satisfy_no_guarantee():
-    rows = choose_splits(patients(30, lesion_mask=""), 1, need_test=True)
-    assert len(judge_cohort(rows, need_test=True)) == 2
-    assert len(judge_cohort(rows, need_test=False)) == 1
+    rows = choose_splits(patients(30, lesion_mask=""), 1, EXPERIMENT)
+    assert len(judge_cohort(rows, EXPERIMENT, False)) == 2
+    assert len(judge_cohort(rows, AUGMENT, False)) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("without", [1, 2, 5])
+def test_with_a_library_the_only_mask_is_kept_for_the_test(without: int, seed: int):
+    rows = [*patients(1), *(replace(row, subject=f"q{n}") for n, row in enumerate(patients(without, lesion_mask="")))]
+    found = splits(rows, seed, SYNTHETIC_ONLY)
+    assert found["sub-p0"] == "test"
+    assert "train" in found.values()
+    assert not judge_cohort(choose_splits(rows, seed, SYNTHETIC_ONLY), SYNTHETIC_ONLY, True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_a_library_two_annotated_patients_do_as_well(seed: int):
+    assert sorted(splits(patients(2), seed, SYNTHETIC_ONLY).values(), key=str) == ["test", "train"]

@@ -116,6 +116,47 @@ def test_masks_of_a_library_need_only_their_canvas_registered_and_no_test_subjec
     assert run.processes("COMPLETED") == {"CHECK", "STRIP", "ALIGN", "TISSUES", "QUALITY", "ASSEMBLE", "REPORT"}
 
 
+@pytest.fixture(scope="session")
+def unmasked(sheet_writer, template_masks, tmp_path_factory):
+    """(sheet without masks of its training patients and without healthy scans, folder of masks in template space)."""
+    folder = tmp_path_factory.mktemp("unmasked")
+    rows = [("21", "patient", "train"), ("22", "patient", "train"), ("23", "patient", "test")]
+    sheet = sheet_writer(folder / "cohort.csv", rows)
+    for subject in (b"21", b"22"):
+        sheet.write_bytes(sheet.read_bytes().replace(b'"' + subject + b' mask.nii.gz"', b""))
+    return sheet, template_masks(folder / "library", ["a", "b"])
+
+
+def test_without_masks_of_training_patients_the_arm_real_is_refused_before_any_work(stub, unmasked):
+    sheet, library = unmasked
+    run = stub(sheet, "real", "--lesion_library", str(library))
+    assert run.code != 0
+    assert [(task["process"].rsplit(":", 1)[1], task["status"]) for task in run.tasks] == [("CHECK", "FAILED")]
+    assert "so the arm real has nothing to train on; give one a lesion_mask" in run.printed
+
+
+def test_without_masks_of_training_patients_a_library_makes_an_experiment(stub, unmasked):
+    sheet, library = unmasked
+    run = stub(sheet, "unmasked", "--lesion_library", str(library), "--arms", "augmented")
+    assert run.code == 0, run.printed
+    assert "did not get through" not in run.printed
+    synthesis = SYNTHESIS | {"PAIR_LIBRARY": 4, "STATISTICS": 1, "LEVELS": 2}
+    del synthesis["PAIR"]
+    one_arm = dict.fromkeys(("ASSEMBLE", "TRAIN", "SEGMENT", "EVALUATE", "COMPARE", "REPORT"), 1)
+    assert counts(run) == {"CHECK": 1, **PER_SCAN, **synthesis, **one_arm}
+    assert "sub-syn0001" in (run.outdir / "assemble" / "augmented.tsv").read_text()
+
+
+def test_without_masks_of_training_patients_augment_leaves_the_arm_real_out(stub, unmasked):
+    sheet, library = unmasked
+    run = stub(sheet, "unmasked", "--lesion_library", str(library), "--mode", "augment")
+    assert run.code == 0, run.printed
+    assert "so the arm real is left out" in run.printed
+    assert "did not get through" not in run.printed
+    assert [path.name for path in (run.outdir / "assemble").glob("*.tsv")] == ["augmented.tsv"]
+    assert run.processes("COMPLETED") == {"CHECK", "ASSEMBLE", "REPORT"}
+
+
 def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, sheet, pipeline, repeated):
     edited = pipeline / "python" / "src" / "lesionforge" / "evaluate" / "metrics.py"
     before = edited.read_text()

@@ -1,5 +1,6 @@
 """Laws of segmentation: nothing outside the brain, nothing lost on the way, every file even when nothing is found."""
 
+import shutil
 from pathlib import Path
 
 import ants
@@ -10,8 +11,20 @@ from click.testing import CliRunner
 
 from lesionforge import nets
 from lesionforge.cli import main
-from lesionforge.images import Prepared, derivative, read_image, read_json, read_mask, read_tsv, read_volume, write_mask
+from lesionforge.errors import InputError
+from lesionforge.images import (
+    Prepared,
+    derivative,
+    read_image,
+    read_json,
+    read_mask,
+    read_tsv,
+    read_volume,
+    write_json,
+    write_mask,
+)
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.segment.workflow import Cascade
 from lesionforge.train.network import CascadeConfig
 
 TRAIN_OPTIONS = ["--epochs", "2", "--samples-per-epoch", "1280"]
@@ -145,6 +158,42 @@ def test_model_faults_are_told_before_any_work(root: Path, tmp_path: Path) -> No
     )
     assert result.exit_code == 2 and "is no model folder" in result.output
     assert not (tmp_path / "out").exists()
+
+
+HAND_EDITED = [
+    {"voxel_mm": "2"},
+    {"voxel_mm": float("nan")},
+    {"voxel_mm": 0},
+    {"parameters": None},
+    {"parameters": {"lesion_threshold": "high"}},
+    {"parameters": {"lesion_threshold": float("nan")}},
+    {"parameters": {"batch_size": -1}},
+    {"parameters": {"min_volume_mm3": -20}},
+    {"parameters": {"optimizer": "sgd"}},
+]
+
+
+@pytest.mark.parametrize("command", ["segment", "predict"])
+@pytest.mark.parametrize("changes", HAND_EDITED, ids=str)
+def test_a_hand_edited_card_is_one_sentence(root: Path, tmp_path: Path, command: str, changes: dict) -> None:
+    model = Path(shutil.copytree(root / "model", tmp_path / "model"))
+    write_json(read_json(model / "model.json") | changes, model / "model.json")
+    scan = root / "prepare/sub-9/sub-9_space-T1w_res-2mm_desc-preproc_T1w.nii.gz"
+    given = {"segment": ["--prepared", root / "prepare/sub-9"], "predict": ["--t1w", scan, "--flair", scan]}[command]
+    result = CliRunner().invoke(main, [command, *map(str, given), "--model", str(model), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2, result.output
+    assert result.output.count("\n") == 1
+    assert result.output.startswith(f"Error: {model}/model.json: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_card_without_a_voxel_size_is_one_sentence(root: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(root / "model", tmp_path / "model"))
+    card = read_json(model / "model.json")
+    del card["voxel_mm"]
+    write_json(card, model / "model.json")
+    with pytest.raises(InputError, match=r"model\.json: lacks voxel_mm; copy the whole model folder again"):
+        Cascade.open(model)
 
 
 def test_other_voxel_size_is_refused(root: Path, tmp_path: Path) -> None:

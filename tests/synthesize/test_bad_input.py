@@ -220,3 +220,59 @@ def test_a_broken_generator_is_refused(paint: Callable, inputs: Path, copy_of: C
     generator = copy_of(inputs / "generator")
     change(generator)
     assert_refused(paint(generator=generator), sentence.format(generator), tmp_path)
+
+
+def change_config(generator: Path, **changes: Any) -> None:
+    change_card(generator, config=read_json(generator / "model.json")["config"] | changes)
+
+
+HAND_EDITED_CONFIGS = {
+    "width": ("wide", -3, None),
+    "contrasts": ("t1w", [1, 2], None),
+    "own_levels": ("yes", 1),
+    "neighbours": (-1, 0.5, float("nan")),
+    "tile_size": (60, 0),
+    "inference_stride": (0, "16"),
+    "learning_rate": (float("nan"), -1),
+    "validation_fraction": (1.5,),
+}
+HAND_EDITED_CARDS = {
+    "seed": (None, "1", -1, 1.5),
+    "typical_levels": (None, [], {}, {"flair": [0] * 9}, {"t1w": [0] * 8}, {"t1w": [9] * 9}, {"t1w": "0"}, {"t2w": [0] * 9}),
+}
+HAND_EDITED = [(change_config, name, value) for name, values in HAND_EDITED_CONFIGS.items() for value in values]
+HAND_EDITED += [(change_card, name, value) for name, values in HAND_EDITED_CARDS.items() for value in values]
+
+
+@pytest.mark.parametrize("command", ["synthesize paint", "paint"])
+@pytest.mark.parametrize(("change", "name", "value"), HAND_EDITED)
+def test_a_hand_edited_card_is_one_sentence(
+    paint: Callable,
+    inputs: Path,
+    copy_of: Callable,
+    cohort_root: Path,
+    tmp_path: Path,
+    command: str,
+    change: Any,
+    name: str,
+    value: Any,
+) -> None:
+    generator = copy_of(inputs / "generator")
+    change(generator, **{name: value})
+    if command == "paint":
+        canvas = Prepared.open(cohort_root / "prepare" / "sub-01")
+        scans = ["--t1w", canvas.t1w, "--flair", canvas.flair, "--mask", canvas.lesion, "--generator", generator]
+        result = CliRunner().invoke(main, ["paint", *map(str, scans), "--out", str(tmp_path / "new")])
+    else:
+        result = paint(generator=generator)
+    assert result.exit_code == 2, result.output
+    assert result.output.count("\n") == 1
+    assert result.output.startswith(f"Error: {generator}/model.json: ") and name in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_of_another_network_is_refused(paint: Callable, inputs: Path, copy_of: Callable, tmp_path: Path) -> None:
+    generator = copy_of(inputs / "generator")
+    change_config(generator, neighbours=3)
+    said = f"{generator}/model.json: its config is not that of its network; copy the whole model folder again"
+    assert_refused(paint(generator=generator), said, tmp_path)

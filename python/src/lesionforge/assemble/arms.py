@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from lesionforge.errors import InputError
-
-ARMS = ("real", "augmented")
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,9 @@ def check_splits(cohort: list[CohortRow]) -> None:
             )
 
 
-def check_provenance(synthetic: list[Provenance], cohort: list[CohortRow]) -> None:
-    """Refuse synthetic scans that were made of anything but training subjects and healthy scans outside the test set.
+def check_provenance(synthetic: list[Provenance], cohort: list[CohortRow], library: Set[str]) -> None:
+    """Refuse synthetic scans that were made of anything but training subjects, healthy scans outside the test set, and the
+    masks of a library that the cohort stage let through, whose ids are `library`.
 
     Raises InputError for the first scan whose donor or canvas is of a test or validation subject, or unknown.
     """
@@ -60,6 +60,8 @@ def check_provenance(synthetic: list[Provenance], cohort: list[CohortRow]) -> No
     held_out = {row.subject: row.split for row in cohort if row.split in ("test", "validation")}
     for scan in synthetic:
         for part, source in (("donor", scan.donor), ("canvas", scan.canvas)):
+            if part == "donor" and source in library:
+                continue
             if source not in subject_of:
                 raise InputError(
                     f"{scan.scan_id}: its {part} {source} is not in cohort.tsv, so nobody can tell whether it is a test "
@@ -72,14 +74,15 @@ def check_provenance(synthetic: list[Provenance], cohort: list[CohortRow]) -> No
                 )
 
 
-def arm_rows(arm: str, cohort: list[CohortRow], synthetic: list[Provenance]) -> list[ArmRow]:
+def arm_rows(arm: str, cohort: list[CohortRow], synthetic: list[Provenance], library: Set[str]) -> list[ArmRow]:
     """The scans of one arm, sorted: real training scans, validation scans, then synthetic scans (augmented arm only).
 
-    Validation scans are real and the same in both arms. Raises InputError when the arm has nothing to train on,
-    when the augmented arm has no synthetic scan, or as `check_splits` and `check_provenance` do.
+    Where no training patient has a lesion mask, the augmented arm trains on synthetic scans alone; `library` has the ids of
+    donors that are masks without scans. Validation scans are real and the same in both arms. Raises InputError when the arm
+    has nothing to train on, when the augmented arm has no synthetic scan, or as `check_splits` and `check_provenance` do.
     """
     check_splits(cohort)
-    check_provenance(synthetic, cohort)
+    check_provenance(synthetic, cohort, library)
     rows = [
         ArmRow(arm, row.scan_id, row.subject, "real", row.split)
         for row in cohort
@@ -90,5 +93,7 @@ def arm_rows(arm: str, cohort: list[CohortRow], synthetic: list[Provenance]) -> 
             raise InputError("arm augmented: there is no synthetic scan to add; run lesionforge synthesize paint first")
         rows += [ArmRow(arm, scan.scan_id, scan.scan_id, "synthetic", "train") for scan in synthetic]
     if not any(row.split == "train" for row in rows):
-        raise InputError(f"arm {arm}: the cohort has no training patient with a lesion mask; give at least one")
+        raise InputError(
+            f"arm {arm}: the cohort has no training patient with a lesion mask; give at least one, or leave this arm out"
+        )
     return sorted(rows, key=lambda row: (row.origin, row.split, row.scan_id))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from lesionforge.assemble.arms import ARMS, CohortRow, Provenance, arm_rows
+from lesionforge.assemble.arms import ArmRow, CohortRow, Provenance, arm_rows
+from lesionforge.cohort.rows import ARMS
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, derivative, read_json, read_tsv, write_tsv
 
@@ -35,6 +36,14 @@ def read_cohort(cohort: Path) -> list[CohortRow]:
     ]
 
 
+def read_library_donors(cohort: Path) -> frozenset[str]:
+    """The ids of the library's masks among the donors in `pairs.tsv` of the cohort folder; none without that table."""
+    path = cohort / "pairs.tsv"
+    if not path.is_file():
+        return frozenset()
+    return frozenset(pair["donor"] for pair in read_tsv(path).to_dict("records") if pair.get("library_mask"))
+
+
 def read_provenance(folder: Path) -> Provenance:
     """Donor and canvas of a synthetic scan's folder; raises InputError when its provenance is missing or incomplete."""
     path = folder / derivative(folder.name, "desc-provenance", extension=".json")
@@ -42,6 +51,25 @@ def read_provenance(folder: Path) -> Provenance:
     if not isinstance(content, dict) or not {"donor", "canvas"} <= set(content):
         raise InputError(f"{path}: does not name donor and canvas; make the scan again with lesionforge synthesize paint")
     return Provenance(folder.name, str(content["donor"]), str(content["canvas"]))
+
+
+def prepared_rows(rows: list[ArmRow], root: Path, out: Path) -> list[dict[str, str]]:
+    """The rows of an arm's table in `out`, for the scans that have a folder under `root`; what has none is said.
+
+    Raises InputError when a folder holds no lesion mask.
+    """
+    found = []
+    for row in rows:
+        folder = root / ("prepare" if row.origin == "real" else "synthesize") / row.scan_id
+        if not folder.is_dir():
+            click.echo(f"{row.arm}: {row.scan_id} is left out, it was not prepared", err=True)
+            continue
+        if Prepared.open(folder).lesion is None:
+            raise InputError(f"{folder}: holds no lesion mask; run the stage that writes it again")
+        # Paths stay as they are named: symbolic links of a task folder must not be resolved.
+        relative = os.path.relpath(folder.absolute(), out.absolute())
+        found.append(asdict(row) | {"id": row.scan_id, "folder": relative})
+    return found
 
 
 @click.command(help="Write the table of training and validation scans of each experiment arm.")
@@ -58,7 +86,7 @@ def read_provenance(folder: Path) -> Provenance:
     type=click.Choice(["finish", "skip"]),
     default="finish",
     show_default=True,
-    help="skip: an augmented arm that no synthetic scan reached is left out.",
+    help="skip: an arm whose training scans were all lost on the way is left out, if another is not.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <arm>.tsv.")
 def assemble(cohort: Path, root: Path, arms: tuple[str, ...], on_subject_error: str, out: Path) -> None:
@@ -66,6 +94,7 @@ def assemble(cohort: Path, root: Path, arms: tuple[str, ...], on_subject_error: 
     import pandas as pd
 
     cohort_rows = read_cohort(cohort)
+    library = read_library_donors(cohort)
     synthetic = [read_provenance(folder) for folder in sorted((root / "synthesize").glob("sub-syn*"))]
     tables = {}
     wanted = set(arms)
@@ -73,18 +102,15 @@ def assemble(cohort: Path, root: Path, arms: tuple[str, ...], on_subject_error: 
         click.echo("augmented: is left out, no synthetic scan was painted", err=True)
         wanted -= {"augmented"}
     for arm in sorted(wanted):
-        rows = []
-        for row in arm_rows(arm, cohort_rows, synthetic):
-            folder = root / ("prepare" if row.origin == "real" else "synthesize") / row.scan_id
-            if not folder.is_dir():
-                click.echo(f"{arm}: {row.scan_id} is left out, it was not prepared", err=True)
-                continue
-            if Prepared.open(folder).lesion is None:
-                raise InputError(f"{folder}: holds no lesion mask; run the stage that writes it again")
-            # Paths stay as they are named: symbolic links of a task folder must not be resolved.
-            relative = os.path.relpath(folder.absolute(), out.absolute())
-            rows.append(asdict(row) | {"id": row.scan_id, "folder": relative})
-        tables[arm] = pd.DataFrame(rows)
+        rows = prepared_rows(arm_rows(arm, cohort_rows, synthetic, library), root, out)
+        if any(row["split"] == "train" for row in rows):
+            tables[arm] = pd.DataFrame(rows)
+        elif on_subject_error == "skip":
+            click.echo(f"{arm}: is left out, none of its training scans was prepared", err=True)
+        else:
+            raise InputError(f"{root}: holds none of the training scans of arm {arm}; run the stages before again")
+    if not tables:
+        raise InputError(f"{root}: holds no training scan of any arm; run the stages before again")
     for arm, table in tables.items():
         write_tsv(table, out / f"{arm}.tsv", COLUMNS)
     click.echo("; ".join(f"{arm}: {len(table)} scans" for arm, table in tables.items()) + f" -> {out}")

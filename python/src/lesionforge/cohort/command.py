@@ -13,11 +13,11 @@ import click
 from lesionforge.cohort.bids import read_bids
 from lesionforge.cohort.files import file_warnings, inspect_files, judge_files, judge_lesions, shared_files
 from lesionforge.cohort.judge import judge_rows
-from lesionforge.cohort.library import read_library, training_donors
-from lesionforge.cohort.pairs import Donor, Plan, plan_pairs
-from lesionforge.cohort.rows import REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
+from lesionforge.cohort.library import Library, read_library, training_donors
+from lesionforge.cohort.pairs import Plan, plan_pairs
+from lesionforge.cohort.rows import ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
 from lesionforge.cohort.sheet import parse_sheet
-from lesionforge.cohort.split import choose_splits, judge_cohort
+from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
 from lesionforge.cohort.tables import check_destination, write_cohort
 from lesionforge.errors import InputError
 from lesionforge.nets import read_card
@@ -32,6 +32,7 @@ PROGRESS_EVERY = 100
 @click.option("--mode", type=click.Choice(["experiment", "augment", "segment"]), default="experiment", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Chooses empty splits and the pairs.")
 @click.option("--synthetic", type=click.IntRange(min=0), default=20, show_default=True, help="Synthetic scans to plan.")
+@click.option("--arm", "arms", multiple=True, type=click.Choice(ARMS), default=ARMS, show_default=True, help="May be repeated.")
 @click.option("--lesion-library", type=click.Path(path_type=Path), default=None, help="Folder of lesion masks in template space.")
 @click.option(
     "--lesion-load",
@@ -61,6 +62,7 @@ def cohort(
     mode: str,
     seed: int,
     synthetic: int,
+    arms: tuple[str, ...],
     lesion_library: Path | None,
     lesion_load: float | None,
     model: Path | None,
@@ -82,35 +84,39 @@ def cohort(
     complete = not problems
     rows, row_problems = judge_rows(rows, os.path.abspath(root or source.parent))  # noqa: PTH100
     problems += row_problems + list(shared_files(rows)) + check_model(mode, model) + check_strip(strip_engine, rows)
-    checked = check_files(rows, mode, seed, skip=on_subject_error == "skip")
-    problems += checked.cohort_problems if complete else []
-    donors: list[Donor] = training_donors(checked.rows, checked.loads_ml) if mode != "segment" and not problems else []
-    broken_masks: list[tuple[str, Problem]] = []
-    if lesion_library is not None and mode != "segment":
+    skip = on_subject_error == "skip"
+    needs = None if mode == "segment" else needs_of(mode, arms, lesion_library)
+    checked = check_files(rows, needs, seed, skip)
+    library = Library([], [], [], [])
+    if lesion_library is not None and needs:
         library = read_library(Path(os.path.abspath(lesion_library)), checked.rows)  # noqa: PTH100
-        donors += library.donors
-        problems += library.problems
-        remarks += library.remarks
-        broken_masks = library.broken
-    file_problems = [*checked.file_problems, *(problem for _, problem in broken_masks)]
+    problems += library.problems
+    remarks += library.remarks
+    if complete and rows and not checked.rows:
+        problems.append(Problem("has no scan without a broken file; correct the files"))
+    elif complete and needs:
+        # A library that is at fault itself, or will be corrected, brings no second complaint.
+        library_left = bool(library.donors or library.problems or (library.broken and not skip))
+        problems += judge_cohort(checked.rows, needs, library_left)
+        remarks += arm_left_out(checked.rows, arms) if not needs.annotated else []
+    file_problems = [*checked.file_problems, *(problem for _, problem in library.broken)]
 
     warnings = [warning.sentence(source.name) for warning in (*remarks, *checked.warnings)]
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    refused = [] if on_subject_error == "skip" and not problems else [*problems, *file_problems]
+    refused = [] if skip and not problems else [*problems, *file_problems]
     if refused:
         echo_problems(refused, source)
         number = "1 problem" if len(refused) == 1 else f"{len(refused)} problems"
-        remedy = "correct the dataset" if source.is_dir() else "correct the sheet"
-        raise InputError(f"{source}: {number}, listed above; nothing was written, {remedy} and start again")
+        raise InputError(f"{source}: {number}, listed above; nothing was written, correct what is named there and start again")
     echo_problems(file_problems, source)
-    if mode == "segment":
-        plan = Plan((), filled=False, own=False)
-    else:
+    plan = Plan((), filled=False, own=False)
+    if needs:
+        donors = [*training_donors(checked.rows, checked.loads_ml), *library.donors]
         plan = plan_pairs(checked.rows, donors, synthetic, lesion_load, seed)
     names = {row.line: row.scan_id for row in rows}
     left_out = [(names[problem.line], problem) for problem in checked.file_problems if problem.line is not None]
-    left_out += [(name, replace(problem, text=f"{problem.place}: {problem.text}")) for name, problem in broken_masks]
+    left_out += [(name, replace(problem, text=f"{problem.place}: {problem.text}")) for name, problem in library.broken]
     write_cohort(out, checked.rows, plan, left_out, warnings)
     click.echo(result_line(checked.rows, plan, len({name for name, _ in left_out})))
 
@@ -127,22 +133,37 @@ def read_rows(source: Path, root: Path | None, mode: str) -> tuple[list[Row], li
     return *parse_sheet(source.read_bytes(), required), []
 
 
+def needs_of(mode: str, arms: Sequence[str], library: Path | None) -> Needs:
+    """What a run needs of its patients. Mode augment trains no network, so that the arm real may be empty beside another."""
+    return Needs(
+        library=library is not None,
+        real="real" in arms and (mode == "experiment" or set(arms) == {"real"}),
+        test=mode == "experiment",
+    )
+
+
+def arm_left_out(rows: Sequence[Row], arms: Sequence[str]) -> list[Problem]:
+    """The remark that the arm real has no scan, if it has none."""
+    if "real" not in arms or any(row.role == "patient" and row.split == "train" and row.lesion_mask for row in rows):
+        return []
+    return [Problem("no patient of split train has a lesion mask, so the arm real is left out")]
+
+
 @dataclass(frozen=True)
 class Checked:
-    """Rows whose splits are chosen, without those left out, the problems of their files and of the cohort, the warnings.
+    """Rows whose splits are chosen, without those left out, the problems of their files, the warnings.
 
     `loads_ml` has the volume of each sound lesion mask by its path.
     """
 
     rows: list[Row]
     file_problems: list[Problem]
-    cohort_problems: list[Problem]
     warnings: list[Problem]
     loads_ml: dict[str, float]
 
 
-def check_files(rows: list[Row], mode: str, seed: int, skip: bool) -> Checked:
-    """Read all files and choose the splits; with `skip`, rows with a broken file are left out before that."""
+def check_files(rows: list[Row], needs: Needs | None, seed: int, skip: bool) -> Checked:
+    """Read all files and choose the splits that a run needs, if any; with `skip`, rows with a broken file are left out before."""
 
     def progress(done: int, total: int) -> None:
         if done % PROGRESS_EVERY == 0:
@@ -155,18 +176,13 @@ def check_files(rows: list[Row], mode: str, seed: int, skip: bool) -> Checked:
     facts = inspect_files(rows, int(os.environ.get("OMP_NUM_THREADS", "1")), progress)
     file_problems = judge_files(rows, facts)
     left = sound(rows, file_problems)
-    cohort_problems = []
-    if mode != "segment":
-        need_test = mode == "experiment"
-        left = choose_splits(left, seed, need_test)
+    if needs:
+        left = choose_splits(left, seed, needs)
         file_problems += judge_lesions(left, facts)
         left = sound(left, file_problems)
-        cohort_problems = judge_cohort(left, need_test)
-    if rows and not left:
-        cohort_problems = [Problem("has no scan without a broken file; correct the files")]
     masks = [row.lesion_mask for row in left if row.lesion_mask]
     loads_ml = {path: facts[path, True].inside_ml for path in masks}
-    return Checked(left, file_problems, cohort_problems, file_warnings(left, facts), loads_ml)
+    return Checked(left, file_problems, file_warnings(left, facts), loads_ml)
 
 
 def echo_problems(problems: Sequence[Problem], source: Path) -> None:

@@ -71,7 +71,9 @@ def read_library(folder: Path, rows: Sequence[Row]) -> Library:
             remarks.append(problem(path, "holds no lesions and is left out"))
         elif donor_id in donors:
             other = Path(donors[donor_id].mask).name
-            problems.append(problem(path, f"has the label {donor_id.removeprefix('lib-')} as {other} has; rename one"))
+            label = donor_id.removeprefix("lib-")
+            text = f"its name gives the label {label}, as that of {other} does; rename one of them or take it away"
+            problems.append(problem(path, text))
         else:
             donors[donor_id] = Donor(donor_id, subject, load_ml, str(path))
     return Library(list(donors.values()), problems, ids_of_broken(broken, set(donors)), remarks)

@@ -9,6 +9,7 @@ OPTIONAL_COLUMNS = ("session", "lesion_mask", "brain_mask")
 FILE_COLUMNS = ("t1w", "flair", "lesion_mask", "brain_mask")
 ROLES = ("patient", "healthy")
 SPLITS = ("train", "validation", "test")
+ARMS = ("real", "augmented")
 STRIPPED = "stripped"
 
 

@@ -34,7 +34,7 @@ from lesionforge.images import (
     write_mask,
     write_volume,
 )
-from lesionforge.images.check import form_disagreement_mm
+from lesionforge.images.check import form_disagreement_mm, judge_voxels
 from lesionforge.images.deform import dice, displacement_field, folding_fraction
 from lesionforge.images.geometry import box_around, sub_grid
 from lesionforge.images.interfaces import FolderOutput
@@ -313,15 +313,15 @@ def _read_scan(path: str) -> align.Volume:
     """Read a scan, its background moved to 0.
 
     Raises InputError where a voxel is NaN or infinite, which would empty every result without a word, or where all
-    voxels have one value.
+    voxels have one value, or all but those below the background's.
     """
     data, affine = read_volume(path)
-    broken = int((~np.isfinite(data)).sum())
-    if broken:
-        raise InputError(f"{path}: holds {broken} NaN or infinite voxels; replace them by 0 or export the scan again")
+    _, largest, faults = judge_voxels(data, is_mask=False)
+    if faults:
+        raise InputError(f"{path}: {faults[0]}")
     background = np.percentile(data, align.BACKGROUND_PERCENTILE)
-    if data.max() <= background:
-        raise InputError(f"{path}: has the value {background:g} in all voxels; give the scan itself")
+    if largest <= background:
+        raise InputError(f"{path}: has the value {background:g} in nearly all voxels; give the scan itself")
     return np.maximum(data - background, 0), affine
 
 

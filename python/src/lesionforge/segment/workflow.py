@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -27,10 +28,19 @@ from lesionforge.images import (
 )
 from lesionforge.images.lesions import LESION_TABLE_COLUMNS
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.settings import Within, settings_of
 from lesionforge.train.network import NETWORKS, CascadeConfig
 
 MASK_MEANING = "lesions found by the cascade"
 PROBABILITY_SIDECAR = {"Description": "probability of lesion by the cascade, 0 to 1"}
+
+
+@dataclass(frozen=True)
+class CardForSegmenting:
+    """What segmentation takes from the card of a cascade."""
+
+    voxel_mm: Annotated[float, Within(0.5, 4)]
+    parameters: CascadeConfig
 
 
 @dataclass(frozen=True)
@@ -43,19 +53,17 @@ class Cascade:
 
     @classmethod
     def open(cls, folder: Path, lesion_threshold: float | None = None, min_volume_mm3: float | None = None) -> Cascade:
-        """Read the card; the two numbers replace the card's when given. Raises InputError as `nets.read_card` does."""
-        card = nets.read_card(folder, "cascade")
-        try:
-            known = {field.name for field in fields(CascadeConfig)}
-            config = CascadeConfig(**{name: value for name, value in card["parameters"].items() if name in known})
-            voxel_mm = float(card["voxel_mm"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{folder}: its card lacks {error}; train the model again with lesionforge train") from error
+        """Read the card; the two numbers replace the card's when given.
+
+        Raises InputError as `nets.read_card` does, and when a value of the card is missing, of another type or out of its limits.
+        """
+        card = settings_of(CardForSegmenting, nets.read_card(folder, "cascade"), str(folder / nets.CARD))
+        config = card.parameters
         if lesion_threshold is not None:
             config = replace(config, lesion_threshold=lesion_threshold)
         if min_volume_mm3 is not None:
             config = replace(config, min_volume_mm3=min_volume_mm3)
-        return cls(folder, voxel_mm, config)
+        return cls(folder, card.voxel_mm, config)
 
 
 def write_native(

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
 
 from lesionforge import nets
 from lesionforge.errors import InputError
 from lesionforge.images import new_folder, write_tsv
-from lesionforge.synthesize.config import GeneratorConfig, config_entries, config_of_card
-from lesionforge.synthesize.levels import LEVEL_FACTORS
+from lesionforge.settings import Within, settings_of
+from lesionforge.synthesize.config import SIZE_MULTIPLE, GeneratorConfig, config_entries, config_of_card
+from lesionforge.synthesize.levels import LEVEL_COUNT, LEVEL_FACTORS
 from lesionforge.synthesize.network import LATENT_VARIANCE
-from lesionforge.synthesize.tiles import NETWORK_UNITS
+from lesionforge.synthesize.tiles import NETWORK_UNITS, network_inputs
 from lesionforge.synthesize.training import best_epoch
 
 if TYPE_CHECKING:
     import keras
 
 NETWORK = "generator"
+
+
+@dataclass(frozen=True)
+class CardForPainting:
+    """What painting takes from a card besides the settings; `save_generator` says what it means."""
+
+    seed: Annotated[int, Within(0, 2**31 - 1)]
+    typical_levels: dict[Literal["t1w", "flair"], tuple[Annotated[int, Within(0, LEVEL_COUNT)], ...]]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when a level is left without a typical one."""
+        if "t1w" not in self.typical_levels or {len(levels) for levels in self.typical_levels.values()} != {LEVEL_COUNT + 1}:
+            raise ValueError(f"typical_levels lacks the t1w, or one of the levels 0 to {LEVEL_COUNT}")
 
 
 def save_generator(
@@ -61,16 +78,30 @@ def save_generator(
 def read_generator_card(folder: Path, contrasts: tuple[str, ...]) -> tuple[dict[str, Any], GeneratorConfig]:
     """The card and the settings of a generator that paints these contrasts.
 
-    Raises InputError as `nets.read_card` does, and when the card is of another version or the contrasts are others.
+    Raises InputError as `nets.read_card` and `config_of_card` do, when what painting needs is missing or of another kind, and
+    when the contrasts are others.
     """
     card = nets.read_card(folder, NETWORK)
-    config = config_of_card(card, folder)
+    config = config_of_card(card, folder / nets.CARD)
+    settings_of(CardForPainting, card, str(folder / nets.CARD))
     if config.contrasts != contrasts:
         raise InputError(
             f"{folder}: was trained on {', '.join(config.contrasts)}, but canvases have {', '.join(contrasts)}; "
             "give a generator of these contrasts"
         )
     return card, config
+
+
+def load_generator(folder: Path, config: GeneratorConfig) -> keras.Model:
+    """The network of a generator's folder; raises InputError when it cannot be loaded or its inputs are not those of `config`."""
+    model = nets.load_model(folder, NETWORK)
+    side = SIZE_MULTIPLE if config.shared_slopes else config.tile_size
+    window = np.zeros((len(config.contrasts), 1, config.slices, side, side), np.uint8)
+    fed = [array.shape[1:] for array in network_inputs(window, window, config).values()]
+    taken = [tuple(size or side for size in tensor.shape[1:]) for tensor in model.inputs]
+    if fed != taken:
+        raise InputError(f"{folder / nets.CARD}: its config is not that of its network; copy the whole model folder again")
+    return model
 
 
 def _history_description(name: str) -> str:

@@ -31,7 +31,7 @@ from lesionforge.images import (
 )
 from lesionforge.prepare.align import BACKGROUND_PERCENTILE
 from lesionforge.synthesize.fill import Filling, fill_lesions
-from lesionforge.synthesize.generator_folder import read_generator_card
+from lesionforge.synthesize.generator_folder import load_generator, read_generator_card
 from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.stage import SUFFIXES, level_entity, levels_of_scan, scales_of_scan
@@ -160,7 +160,7 @@ def write_painted_native(
     in_flair = levels_of_mask(lesion, level, float(scan.affine[0, 0]))
     typical = {name: np.array(levels, np.uint8)[in_flair] for name, levels in card["typical_levels"].items()}
     levels = typical | {"flair": in_flair}
-    network = nets.load_model(generator, "generator")
+    network = load_generator(generator, config)
     painted = paint_lesions(network, config, (scan.t1w, scan.flair), scan.brain, lesion, levels, scales_of_scan(prepared, scan))
     volume_ml = np.count_nonzero(lesion) * voxel_volume_mm3(scan.affine) / 1000
     record = {

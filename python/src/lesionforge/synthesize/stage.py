@@ -36,7 +36,7 @@ from lesionforge.images import (
 from lesionforge.nets.devices import find_device
 from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.fill import fill_lesions
-from lesionforge.synthesize.generator_folder import read_generator_card, save_generator
+from lesionforge.synthesize.generator_folder import load_generator, read_generator_card, save_generator
 from lesionforge.synthesize.levels import (
     CONTRASTS,
     LEVEL_COUNT,
@@ -320,7 +320,7 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     }
     images = canvas_levels.read_filled() if canvas_levels else (scan.t1w, scan.flair)
     scales = canvas_levels.scales if canvas_levels else scales_of_scan(canvas, scan)
-    synthetic = paint_lesions(nets.load_model(generator, "generator"), config, images, scan.brain, lesion, levels, scales)
+    synthetic = paint_lesions(load_generator(generator, config), config, images, scan.brain, lesion, levels, scales)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
     tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues).astype(np.uint8)
     synthetic_id = str(record["id"])
