@@ -334,6 +334,12 @@ def _write_rough(field: np.ndarray, affine: np.ndarray, brain: np.ndarray, path:
     step = max(1, round(ROUGH_SPACING_MM / float(affine[0, 0])))
     box, box_affine = box_around(brain, affine, 2 * ROUGH_SPACING_MM)
     write_displacement(field[box][::step, ::step, ::step], box_affine @ np.diag([step] * 3 + [1]), path)
+    sidecar = {
+        "Description": "rough registration of the template, as ANTs applies it: from points of the T1w to points of MNI152",
+        "SpatialReference": "space of the T1w scan",
+        "Resolution": f"displacements in mm, {step * affine[0, 0]:g} mm apart, around the brain",
+    }
+    write_json(sidecar, Path(str(path).removesuffix(".nii.gz") + ".json"))
 
 
 def _template_brain(grid: Grid, template_to_scan: str) -> np.ndarray:

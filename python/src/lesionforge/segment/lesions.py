@@ -135,5 +135,5 @@ def scans_table(summaries: list[Path]) -> pd.DataFrame:
         first[key] = path
         subject, session = scan_labels(summary["id"])
         rows.append(summary | {"subject": subject, "session": session or "n/a", "model_checksum": checksums})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).round(6)
     return table.assign(later=table["model"] != "real").sort_values(["id", "later", "model", "model_checksum"], ignore_index=True)
