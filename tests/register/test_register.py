@@ -118,9 +118,7 @@ def single_threaded(monkeypatch):
     ants.config.set_ants_deterministic(on=False)
 
 
-def test_a_dark_spot_in_white_matter_does_not_bend_the_anatomy(
-    prepared_phantom, tmp_path, coarse, single_threaded, monkeypatch
-):
+def test_a_dark_spot_in_white_matter_does_not_bend_the_anatomy(prepared_phantom, tmp_path, coarse, single_threaded, monkeypatch):
     """A lesion nobody annotated, hyperintense in FLAIR: what it changes in the registration of its scan around it."""
     scan = Prepared.open(prepared_phantom).read()
     depth = ndimage.distance_transform_edt((scan.tissues == 3) & ~scan.lesion)
