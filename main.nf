@@ -101,6 +101,7 @@ workflow LESIONFORGE {
         indices,
         models,
         SEGMENT_SCANS.out.folder,
+        SEGMENT_SCANS.out.table,
         EVALUATE_SCANS.out.folder,
         limits,
     )

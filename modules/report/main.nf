@@ -16,6 +16,7 @@ process REPORT {
     path models, stageAs: 'train/*'
     val arms
     path segmented, stageAs: 'segmented/?/*'
+    path lesions, stageAs: 'segment/*'
     path evaluation
     path limits, stageAs: 'limits/*'
     val code
@@ -53,6 +54,7 @@ workflow REPORT_ALL {
     indices // tables of the arms
     models // [arm, folder]
     segmented // [arm, id, folder]
+    lesions // table of the segmented scans and its data dictionary
     evaluation // folder
     limits // file of own quality limits, or an empty list
 
@@ -69,6 +71,7 @@ workflow REPORT_ALL {
         sortedFolders(models),
         by_arm_and_id.map { rows -> rows.collect { row -> row[0] } },
         by_arm_and_id.map { rows -> rows.collect { row -> row[2] } },
+        lesions.ifEmpty([]),
         evaluation.ifEmpty([]),
         limits,
         codeOf('report'),

@@ -1,4 +1,4 @@
-// segment: the trained cascade applied to one scan.
+// segment: the trained cascade applied to each scan, and one table of what was found in the cohort.
 
 include { codeOf } from '../script'
 
@@ -27,16 +27,43 @@ process SEGMENT {
     """
 }
 
+process TABULATE {
+    label 'cpu_small'
+
+    input:
+    path summaries, stageAs: 'summaries/?/*'
+    val code
+
+    output:
+    path 'scans.{tsv,json}', emit: table
+
+    script:
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} segment tabulate ${summaries} --out .
+    """
+
+    stub:
+    """
+    lesionforge segment tabulate --help
+    touch scans.tsv scans.json
+    """
+}
+
 workflow SEGMENT_SCANS {
     take:
     prepared // [id, prepared folder]
     models // [arm, model folder]
 
     main:
+    code = codeOf('segment')
     to_segment = prepared.combine(models).map { id, folder, arm, model -> [arm, id, folder, model] }
-    SEGMENT(to_segment, codeOf('segment'))
+    SEGMENT(to_segment, code)
     folder = SEGMENT.out.folder
+    summaries = folder.map { _arm, id, scan -> scan.resolve("${id}_desc-segment.json") }
+    TABULATE(summaries.toSortedList { path -> path.toString() }.filter { paths -> paths }, code)
+    table = TABULATE.out.table
 
     emit:
     folder // [arm, id, segment folder]
+    table // scans.tsv and its data dictionary
 }

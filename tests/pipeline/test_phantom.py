@@ -22,6 +22,15 @@ def test_the_augmented_arm_finds_the_lesions_of_an_unseen_head(scores):
     assert [float(row["dice"]) > 0.6 for row in scores if row["arm"] == "augmented"] == [True], scores
 
 
+def test_the_table_of_the_cohort_lists_each_arm_and_test_scan(phantom_run):
+    with (phantom_run.outdir / "segment" / "scans.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [(row["model"], row["id"]) for row in rows] == [("real", "sub-p04"), ("augmented", "sub-p04")]
+    for row in rows:
+        folder = phantom_run.outdir / "segment" / row["model"] / row["id"]
+        assert len((folder / f"{row['id']}_desc-lesions.tsv").read_text().splitlines()) == 1 + int(row["lesion_count"])
+
+
 def test_every_stage_published_its_folder(phantom_run):
     out = phantom_run.outdir
     stages = {"cohort", "prepare", "register", "synthesize", "assemble", "train", "segment", "evaluate", "report"}

@@ -21,7 +21,7 @@ SYNTHESIS = {
     "TRANSPLANT": 4,
     "PAINT": 4,
 }
-TWO_ARMS = {"TRAIN": 2, "SEGMENT": 2, "EVALUATE": 2, "COMPARE": 1}
+TWO_ARMS = {"TRAIN": 2, "SEGMENT": 2, "TABULATE": 1, "EVALUATE": 2, "COMPARE": 1}
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +63,7 @@ def test_each_stage_publishes_into_the_folder_of_its_name(experiment):
         "assemble/augmented.tsv",
         "train/real/model.json",
         "segment/augmented/sub-02",
+        "segment/scans.tsv",
         "evaluate/arms.tsv",
         "report/index.html",
         "pipeline_info/trace.tsv",
@@ -109,9 +110,7 @@ def test_masks_of_a_library_need_only_their_canvas_registered_and_no_test_subjec
     assert [task["tag"] for task in run.named("TO_TEMPLATE")] == ["sub-03"]
     assert (len(run.named("STATISTICS")), len(run.named("TRANSPLANT")), len(run.named("PAINT"))) == (1, 4, 4)
 
-    more = sheet_writer(sheet.with_name("mehr.csv"), [("09", "patient", "test")])
-    more.write_bytes(sheet.read_bytes() + more.read_bytes().split(b"\r\n")[1] + b"\r\n")
-    run = stub(more, "library", *options)
+    run = stub(with_another_patient(sheet, sheet_writer), "library", *options)
     assert run.code == 0, run.printed
     assert run.processes("COMPLETED") == {"CHECK", "STRIP", "ALIGN", "TISSUES", "QUALITY", "ASSEMBLE", "REPORT"}
 
@@ -165,10 +164,19 @@ def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, 
     edited.write_text(before)
     assert run.code == 0, run.printed
     assert run.processes("COMPLETED") == {"EVALUATE", "COMPARE", "REPORT"}
-    assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE", "TRAIN", "SEGMENT"}
+    assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE", "TRAIN", "SEGMENT", "TABULATE"}
 
 
-def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated):
+def with_another_patient(sheet, sheet_writer):
+    """A sheet beside the given one with a test patient more."""
+    more = sheet_writer(sheet.with_name("mehr.csv"), [("09", "patient", "test")])
+    more.write_bytes(sheet.read_bytes() + more.read_bytes().split(b"\r\n")[1] + b"\r\n")
+    return more
+
+
+def test_segment_needs_a_model_and_patients_only_and_another_patient_costs_its_own_work_and_the_tables(
+    stub, sheet, sheet_writer, tmp_path, repeated
+):
     model = tmp_path / "my model"
     model.mkdir()
     for name in ("cnn1.keras", "cnn2.keras"):
@@ -178,10 +186,17 @@ def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated
     run = stub(sheet, "segment", "--mode", "segment", "--model", str(model))
     assert run.code == 0, run.printed
     per_patient = {"STRIP": 2, "ALIGN": 2, "TISSUES": 2, "QUALITY": 2, "SEGMENT": 2, "EVALUATE": 2}
-    assert counts(run) == {"CHECK": 1, **per_patient, "COMPARE": 1, "REPORT": 1}
+    assert counts(run) == {"CHECK": 1, **per_patient, "TABULATE": 1, "COMPARE": 1, "REPORT": 1}
     # Preparation does not depend on the mode: what the experiment prepared is reused.
     assert {task["status"] for task in run.named("TISSUES")} == {"CACHED"}
     assert (run.outdir / "segment" / "model" / "sub-01").is_dir()
+    assert (run.outdir / "segment" / "scans.tsv").is_file()
+
+    run = stub(with_another_patient(sheet, sheet_writer), "segment", "--mode", "segment", "--model", str(model))
+    assert run.code == 0, run.printed
+    done = Counter(task["process"].rsplit(":", 1)[1] for task in run.tasks if task["status"] == "COMPLETED")
+    once = ("STRIP", "ALIGN", "TISSUES", "QUALITY", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT")
+    assert done == dict.fromkeys(("CHECK", *once), 1)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy import ndimage
 
 from lesionforge.cli import main
 from lesionforge.images import Prepared, find_image, read_mask, read_volume
+from lesionforge.phantom.head import rigid, smooth_displacement
 
 
 def dice(a, b):
@@ -43,6 +45,19 @@ def test_flair_lies_on_the_t1w(prepared_phantom, truth):
     in_flair = np.array([transform.apply_to_point((point * flip).tolist()) for point in points]) * flip
     error_mm = np.linalg.norm(nib.affines.apply_affine(true_transform, in_flair) - points, axis=1)
     assert error_mm.mean() < 0.5
+
+
+def test_the_way_to_the_template_ends_within_millimetres_of_the_truth(prepared_phantom, truth):
+    prepared = Prepared.open(prepared_phantom)
+    scan = prepared.read()
+    points = nib.affines.apply_affine(scan.affine, np.argwhere(scan.tissues == 3)[::50])
+    head = json.loads((truth / "sub-p01_desc-phantom.json").read_text())
+    expected = nib.affines.apply_affine(rigid(head["rotation"], head["shift"]) @ np.diag([*head["scale"], 1.0]), points)
+    field, affine = smooth_displacement(np.random.default_rng(head["displacement_seed"]), head["displacement_mm"])
+    voxels = nib.affines.apply_affine(np.linalg.inv(affine), points).T
+    expected += np.stack([ndimage.map_coordinates(part, voxels, order=1) for part in field], axis=-1)
+    away_mm = np.linalg.norm(prepared.in_template(points) - expected, axis=1)
+    assert np.median(away_mm) < 2.5 and np.percentile(away_mm, 95) < 5
 
 
 def test_the_lesion_mask_keeps_its_volume(prepared_phantom, phantom_cohort):

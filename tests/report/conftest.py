@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from lesionforge.images import write_json, write_mask, write_volume
+from lesionforge.images import PLACES, write_json, write_mask, write_volume
 
 SHAPE = (36, 44, 32)
 AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])
@@ -84,6 +84,10 @@ def make_root(root: Path) -> Path:
             [{"network": net, "epoch": e, "loss": 1 / e, "val_loss": 1.2 / e} for net in ("cnn1", "cnn2") for e in (1, 2, 3)],
         )
         table(root / f"assemble/{arm}.tsv", [{"arm": arm, "id": "sub-01", "origin": "real", "split": "train", "folder": "."}])
+    nothing = {"lesion_count": 0, "volume_ml": 0.0, "largest_lesion_mm3": 0.0} | {f"lesions_{place}": 0 for place in PLACES}
+    found = nothing | {"lesion_count": 2, "volume_ml": 0.25, "largest_lesion_mm3": 180.0, "lesions_deep": 2}
+    rows = [{"id": "sub-02", "model": model} | row for model, row in (("real", nothing), ("augmented", found))]
+    table(root / "segment/scans.tsv", rows)
     table(root / "synthesize/generator/history.tsv", [{"epoch": e, "loss": 2 / e, "val_loss": 3 / e} for e in (1, 2)])
     common = {"lesion_sensitivity": 1.0, "lesion_false_discovery": "n/a", "volume_reference_ml": 0.25}
     table(

@@ -100,6 +100,12 @@ def test_every_quality_figure_appears_with_its_unit(page):
         assert expected in words
 
 
+def test_each_segmented_scan_is_listed_with_its_lesions_by_place(page):
+    words = text_of(page)
+    assert "infratentorial periventricular juxtacortical deep sub-02 real 0 0.000 0.000 0 0 0 0 sub-02 augmented" in words
+    assert "sub-02 augmented 2 0.250 180.0 0 0 0 2" in words
+
+
 def test_models_and_versions_are_told(page):
     words = text_of(page)
     assert "seed 5" in words

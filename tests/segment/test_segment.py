@@ -13,6 +13,7 @@ from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import (
+    PLACES,
     Prepared,
     derivative,
     read_image,
@@ -20,10 +21,14 @@ from lesionforge.images import (
     read_mask,
     read_tsv,
     read_volume,
+    voxel_volume_mm3,
     write_json,
     write_mask,
 )
+from lesionforge.images.deform import write_displacement
+from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.segment.lesions import LESION_COLUMNS
 from lesionforge.segment.workflow import Cascade
 from lesionforge.train.network import CascadeConfig
 
@@ -63,6 +68,10 @@ def root(tmp_path_factory, write_blob_scan) -> Path:
     shift = ants.create_ants_transform("Euler3DTransform", translation=(0.0, 0.0, 4.0))
     ants.write_transform(shift, str(test / "sub-9_from-FLAIR_to-T1w_mode-image_xfm.mat"))
 
+    way = np.tile(np.float32([1, -2, 3]), (20, 20, 20, 1))
+    grid = nib.affines.from_matvec(np.diag([4.0, 4, 4]), [-40, -40, -40])
+    write_displacement(way, grid, test / derivative("sub-9", ROUGH_TEMPLATE_TO_T1W, extension=""))
+
     write_blob_scan(root / "prepare", "sub-dark", seed=5, with_lesions=False, with_mask=False)
     dark = Prepared.open(root / "prepare/sub-dark")
     flair, affine = read_volume(dark.flair)
@@ -97,6 +106,36 @@ def test_table_and_summary_agree_with_the_mask(root: Path) -> None:
     assert summary["volume_ml"] == pytest.approx(mask.sum() * 8 / 1000)
     assert table["volume_mm3"].astype(float).sum() == pytest.approx(mask.sum() * 8)
     assert summary["lesion_threshold"] == 0.5
+    assert table["place"].isin(PLACES).all()
+    assert sum(summary[f"lesions_{place}"] for place in PLACES) == len(table)
+
+
+def test_a_lesion_has_the_number_of_its_row_on_every_grid(root: Path) -> None:
+    table = read_tsv(root / "segment/sub-9/sub-9_desc-lesions.tsv").drop(columns="place").astype(float)
+    summary = read_json(root / "segment/sub-9/sub-9_desc-segment.json")
+    for grid, column in (("T1w_res-2mm", ""), ("T1w_res-native", "_native_t1w"), ("FLAIR_res-native", "_native_flair")):
+        start = root / f"segment/sub-9/sub-9_space-{grid}_label-lesion"
+        numbers, affine = read_volume(f"{start}_dseg.nii.gz")
+        np.testing.assert_array_equal(numbers > 0, read_mask(f"{start}_mask.nii.gz")[0])
+        volumes = np.bincount(numbers.astype(int).ravel(), minlength=len(table) + 1)[1:] * voxel_volume_mm3(affine)
+        np.testing.assert_allclose(table[f"volume{column}_mm3"], volumes, atol=1e-3)
+        assert summary[f"volume{column}_ml"] == pytest.approx(volumes.sum() / 1000)
+        largest = nib.affines.apply_affine(affine, np.argwhere(numbers == 1)).mean(axis=0)
+        # The transform maps T1w points to FLAIR points 4 mm higher.
+        expected = table.loc[0, ["x_mm", "y_mm", "z_mm"]] + [0, 0, 4 * (column == "_native_flair")]
+        np.testing.assert_allclose(largest, expected, atol=1.5)
+
+
+def test_centroids_are_in_template_space_where_the_prepared_folder_knows_the_way(root: Path, tmp_path: Path) -> None:
+    table = read_tsv(root / "segment/sub-9/sub-9_desc-lesions.tsv")
+    here, there = (table[[f"{axis}_{unit}" for axis in "xyz"]].to_numpy(float) for unit in ("mm", "mni152_mm"))
+    np.testing.assert_allclose(there - here, np.tile([1, -2, 3], (len(table), 1)), atol=2e-3)
+
+    shutil.copytree(root / "prepare/sub-9", tmp_path / "sub-9")
+    next((tmp_path / "sub-9").glob("*_desc-rough_xfm.nii.gz")).unlink()
+    run("segment", "--prepared", tmp_path / "sub-9", "--model", root / "model", "--out", tmp_path / "out")
+    unknown = read_tsv(tmp_path / "out/sub-9/sub-9_desc-lesions.tsv")
+    assert len(unknown) and (unknown["x_mni152_mm"] == "n/a").all()
 
 
 def test_native_results_keep_the_users_header(root: Path) -> None:
@@ -129,7 +168,9 @@ def test_scan_without_candidates_gets_empty_files(root: Path) -> None:
     said = run("segment", "--prepared", root / "prepare/sub-dark", "--model", root / "model", "--out", root / "segment")
     assert "no lesion found, the mask is empty" in said
     assert not read(root, "sub-dark", "2mm", "mask").any() and not read(root, "sub-dark", "2mm", "probseg").any()
-    assert len(read_tsv(root / "segment/sub-dark/sub-dark_desc-lesions.tsv")) == 0
+    assert not read(root, "sub-dark", "2mm", "dseg").any()
+    table = read_tsv(root / "segment/sub-dark/sub-dark_desc-lesions.tsv")
+    assert len(table) == 0 and list(table) == list(LESION_COLUMNS)
 
 
 def test_empty_brain_gives_an_empty_map() -> None:
@@ -222,3 +263,5 @@ def test_predict_prepares_at_the_models_voxel_size(root: Path, tmp_path: Path, m
         read_mask(folder / "sub-9/sub-9_space-T1w_res-2mm_label-lesion_mask.nii.gz")[0] for folder in (tmp_path, root / "segment")
     )
     np.testing.assert_array_equal(ours, theirs)
+    tables = [(folder / "sub-9/sub-9_desc-lesions.tsv").read_text() for folder in (tmp_path, root / "segment")]
+    assert tables[0] == tables[1]

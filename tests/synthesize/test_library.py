@@ -12,30 +12,11 @@ from lesionforge.synthesize.library import (
     draw_profiles,
     hyperintensities,
     lesion_statistics,
-    places,
     profile_of,
     statistics_from_json,
     statistics_json,
 )
 from lesionforge.synthesize.sampler import Profile
-
-
-def head() -> tuple[np.ndarray, np.ndarray]:
-    """Tissues and brain: a box of white matter in two voxels of grey matter, a ventricle in its middle."""
-    tissues = np.zeros((60, 60, 60), np.uint8)
-    tissues[5:55, 5:55, 5:55] = 2
-    tissues[7:53, 7:53, 7:53] = 3
-    tissues[26:34, 20:40, 26:34] = 1
-    return tissues, tissues > 0
-
-
-def test_each_place_is_told() -> None:
-    tissues, brain = head()
-    numbers = np.zeros(tissues.shape, np.uint16)
-    for number, corner in enumerate(((35, 30, 30), (50, 40, 40), (42, 40, 45), (28, 15, 12)), start=1):
-        numbers[tuple(slice(at, at + 3) for at in corner)] = number
-    told = places(numbers, tissues, brain, 1.0)
-    assert told == {1: "periventricular", 2: "juxtacortical", 3: "deep", 4: "infratentorial"}
 
 
 def test_a_profile_is_the_mean_by_depth() -> None:

@@ -20,13 +20,15 @@ from lesionforge.images.files import (
 )
 from lesionforge.images.geometry import Grid, from_ants, same_grid, to_ants, voxel_volume_mm3, working_grid
 from lesionforge.images.intensity import zscore
-from lesionforge.images.lesions import label_lesions, lesion_table, lesions_touching, most_probable
-from lesionforge.images.names import derivative, find_image, find_images, grid_entities, library_id
+from lesionforge.images.lesions import label_lesions, lesions_touching, most_probable
+from lesionforge.images.names import derivative, find_image, find_images, grid_entities, library_id, scan_labels
+from lesionforge.images.places import PLACES, places
 from lesionforge.images.prepared import Prepared, Scan
 from lesionforge.images.resample import resample, world_matrix
 from lesionforge.images.scratch import ants_scratch
 
 __all__ = [
+    "PLACES",
     "Grid",
     "Prepared",
     "Scan",
@@ -37,13 +39,13 @@ __all__ = [
     "from_ants",
     "grid_entities",
     "label_lesions",
-    "lesion_table",
     "lesions_touching",
     "library_id",
     "made_folder",
     "most_probable",
     "naming",
     "new_folder",
+    "places",
     "read_image",
     "read_json",
     "read_mask",
@@ -55,6 +57,7 @@ __all__ = [
     "refuse_input_as_output",
     "resample",
     "same_grid",
+    "scan_labels",
     "to_ants",
     "voxel_volume_mm3",
     "working_grid",

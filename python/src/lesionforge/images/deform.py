@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
+from lesionforge.images.files import whole_file
 from lesionforge.images.geometry import RAS_TO_LPS
 
 if TYPE_CHECKING:
@@ -87,3 +90,22 @@ def displacement_field(grid: ants.ANTsImage, transforms: list[str], outprefix: s
     path = ants.apply_transforms(grid, grid, transforms, compose=outprefix + "composed_")
     field = np.asanyarray(nib.nifti1.Nifti1Image.from_filename(path).dataobj, dtype=np.float32).squeeze()
     return field @ RAS_TO_LPS.astype(np.float32)
+
+
+def write_displacement(displacement: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Write a displacement in mm along the RAS axes, [x, y, z, 3], as a NIfTI that ANTs takes for a transform (LPS, float32)."""
+    data = (displacement @ RAS_TO_LPS)[:, :, :, None].astype(np.float32)
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    with whole_file(path) as temporary:
+        nib.save(image, temporary)
+
+
+def displaced(points: np.ndarray, path: Path) -> np.ndarray:
+    """Where the displacement of a file of `write_displacement` takes points [n, 3], RAS mm; linear between its voxels."""
+    image = nib.nifti1.Nifti1Image.from_filename(path)
+    field = np.asanyarray(image.dataobj, dtype=np.float32).squeeze(axis=3) @ RAS_TO_LPS
+    voxels = nib.affines.apply_affine(np.linalg.inv(image.affine), points).T
+    moved = [ndimage.map_coordinates(field[..., axis], voxels, order=1, mode="nearest") for axis in range(3)]
+    return np.asarray(points + np.stack(moved, axis=-1))

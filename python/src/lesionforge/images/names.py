@@ -18,6 +18,17 @@ def derivative(scan_id: str, *entities: str, extension: str = ".nii.gz") -> str:
     return "_".join((scan_id, *entities)) + extension
 
 
+def scan_labels(scan_id: str) -> tuple[str, str]:
+    """Subject and session label of a scan id: `01` and `1` of `sub-01_ses-1`; the session of `sub-01` is empty.
+
+    Raises InputError when it is no id of a scan.
+    """
+    labels = re.fullmatch(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?", scan_id)
+    if labels is None:
+        raise InputError(f"{shown(scan_id)}: is no id of a scan such as sub-01 or sub-01_ses-1; give what lesionforge wrote")
+    return labels[1], labels[2] or ""
+
+
 def grid_of_name(name: str) -> dict[str, str]:
     """What the `space` and `res` entities of a file name mean, as BIDS sidecar fields; empty for a name without them."""
     entities = re.search(r"_space-([A-Za-z0-9]+)_res-([A-Za-z0-9]+)_", name)

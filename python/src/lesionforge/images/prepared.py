@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from lesionforge.errors import InputError
+from lesionforge.images.deform import displaced
 from lesionforge.images.files import read_image, read_mask, read_volume
 from lesionforge.images.geometry import same_grid
-from lesionforge.images.names import find_image
+from lesionforge.images.names import find_image, find_images
 from lesionforge.images.resample import world_matrix
 
 FLAIR_TO_T1W = "from-FLAIR_to-T1w_mode-image_xfm.mat"
+ROUGH_TEMPLATE_TO_T1W = "from-MNI152_to-T1w_mode-image_desc-rough_xfm.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,14 @@ class Prepared:
     def given_to_t1w(self, space: str) -> np.ndarray:
         """The 4 x 4 RAS matrix from points of the T1w or FLAIR as given to points of the T1w and the working grid."""
         return np.eye(4) if space == "T1w" else np.linalg.inv(world_matrix(find_image(self.folder, FLAIR_TO_T1W)))
+
+    def in_template(self, points: np.ndarray) -> np.ndarray:
+        """Points [n, 3] of the T1w (RAS, mm) as points of the template, by the rough registration of `prepare`.
+
+        NaN in the folder of a synthetic scan, which has no registration.
+        """
+        found = find_images(self.folder, ROUGH_TEMPLATE_TO_T1W)
+        return displaced(points, found[0]) if found else np.full(points.shape, np.nan)
 
     def read(self) -> Scan:
         """Read all volumes; raises InputError when they do not lie on one grid."""

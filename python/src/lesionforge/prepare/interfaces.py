@@ -35,10 +35,10 @@ from lesionforge.images import (
     write_volume,
 )
 from lesionforge.images.check import form_disagreement_mm, judge_voxels
-from lesionforge.images.deform import dice, displacement_field, folding_fraction
+from lesionforge.images.deform import dice, displacement_field, folding_fraction, write_displacement
 from lesionforge.images.geometry import box_around, sub_grid
 from lesionforge.images.interfaces import FolderOutput
-from lesionforge.images.prepared import FLAIR_TO_T1W
+from lesionforge.images.prepared import FLAIR_TO_T1W, ROUGH_TEMPLATE_TO_T1W
 from lesionforge.images.resample import covered
 from lesionforge.prepare import align, engines, figures, strip, tissues
 
@@ -49,6 +49,8 @@ TEMPLATE_TO_T1W = ("from-MNI152_to-T1w_mode-image_desc-rough_xfm", ".h5")
 SURROUNDINGS_MM = 6
 # The brain's mask needs its bias field less exactly than its intensities do.
 MASK_SHRINK_FACTOR = 3
+# How far apart the displacements lie that the prepared folder keeps of the rough registration, which is smooth.
+ROUGH_SPACING_MM = 4
 # How far beyond the scan the template is looked for, to tell how much of it was cut off.
 BEYOND_MM = 60
 
@@ -273,7 +275,8 @@ class Tissues(SimpleInterface):
             expected = np.where(brain, np.argmax(priors, axis=0) + 1, 0)
             for label, tissue in ((tissues.GM, "gm"), (tissues.WM, "wm")):
                 found[f"template_dice_{tissue}"] = dice(expected == label, classes == label)
-            found["template_folding_percent"] = 100 * folding_fraction(field, coarse[1], resample(brain, affine, coarse) >= 0.5)
+            coarse_brain = resample(brain, affine, coarse) >= 0.5
+            found["template_folding_percent"] = 100 * folding_fraction(field, coarse[1], coarse_brain)
             classes = tissues.lesions_to_white_matter(classes, flair, priors[2], lesion, float(affine[0, 0]))
             found |= figures.tissue_volumes(brain, classes, affine) | figures.lesion_figures(lesion, brain, affine)
             found["mutual_information_nats"] = figures.mutual_information(t1w, flair, brain, affine)
@@ -294,6 +297,7 @@ class Tissues(SimpleInterface):
                 for file in aligned.glob(pattern):
                     shutil.copyfile(file, folder / file.name)
             shutil.copyfile(rigid, folder / rigid.name)
+            _write_rough(field, coarse[1], coarse_brain, path(ROUGH_TEMPLATE_TO_T1W, extension=""))
             for space, to_t1w in (("T1w", None), ("FLAIR", np.linalg.inv(world_matrix(rigid)))):
                 like = read_image(find_image(aligned, f"space-{space}_res-native_desc-brain_mask.nii.gz"))
                 native = _classes_onto(classes, affine, (like.shape, like.affine), to_t1w)
@@ -323,6 +327,19 @@ def _read_scan(path: str) -> align.Volume:
     if largest <= background:
         raise InputError(f"{path}: has the value {background:g} in nearly all voxels; give the scan itself")
     return np.maximum(data - background, 0), affine
+
+
+def _write_rough(field: np.ndarray, affine: np.ndarray, brain: np.ndarray, path: Path) -> None:
+    """Keep what a displacement [x, y, z, 3] on a coarse grid does in a brain, at points ROUGH_SPACING_MM apart."""
+    step = max(1, round(ROUGH_SPACING_MM / float(affine[0, 0])))
+    box, box_affine = box_around(brain, affine, 2 * ROUGH_SPACING_MM)
+    write_displacement(field[box][::step, ::step, ::step], box_affine @ np.diag([step] * 3 + [1]), path)
+    sidecar = {
+        "Description": "rough registration of the template, as ANTs applies it: from points of the T1w to points of MNI152",
+        "SpatialReference": "space of the T1w scan",
+        "Resolution": f"displacements in mm, {step * affine[0, 0]:g} mm apart, around the brain",
+    }
+    write_json(sidecar, Path(str(path).removesuffix(".nii.gz") + ".json"))
 
 
 def _template_brain(grid: Grid, template_to_scan: str) -> np.ndarray:

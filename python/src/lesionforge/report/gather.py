@@ -21,14 +21,15 @@ GIVEN_MODEL = "given model"
 class Results:
     """What a run left under its root; a stage that left nothing has an empty entry (None for a table).
 
-    Folders are keyed by scan id, `models` by "generator" or arm, `segmented` by arm, then scan id. `unreadable` holds one
-    sentence for each thing that is there but cannot be read.
+    `lesions` is the table of the segmented scans. Folders are keyed by scan id, `models` by "generator" or arm, `segmented`
+    by arm, then scan id. `unreadable` holds one sentence for each thing that is there but cannot be read.
     """
 
     cohort: pd.DataFrame | None
     pairs: pd.DataFrame | None
     arms: pd.DataFrame | None
     summary: pd.DataFrame | None
+    lesions: pd.DataFrame | None
     indices: dict[str, pd.DataFrame]
     prepared: dict[str, Prepared]
     registered: dict[str, Path]
@@ -72,6 +73,7 @@ def gather(root: Path) -> Results:
         pairs=table(root / "cohort" / "pairs.tsv"),
         arms=table(root / "evaluate" / "arms.tsv"),
         summary=table(root / "evaluate" / "summary.tsv"),
+        lesions=table(root / "segment" / "scans.tsv"),
         indices={path.stem: read_tsv(path) for path in sorted((root / "assemble").glob("[!.]*.tsv"))},
         prepared=scans(folders(root / "prepare", "sub-*")),
         registered={name: path for name, path in folders(root / "register", "sub-*").items() if sidecar(path, "desc-register")},

@@ -109,8 +109,10 @@ def cohort(results: Results, mode: str, loads: dict[str, tuple[int, float] | Non
 
 
 def test_scans(results: Results) -> Section:
-    """The segmentations laid over their scans."""
+    """What was found in each scan, and the segmentations laid over their scans."""
     section = Section("segmentation", "Segmentation")
+    if results.lesions is not None:
+        section.tables = optional(("Lesions found", tables.lesions_table(results.lesions)))
     wanted = sorted({scan for found in results.segmented.values() for scan in found if scan in results.prepared})
     chosen, section.shown = limited(wanted, MOST_FIGURES)
     section.caption = pictures.SEGMENTATION_CAPTION

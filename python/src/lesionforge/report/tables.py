@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lesionforge.images import Prepared, label_lesions, read_mask, voxel_volume_mm3
+from lesionforge.images import PLACES, Prepared, label_lesions, read_mask, voxel_volume_mm3
 from lesionforge.prepare.quality import Limit, Verdict
 from lesionforge.report.gather import Results, flat, real_first, sidecar
 from lesionforge.report.quality import ScanQuality, both_limits
@@ -133,12 +133,7 @@ def lesion_load(prepared: Prepared) -> tuple[int, float] | None:
     if prepared.lesion is None:
         return None
     mask, affine = read_mask(prepared.lesion)
-    inside = mask.nonzero()
-    if not inside[0].size:
-        return 0, 0.0
-    # Labelling only the box around the lesions takes a tenth of the time.
-    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in inside)
-    return label_lesions(mask[box])[1], inside[0].size * voxel_volume_mm3(affine) / 1000
+    return label_lesions(mask)[1], int(mask.sum()) * voxel_volume_mm3(affine) / 1000
 
 
 def cohort_table(cohort: pd.DataFrame, loads: dict[str, tuple[int, float] | None]) -> Table:
@@ -150,6 +145,20 @@ def cohort_table(cohort: pd.DataFrame, loads: dict[str, tuple[int, float] | None
         mask = "yes" if row.get("lesion_mask") not in (None, "", "n/a") else "no"
         table.rows.append([row["id"], row["role"], show(row["split"]), mask, show(count), show(volume)])
     table.note = "Lesions are counted on the working grid: 26-connected components of any size."
+    return table
+
+
+def lesions_table(scans: pd.DataFrame) -> Table:
+    """How many lesions of which place each model found in each scan; `scans` is segment/scans.tsv as text."""
+    counts = {f"lesions_{place}": place for place in PLACES}
+    columns = {"lesion_count": "lesions", "volume_ml": "volume (ml)", "largest_lesion_mm3": "largest (mm³)"} | counts
+    table = Table(["scan", "model", *columns.values()])
+    for _, row in scans.iterrows():
+        table.rows.append([row["id"], row["model"], *(show(as_number(row[name])) for name in columns)])
+    table.note = (
+        "Counted and measured on the working grid. Infratentorial: in cerebellum or brainstem; periventricular: within 3 mm of a "
+        "ventricle; juxtacortical: touches grey matter; deep: none of these."
+    )
     return table
 
 

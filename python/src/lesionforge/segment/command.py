@@ -1,4 +1,4 @@
-"""The command `lesionforge segment`."""
+"""`lesionforge segment`: one prepared scan, and the table of all that were segmented."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import click
 from lesionforge import nets
 from lesionforge.segment.workflow import Cascade, in_words, segment_scan
 
+model_path = click.Path(path_type=Path)
+MODEL_HELP = "Model folder of lesionforge train."
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which cascade to use, and how; shared by segment and predict."""
+
+def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that replace thresholds of the model; shared by segment and predict."""
     options = (
-        click.option("--model", required=True, type=click.Path(path_type=Path), help="Model folder of lesionforge train."),
         click.option(
             "--lesion-threshold",
             type=click.FloatRange(0, 1, min_open=True),
@@ -32,12 +34,39 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(help="Write lesion probability, mask and table of one prepared scan.")
-@click.option("--prepared", required=True, type=click.Path(path_type=Path), help="Folder of one prepared scan.")
-@model_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <id>/.")
-def segment(prepared: Path, model: Path, lesion_threshold: float | None, min_volume_mm3: float | None, out: Path) -> None:
-    """Check the model, segment, say what was found."""
+@click.group(invoke_without_command=True)
+@click.option("--prepared", type=click.Path(path_type=Path), help="Folder of one prepared scan.")
+@click.option("--model", type=model_path, help=MODEL_HELP)
+@threshold_options
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for <id>/.")
+@click.pass_context
+def segment(
+    ctx: click.Context,
+    prepared: Path | None,
+    model: Path | None,
+    lesion_threshold: float | None,
+    min_volume_mm3: float | None,
+    out: Path | None,
+) -> None:
+    """Write lesion probability, mask and table of one prepared scan (--prepared, --model and --out are needed)."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if prepared is None or model is None or out is None:
+        raise click.UsageError("--prepared, --model and --out are needed.")
     cascade = Cascade.open(model, lesion_threshold, min_volume_mm3)
     nets.set_up(seed=0)
     click.echo(in_words(segment_scan(prepared, cascade, out)) + f" -> {out}")
+
+
+@segment.command()
+@click.argument("summaries", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for scans.tsv.")
+def tabulate(summaries: tuple[Path, ...], out: Path) -> None:
+    """Put the SUMMARIES of segmented scans (their desc-segment.json) into one table of a cohort."""
+    from lesionforge.images import write_tsv
+    from lesionforge.segment.lesions import SCAN_COLUMNS, scans_table
+
+    table = scans_table(list(summaries))
+    write_tsv(table, out / "scans.tsv", SCAN_COLUMNS)
+    empty = int((table["lesion_count"] == 0).sum())
+    click.echo(f"{out / 'scans.tsv'}: {len(table)} segmentations, {empty} of them without a lesion")

@@ -8,7 +8,7 @@ import click
 
 from lesionforge import nets
 from lesionforge.prepare.command import brain_mask_of, denoise_option, engine_option, scan_id_of
-from lesionforge.segment.command import model_options
+from lesionforge.segment.command import MODEL_HELP, model_path, threshold_options
 from lesionforge.segment.workflow import Cascade, in_words, segment_scan
 
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -21,7 +21,8 @@ existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @engine_option
 @denoise_option
 @click.option("--subject", default="01", show_default=True, help="BIDS subject label, for the names of the results.")
-@model_options
+@click.option("--model", required=True, type=model_path, help=MODEL_HELP)
+@threshold_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <id>/ and prepare/<id>/.")
 def predict(
     t1w: Path,

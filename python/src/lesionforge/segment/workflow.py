@@ -15,7 +15,6 @@ from lesionforge.images import (
     derivative,
     find_image,
     find_images,
-    lesion_table,
     new_folder,
     read_image,
     refuse_input_as_output,
@@ -26,12 +25,13 @@ from lesionforge.images import (
     write_tsv,
     write_volume,
 )
-from lesionforge.images.lesions import LESION_TABLE_COLUMNS
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
 from lesionforge.settings import Within, settings_of
 from lesionforge.train.network import NETWORKS, CascadeConfig
 
 MASK_MEANING = "lesions found by the cascade"
+NUMBERS_SIDECAR = {"Description": "lesions found by the cascade, each with its number in desc-lesions.tsv"}
 PROBABILITY_SIDECAR = {"Description": "probability of lesion by the cascade, 0 to 1"}
 
 
@@ -67,17 +67,24 @@ class Cascade:
 
 
 def write_native(
-    prepared: Prepared, space: str, probability: np.ndarray, mask: np.ndarray, affine: np.ndarray, folder: Path
-) -> None:
-    """Write probability and mask on the native grid of one contrast ("T1w" or "FLAIR"), with that scan's own header."""
+    prepared: Prepared, space: str, probability: np.ndarray, numbers: np.ndarray, affine: np.ndarray, folder: Path
+) -> np.ndarray:
+    """Write what was found on the native grid of one contrast ("T1w" or "FLAIR"), with that scan's own header.
+
+    Probability and numbered lesions [x, y, z] lie on the working grid with `affine`. Returns the volume in mm³ that each
+    lesion has on the native grid.
+    """
     like = read_image(find_image(prepared.folder, f"space-{space}_res-native_desc-brain_mask.nii.gz"))
     to_t1w = prepared.given_to_t1w(space)
     grid = (like.shape, like.affine)
     name = (prepared.scan_id, f"space-{space}_res-native")
     there = resample(probability, affine, grid, to_t1w)
     write_volume(there, like.affine, folder / derivative(*name, "label-lesion_probseg"), like, PROBABILITY_SIDECAR)
-    share = resample(mask, affine, grid, to_t1w)
-    write_mask(share >= 0.5, like.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING, like)
+    found = resample(numbers > 0, affine, grid, to_t1w) >= 0.5
+    write_mask(found, like.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING, like)
+    own = numbers_on(numbers, affine, grid, to_t1w, found)
+    write_volume(own, like.affine, folder / derivative(*name, "label-lesion_dseg"), like, NUMBERS_SIDECAR)
+    return volumes_mm3(own, int(numbers.max(initial=0)), like.affine)
 
 
 def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str, object]:
@@ -100,29 +107,32 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     models = {name: nets.load_model(cascade.folder, name) for name in NETWORKS}
     probability = lesion_probability(models, scan.t1w, scan.flair, scan.brain, config)
     mask = lesion_mask(probability, voxel_mm3, config.lesion_threshold, config.min_volume_mm3)
-    lesions = lesion_table(mask, scan.affine)
-    summary = {
-        "id": prepared.scan_id,
-        "lesion_count": len(lesions),
-        "volume_ml": float(mask.sum() * voxel_mm3 / 1000),
-        "candidate_flair_z": config.candidate_flair_z,
-        "cnn1_threshold": config.cnn1_threshold,
-        "lesion_threshold": config.lesion_threshold,
-        "min_volume_mm3": config.min_volume_mm3,
-        "voxel_mm": voxel_mm,
-        "model": cascade.folder.name,
-        "model_checksums": nets.read_card(cascade.folder, "cascade")["checksums"],
-        "versions": nets.versions(),
-    }
+    numbers = number_lesions(mask)
+    lesions = lesion_table(numbers, scan, prepared.in_template)
     with new_folder(out / prepared.scan_id) as folder:
         name = (prepared.scan_id, prepared.grid)
         target = folder / derivative(*name, "label-lesion_probseg")
         write_volume(probability, scan.affine, target, sidecar=PROBABILITY_SIDECAR)
         write_mask(mask, scan.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING)
+        target = folder / derivative(*name, "label-lesion_dseg")
+        write_volume(numbers, scan.affine, target, sidecar=NUMBERS_SIDECAR)
         if find_images(prepared.folder, "res-native_desc-brain_mask.nii.gz"):
             for space in ("T1w", "FLAIR"):
-                write_native(prepared, space, probability, mask, scan.affine, folder)
-        write_tsv(lesions, folder / derivative(prepared.scan_id, "desc-lesions", extension=".tsv"), LESION_TABLE_COLUMNS)
+                volumes = write_native(prepared, space, probability, numbers, scan.affine, folder)
+                lesions[f"volume_native_{space.lower()}_mm3"] = volumes
+        summary = totals(lesions) | {
+            "id": prepared.scan_id,
+            "candidate_flair_z": config.candidate_flair_z,
+            "cnn1_threshold": config.cnn1_threshold,
+            "lesion_threshold": config.lesion_threshold,
+            "min_volume_mm3": config.min_volume_mm3,
+            "voxel_mm": voxel_mm,
+            "model": cascade.folder.name,
+            "model_checksums": nets.read_card(cascade.folder, "cascade")["checksums"],
+            "versions": nets.versions(),
+        }
+        table = folder / derivative(prepared.scan_id, "desc-lesions", extension=".tsv")
+        write_tsv(lesions.round(3), table, LESION_COLUMNS)
         write_json(summary, folder / derivative(prepared.scan_id, "desc-segment", extension=".json"))
     return summary
 

@@ -10,18 +10,11 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.errors import InputError
-from lesionforge.images import label_lesions, lesions_touching
-from lesionforge.images.geometry import bounding_box
-from lesionforge.synthesize.levels import CONTRASTS, GREY_MATTER, HYPERINTENSE_LEVEL
+from lesionforge.images import label_lesions, places
+from lesionforge.synthesize.levels import CONTRASTS, HYPERINTENSE_LEVEL
 from lesionforge.synthesize.sampler import Profile, profile_depths, profiles_from_json, relative_depth
 
-CSF = 1
 PROFILE_DEPTHS = 5
-# CSF deeper in the brain than this share of its greatest depth is ventricle; sulci and cisterns lie further out.
-VENTRICLE_DEPTH = 0.4
-PERIVENTRICULAR_MM = 3.0
-# Cerebellum and brainstem in shares of the brain's box, right to left, back to front, bottom to top.
-INFRATENTORIAL = ((0.17, 0.83), (0.0, 0.55), (0.0, 0.35))
 # Of a patient without a lesion mask, hyperintensities from this volume on are taken; smaller ones are mostly noise.
 SMALLEST_HYPERINTENSITY_MM3 = 10.0
 # A library lesion takes the profile of one of so many training lesions; another place counts like e times the volume.
@@ -37,34 +30,6 @@ class TrainingLesion:
     volume_mm3: float
     place: str
     profiles: dict[str, Profile]
-
-
-def places(numbers: np.ndarray, tissues: np.ndarray, brain: np.ndarray, voxel_mm: float) -> dict[int, str]:
-    """The place of each lesion by its number: the first that fits of infratentorial, periventricular, juxtacortical, deep.
-
-    Arrays are [x, y, z] on an isotropic RAS grid. Infratentorial: its centre lies in the lower, hinder, middle part of the
-    brain's box; periventricular: within 3 mm of a ventricle, which is CSF deep in the brain; juxtacortical: it touches
-    grey matter (26 neighbours).
-    """
-    depth = ndimage.distance_transform_edt(brain)
-    ventricle = (tissues == CSF) & (depth > VENTRICLE_DEPTH * depth.max())
-    away_mm = voxel_mm * ndimage.distance_transform_edt(~ventricle) if ventricle.any() else np.full(brain.shape, np.inf)
-    touching = lesions_touching(numbers, tissues == GREY_MATTER)
-    box = bounding_box(brain)
-    found = {}
-    for number, part in enumerate(ndimage.find_objects(numbers), start=1):
-        if part is None:
-            continue
-        mask = numbers[part] == number
-        centre = [axis.mean() + side.start for axis, side in zip(np.nonzero(mask), part, strict=True)]
-        shares = [(at - side.start) / (side.stop - side.start) for at, side in zip(centre, box, strict=True)]
-        if all(low <= share <= high for share, (low, high) in zip(shares, INFRATENTORIAL, strict=True)):
-            found[number] = "infratentorial"
-        elif away_mm[part][mask].min() <= PERIVENTRICULAR_MM:
-            found[number] = "periventricular"
-        else:
-            found[number] = "juxtacortical" if number in touching else "deep"
-    return found
 
 
 def lesion_statistics(

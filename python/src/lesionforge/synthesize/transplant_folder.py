@@ -18,6 +18,7 @@ from lesionforge.images import (
     derivative,
     find_image,
     new_folder,
+    places,
     read_json,
     read_record,
     voxel_volume_mm3,
@@ -31,7 +32,6 @@ from lesionforge.synthesize.library import (
     draw_profiles,
     hyperintensities,
     lesion_statistics,
-    places,
     statistics_from_json,
     statistics_json,
 )

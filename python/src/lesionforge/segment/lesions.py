@@ -1,0 +1,139 @@
+"""Tables of lesions: the lesions of one scan, and the scans of a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from lesionforge.errors import InputError
+from lesionforge.images import PLACES, label_lesions, places, read_record, resample, scan_labels, voxel_volume_mm3
+from lesionforge.images.geometry import box_around
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lesionforge.images import Grid, Scan
+
+AXES = ("x", "y", "z")
+NATIVE_VOLUMES = ("volume_native_t1w_mm3", "volume_native_flair_mm3")
+LESION_COLUMNS = {
+    "lesion": "number of the lesion in this scan, largest first, and its value in the label-lesion_dseg of every grid",
+    "place": "infratentorial, periventricular (within 3 mm of a ventricle), juxtacortical (touches grey matter), else deep "
+    "(white matter)",
+    "volume_mm3": "volume on the working grid in cubic millimetres",
+    "volume_native_t1w_mm3": "volume on the grid of the T1w as given, in cubic millimetres",
+    "volume_native_flair_mm3": "volume on the grid of the FLAIR as given, in cubic millimetres; 0 for one too small for it",
+    **{f"{axis}_mm": f"centroid in the space of the T1w scan, RAS {axis} in mm" for axis in AXES},
+    **{
+        f"{axis}_mni152_mm": f"centroid in template space (ICBM 152 2009a), RAS {axis} in mm, by a rough registration"
+        for axis in AXES
+    },
+}
+SCAN_COLUMNS = {
+    "id": "scan",
+    "subject": "subject label, without sub-",
+    "session": "session label without ses-; n/a without sessions",
+    "model": "name of the model's folder; in an experiment its arm",
+    "lesion_count": "number of lesions on the working grid: 26-connected components",
+    "volume_ml": "volume of all lesions on the working grid in millilitres",
+    **{f"lesions_{place}": f"number of {place} lesions" for place in PLACES},
+    **{f"volume_{place}_ml": f"volume of the {place} lesions on the working grid in millilitres" for place in PLACES},
+    "largest_lesion_mm3": "volume of the largest lesion on the working grid in cubic millimetres; 0 without lesions",
+    "volume_native_t1w_ml": "volume of all lesions on the grid of the T1w as given, in millilitres",
+    "volume_native_flair_ml": "volume of all lesions on the grid of the FLAIR as given, in millilitres",
+    "lesion_threshold": "a voxel is lesion from this probability on",
+    "min_volume_mm3": "lesions of this volume in cubic millimetres or less were dropped",
+    "cnn1_threshold": "the second network saw voxels to which the first gave more than this probability",
+    "candidate_flair_z": "the first network saw voxels whose FLAIR lies above this many standard deviations in the brain",
+    "voxel_mm": "voxel size of the working grid in mm",
+    "model_checksum": "first eight digits of the SHA-256 of each network's file",
+}
+
+
+def number_lesions(mask: np.ndarray) -> np.ndarray:
+    """The lesions of a bool mask [x, y, z], numbered from 1, the largest first; int32, 0 elsewhere."""
+    labels, count = label_lesions(mask)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    rank = np.zeros(count + 1, np.int32)
+    rank[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)
+    return rank[labels]
+
+
+def numbers_on(numbers: np.ndarray, affine: np.ndarray, onto: Grid, to_source: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The numbers of the lesions on another grid; int32, 0 outside `mask`, the bool mask that lies there.
+
+    `numbers` [x, y, z] lie on the grid with `affine`, `to_source` is the 4 x 4 RAS matrix from points of the new grid to
+    points of theirs. A voxel of the mask has lesion around its place, and so its nearest voxel is lesion or touches one
+    (26 neighbours); between two it takes the smaller.
+    """
+    box, box_affine = box_around(numbers > 0, affine, float(np.linalg.norm(affine[:3, :3], axis=0).max()))
+    wide = np.where(numbers[box] > 0, numbers[box], ndimage.maximum_filter(numbers[box], size=3))
+    return np.where(mask, resample(wide, box_affine, onto, to_source, nearest=True), 0).astype(np.int32)
+
+
+def volumes_mm3(numbers: np.ndarray, count: int, affine: np.ndarray) -> np.ndarray:
+    """The volume in mm³ of each of the lesions 1 to `count` on a grid; 0 for one that has no voxel there."""
+    return np.bincount(numbers.ravel(), minlength=count + 1)[1:] * voxel_volume_mm3(affine)
+
+
+def lesion_table(numbers: np.ndarray, scan: Scan, in_template: Callable[[np.ndarray], np.ndarray]) -> pd.DataFrame:
+    """One row per numbered lesion [x, y, z] of a scan: what LESION_COLUMNS says of its working grid; empty without lesions.
+
+    `in_template` takes points [n, 3] of the scan's space (RAS, mm) to the template's.
+    """
+    import pandas as pd
+
+    count = int(numbers.max(initial=0))
+    voxels = np.argwhere(numbers)
+    of = numbers[tuple(voxels.T)]
+    sizes = np.bincount(of, minlength=count + 1)[1:]
+    centres = np.stack([np.bincount(of, axis, count + 1)[1:] / sizes for axis in voxels.T.astype(float)], axis=-1)
+    where = places(numbers, scan.tissues, scan.brain, float(np.cbrt(voxel_volume_mm3(scan.affine)))) if count else {}
+    table = pd.DataFrame({"lesion": np.arange(1, count + 1), "place": [where[number] for number in range(1, count + 1)]})
+    table["volume_mm3"] = sizes * voxel_volume_mm3(scan.affine)
+    centres = nib.affines.apply_affine(scan.affine, centres)
+    table[[f"{axis}_mm" for axis in AXES]] = centres
+    table[[f"{axis}_mni152_mm" for axis in AXES]] = in_template(centres)
+    return table
+
+
+def totals(table: pd.DataFrame) -> dict[str, Any]:
+    """What the lesions of one scan come to: the counts and volumes of SCAN_COLUMNS; a native volume only where there is one."""
+    found: dict[str, Any] = {
+        "lesion_count": len(table),
+        "volume_ml": float(table["volume_mm3"].sum() / 1000),
+        "largest_lesion_mm3": float(table["volume_mm3"].max()) if len(table) else 0.0,
+    }
+    for place in PLACES:
+        there = table[table["place"] == place]
+        found |= {f"lesions_{place}": len(there), f"volume_{place}_ml": float(there["volume_mm3"].sum() / 1000)}
+    natives = [name for name in NATIVE_VOLUMES if name in table]
+    return found | {name.replace("_mm3", "_ml"): float(table[name].sum() / 1000) for name in natives}
+
+
+def scans_table(summaries: list[Path]) -> pd.DataFrame:
+    """One row per `desc-segment.json` with the columns of SCAN_COLUMNS, scan by scan, the real arm first.
+
+    Raises InputError when a file is no such summary, or two are of the same scan and model.
+    """
+    import pandas as pd
+
+    needed = [name for name in SCAN_COLUMNS if not name.startswith(("volume_native_", "subject", "session", "model_checksum"))]
+    first: dict[tuple[str, ...], Path] = {}
+    rows = []
+    for path in summaries:
+        summary = read_record(path, *needed, "model_checksums")
+        checksums = "-".join(str(checksum)[:8] for _, checksum in sorted(summary["model_checksums"].items()))
+        key = (summary["id"], summary["model"], checksums)
+        if key in first:
+            raise InputError(f"{path}: is of the same scan and model as {first[key]}; give each once")
+        first[key] = path
+        subject, session = scan_labels(summary["id"])
+        rows.append(summary | {"subject": subject, "session": session or "n/a", "model_checksum": checksums})
+    table = pd.DataFrame(rows).round(6)
+    return table.assign(later=table["model"] != "real").sort_values(["id", "later", "model", "model_checksum"], ignore_index=True)
