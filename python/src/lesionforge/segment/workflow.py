@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from lesionforge.images import (
 )
 from lesionforge.images.lesions import LESION_TABLE_COLUMNS
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.train.model_folder import read_cascade_card
 from lesionforge.train.network import NETWORKS, CascadeConfig
 
 MASK_MEANING = "lesions found by the cascade"
@@ -43,14 +44,8 @@ class Cascade:
 
     @classmethod
     def open(cls, folder: Path, lesion_threshold: float | None = None, min_volume_mm3: float | None = None) -> Cascade:
-        """Read the card; the two numbers replace the card's when given. Raises InputError as `nets.read_card` does."""
-        card = nets.read_card(folder, "cascade")
-        try:
-            known = {field.name for field in fields(CascadeConfig)}
-            config = CascadeConfig(**{name: value for name, value in card["parameters"].items() if name in known})
-            voxel_mm = float(card["voxel_mm"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{folder}: its card lacks {error}; train the model again with lesionforge train") from error
+        """Read the card; the two numbers replace the card's when given. Raises InputError as `read_cascade_card` does."""
+        _card, config, voxel_mm = read_cascade_card(folder)
         if lesion_threshold is not None:
             config = replace(config, lesion_threshold=lesion_threshold)
         if min_volume_mm3 is not None:
