@@ -69,27 +69,33 @@ def test_blocks_are_counted_from_the_output_which_is_always_trained() -> None:
     assert [type(layer).__name__ for layer in network.layers if layer.trainable_weights] == ["Dense", "Dense"]
 
 
-def test_adaptation_moves_the_last_block_and_nothing_else(root: Path) -> None:
+@pytest.fixture(scope="module")
+def adapted(root: Path) -> Path:
+    """The imported model, adapted to the arm."""
     code, said = train(root, root / "adapted", "--init", root / "model")
     assert code == 0, said
+    return root / "adapted"
+
+
+def test_adaptation_moves_the_last_block_and_nothing_else(root: Path, adapted: Path) -> None:
     for name in ("cnn1", "cnn2"):
         # The balls hold a few hundred voxels: one block. Batch norm's running statistics stay, too.
-        assert changed(root / "model", root / "adapted", name) == {"d3", "prelu_d3", "out"}
+        assert changed(root / "model", adapted, name) == {"d3", "prelu_d3", "out"}
 
 
-def test_the_card_says_what_it_was_adapted_from_and_keeps_settings_and_licence(root: Path) -> None:
-    card, source = nets.read_card(root / "adapted", "cascade"), nets.read_card(root / "model", "cascade")
+def test_the_card_says_what_it_was_adapted_from_and_keeps_settings_and_licence(root: Path, adapted: Path) -> None:
+    card, source = nets.read_card(adapted, "cascade"), nets.read_card(root / "model", "cascade")
     assert card["init"]["checksums"] == source["checksums"] and card["init"]["training"] == source["training"]
     assert (card["init"]["model"], card["init"]["retrained"]) == ("model", "last")
     assert card["licence"] == source["licence"] and card["training"] == ["sub-0"]
     assert card["parameters"] == source["parameters"] | {"epochs": 1, "samples_per_epoch": 32}
 
 
-def test_an_adapted_model_can_be_retrained_whole(root: Path, tmp_path: Path) -> None:
-    code, said = train(root, tmp_path / "whole", "--init", root / "adapted", "--retrain", "all")
+def test_an_adapted_model_can_be_retrained_whole(root: Path, adapted: Path, tmp_path: Path) -> None:
+    code, said = train(root, tmp_path / "whole", "--init", adapted, "--retrain", "all")
     assert code == 0, said
     names = {layer.name for layer in build_network("nicmslesions").layers if layer.weights and "dropout" not in layer.name}
-    assert changed(root / "adapted", tmp_path / "whole", "cnn1") == names
+    assert changed(adapted, tmp_path / "whole", "cnn1") == names
 
 
 def edited(root: Path, folder: Path, **entries: object) -> Path:
