@@ -127,6 +127,14 @@ def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, 
     assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE", "TRAIN", "SEGMENT"}
 
 
+def test_another_model_to_start_from_trains_anew_and_nothing_before(stub, sheet, tmp_path, repeated):
+    (tmp_path / "my start").mkdir()
+    run = stub(sheet, "experiment", "--init", str(tmp_path / "my start"))
+    assert run.code == 0, run.printed
+    assert run.processes("COMPLETED") == {"TRAIN", "SEGMENT", "EVALUATE", "COMPARE", "REPORT"}
+    assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE"}
+
+
 def test_segment_needs_a_model_and_patients_only(stub, sheet, tmp_path, repeated):
     model = tmp_path / "my model"
     model.mkdir()
@@ -267,7 +275,9 @@ def test_a_bad_sheet_stops_before_anything_else_is_queued(stub, sheet):
 
 
 def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_each(stub, sheet):
-    run = stub(sheet, "refused", "--voxel-mm", "1", "--mode", "everything", "--train_epochs", "0", "--seed", "one")
+    run = stub(
+        sheet, "refused", "--voxel-mm", "1", "--mode", "everything", "--train_epochs", "0", "--seed", "one", "--retrain", "all"
+    )
     assert run.code != 0
     assert run.tasks == []
     for sentence in (
@@ -276,5 +286,6 @@ def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_ea
         "--mode is 'everything', but must be one of experiment, augment, segment.",
         "--train_epochs is 0, but must lie between 1 and 10000.",
         "--seed is 'one', but must be of type integer",
+        "--retrain belongs to --init, the model folder to start from",
     ):
         assert sentence in run.printed
