@@ -20,6 +20,7 @@ workflow LESIONFORGE {
     mode // experiment, augment or segment
     arms // names of the arms
     model // model folder for the mode segment, else an empty list
+    init // model folder that training starts from, or an empty list
     limits // file of own quality limits, or an empty list
     registration // composed or pairwise
     library // folder of lesion masks in template space, or an empty list
@@ -80,7 +81,7 @@ workflow LESIONFORGE {
         ASSEMBLE_ARMS(learned_from, synthetic, COHORT.out.folder, assembled_arms)
         indices = ASSEMBLE_ARMS.out.index
         if (mode == 'experiment') {
-            TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets)
+            TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets, init)
             models = TRAIN_ARMS.out.model
         }
     }
@@ -144,6 +145,9 @@ workflow {
         if (params.mode == 'segment' && !params.model) {
             problems = problems + ['--mode segment needs --model, the folder of a trained cascade.']
         }
+        if (params.retrain && !params.init) {
+            problems = problems + ['--retrain belongs to --init, the model folder to start from; give it, or leave --retrain out.']
+        }
         if (params.synthetic == 0 && params.mode != 'segment' && 'augmented' in params.arms.tokenize(',')) {
             problems = problems + ['--synthetic 0 leaves nothing for the arm augmented: give a number above 0, or --arms real.']
         }
@@ -159,6 +163,7 @@ workflow {
             params.mode,
             params.arms.tokenize(',').unique(),
             params.model ? file(params.model, glob: false).toAbsolutePath() : [],
+            params.init ? file(params.init, glob: false).toAbsolutePath() : [],
             params.quality_limits ? file(params.quality_limits, glob: false).toAbsolutePath() : [],
             params.registration,
             params.lesion_library ? file(params.lesion_library, glob: false).toAbsolutePath() : [],

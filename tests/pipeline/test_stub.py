@@ -167,6 +167,14 @@ def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, 
     assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE", "TRAIN", "SEGMENT", "TABULATE"}
 
 
+def test_another_model_to_start_from_trains_anew_and_nothing_before(stub, sheet, tmp_path, repeated):
+    (tmp_path / "my start").mkdir()
+    run = stub(sheet, "experiment", "--init", str(tmp_path / "my start"))
+    assert run.code == 0, run.printed
+    assert run.processes("COMPLETED") == {"TRAIN", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"}
+    assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE"}
+
+
 def with_another_patient(sheet, sheet_writer):
     """A sheet beside the given one with a test patient more."""
     more = sheet_writer(sheet.with_name("mehr.csv"), [("09", "patient", "test")])
@@ -323,7 +331,9 @@ def test_a_bad_sheet_stops_before_anything_else_is_queued(stub, sheet):
 
 
 def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_each(stub, sheet):
-    run = stub(sheet, "refused", "--voxel-mm", "1", "--mode", "everything", "--train_epochs", "0", "--seed", "one")
+    run = stub(
+        sheet, "refused", "--voxel-mm", "1", "--mode", "everything", "--train_epochs", "0", "--seed", "one", "--retrain", "all"
+    )
     assert run.code != 0
     assert run.tasks == []
     for sentence in (
@@ -332,5 +342,6 @@ def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_ea
         "--mode is 'everything', but must be one of experiment, augment, segment.",
         "--train_epochs is 0, but must lie between 1 and 10000.",
         "--seed is 'one', but must be of type integer",
+        "--retrain belongs to --init, the model folder to start from",
     ):
         assert sentence in run.printed

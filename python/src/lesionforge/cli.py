@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": ("lesionforge.evaluate.command", "Measure a lesion mask against a reference; compare arms."),
     "report": ("lesionforge.report.command", "Write one HTML page with tables and figures."),
     "predict": ("lesionforge.segment.predict", "From one subject's raw scans to its lesion mask."),
+    "import-nicmslesions": ("lesionforge.train.importing", "Turn your copy of the nicMSlesions weights into a model folder."),
     "fill": ("lesionforge.synthesize.tools", "Fill the lesions of one subject's raw scans, for volumetry."),
     "levels": ("lesionforge.synthesize.tools", "Intensity levels of the hyperintensities of one subject's raw scans."),
     "paint": ("lesionforge.synthesize.tools", "Paint the lesions of a mask onto one subject's raw scans."),
@@ -41,7 +42,7 @@ class StageGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

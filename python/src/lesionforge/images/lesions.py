@@ -7,7 +7,6 @@ from scipy import ndimage
 
 from lesionforge.images.geometry import bounding_box
 
-
 SQUARED_REACH = {6: 1, 18: 2, 26: 3}  # neighbours of a voxel: those that share a face, also an edge, also a corner
 
 

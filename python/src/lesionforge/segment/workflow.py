@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 
@@ -27,20 +26,12 @@ from lesionforge.images import (
 )
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
-from lesionforge.settings import Within, settings_of
+from lesionforge.train.model_folder import read_cascade_card
 from lesionforge.train.network import NETWORKS, CascadeConfig
 
 MASK_MEANING = "lesions found by the cascade"
 NUMBERS_SIDECAR = {"Description": "lesions found by the cascade, each with its number in desc-lesions.tsv"}
 PROBABILITY_SIDECAR = {"Description": "probability of lesion by the cascade, 0 to 1"}
-
-
-@dataclass(frozen=True)
-class CardForSegmenting:
-    """What segmentation takes from the card of a cascade."""
-
-    voxel_mm: Annotated[float, Within(0.5, 4)]
-    parameters: CascadeConfig
 
 
 @dataclass(frozen=True)
@@ -53,17 +44,13 @@ class Cascade:
 
     @classmethod
     def open(cls, folder: Path, lesion_threshold: float | None = None, min_volume_mm3: float | None = None) -> Cascade:
-        """Read the card; the two numbers replace the card's when given.
-
-        Raises InputError as `nets.read_card` does, and when a value of the card is missing, of another type or out of its limits.
-        """
-        card = settings_of(CardForSegmenting, nets.read_card(folder, "cascade"), str(folder / nets.CARD))
-        config = card.parameters
+        """Read the card; the two numbers replace the card's when given. Raises InputError as `read_cascade_card` does."""
+        _card, config, voxel_mm = read_cascade_card(folder)
         if lesion_threshold is not None:
             config = replace(config, lesion_threshold=lesion_threshold)
         if min_volume_mm3 is not None:
             config = replace(config, min_volume_mm3=min_volume_mm3)
-        return cls(folder, card.voxel_mm, config)
+        return cls(folder, voxel_mm, config)
 
 
 def write_native(

@@ -11,9 +11,11 @@ import numpy as np
 
 from lesionforge import nets
 from lesionforge.errors import InputError
-from lesionforge.images import Prepared, new_folder, read_tsv, refuse_foreign_folder, write_tsv
+from lesionforge.images import Prepared, new_folder, read_tsv, refuse_foreign_folder, refuse_input_as_output, write_tsv
+from lesionforge.train.adapt import RETRAIN, Initial, sample_count
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.network import CONTRASTS, CascadeConfig
+from lesionforge.train.model_folder import cascade_entries
+from lesionforge.train.network import ARCHITECTURES, Architecture, CascadeConfig
 from lesionforge.train.sampling import LabelledScan, label_scan
 
 HISTORY_COLUMNS = {
@@ -60,8 +62,27 @@ def read_index(index: Path, config: CascadeConfig) -> tuple[dict[str, list[Label
     return scans, next(iter(sizes.values()))
 
 
+def initial_model(init: Path | None, retrain: str | None, network: str | None) -> Initial | None:
+    """The model to start from, if one is given; raises InputError for options that do not go with it."""
+    if init is None:
+        if retrain:
+            raise InputError(f"--retrain {retrain}: belongs to --init; give the model folder to start from, or leave it out")
+        return None
+    initial = Initial.open(init, retrain or RETRAIN[0])
+    if network and network != initial.config.network:
+        raise InputError(f"--network {network}: {init} holds networks {initial.config.network}; leave --network out")
+    return initial
+
+
 @click.command(help="Train the two networks of the cascade on one arm's table.")
 @click.option("--index", required=True, type=click.Path(path_type=Path), help="Table that lesionforge assemble wrote.")
+@click.option(
+    "--network",
+    type=click.Choice(list(ARCHITECTURES)),
+    help=f"The layers of both networks [default: {DEFAULTS.network}, or those of --init].",
+)
+@click.option("--init", type=click.Path(path_type=Path), help="Model folder whose networks and settings are the start.")
+@click.option("--retrain", type=click.Choice(RETRAIN), help="Of --init: its last fully connected layers, or all [default: last].")
 @click.option("--epochs", type=click.IntRange(min=1), default=DEFAULTS.epochs, show_default=True, help="At most, a network.")
 @click.option(
     "--samples-per-epoch",
@@ -72,23 +93,41 @@ def read_index(index: Path, config: CascadeConfig) -> tuple[dict[str, list[Label
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
-def train(index: Path, epochs: int, samples_per_epoch: int, seed: int, out: Path) -> None:
+def train(
+    index: Path,
+    network: Architecture | None,
+    init: Path | None,
+    retrain: str | None,
+    epochs: int,
+    samples_per_epoch: int,
+    seed: int,
+    out: Path,
+) -> None:
     """Read the arm, train, save the model folder."""
     import pandas as pd
 
     refuse_foreign_folder(out, nets.CARD)
-    config = replace(DEFAULTS, epochs=epochs, samples_per_epoch=samples_per_epoch)
+    refuse_input_as_output(out, init and init / nets.CARD)
+    initial = initial_model(init, retrain, network)
+    config = initial.config if initial else replace(DEFAULTS, network=network or DEFAULTS.network)
+    config = replace(config, epochs=epochs, samples_per_epoch=samples_per_epoch)
     scans, voxel_mm = read_index(index, config)
+    card = cascade_entries(config, voxel_mm)
+    begin = None
+    if initial:
+        if abs(initial.voxel_mm - voxel_mm) > 0.01:
+            raise InputError(
+                f"{index}: its scans have voxels of {voxel_mm:g} mm, but {init} is for {initial.voxel_mm:g} mm; "
+                f"prepare them with --voxel-mm {initial.voxel_mm:g}"
+            )
+        samples = sample_count(scans["train"])
+        begin = partial(initial.network, samples=samples)
+        card |= initial.card_entries(samples)
     nets.set_up(seed)
-    models, history = train_cascade(scans["train"], scans["validation"], config, seed, partial(click.echo, err=True))
-    card = {
-        "kind": "cascade",
-        "contrasts": list(CONTRASTS),
-        "normalisation": "z-score inside the brain mask, 0 outside",
-        "voxel_mm": voxel_mm,
+    models, history = train_cascade(scans["train"], scans["validation"], config, seed, partial(click.echo, err=True), begin)
+    card |= {
         "arm": index.stem,
         "seed": seed,
-        "parameters": asdict(config),
         "training": [scan.scan_id for scan in scans["train"]],
         "validation": [scan.scan_id for scan in scans["validation"]],
     }

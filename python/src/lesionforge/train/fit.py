@@ -49,17 +49,17 @@ def cross_entropy(network: keras.Model, samples: Samples) -> float:
 
 def fit_network(
     name: str,
+    network: keras.Model,
     training: Samples,
     validation: Samples | None,
     config: CascadeConfig,
     rng: np.random.Generator,
     report: Callable[[str], None],
 ) -> tuple[keras.Model, list[EpochRow]]:
-    """Train one network from scratch; returns it with its best weights by validation loss (else the last) and its history.
+    """Train what is trainable of a network; returns it with its best weights by validation loss (else the last) and its history.
 
     Every epoch draws new negatives and new augmentations. Both pools of `training` hold a voxel.
     """
-    network = build_network()
     network.compile(optimizer=build_optimizer(config), loss="sparse_categorical_crossentropy")
     history: list[EpochRow] = []
     best_weights, best_epoch, best_loss = None, 0, np.inf
@@ -100,12 +100,15 @@ def train_cascade(
     config: CascadeConfig,
     seed: int,
     report: Callable[[str], None],
+    begin: Callable[[str], keras.Model] | None = None,
 ) -> tuple[dict[str, keras.Model], list[EpochRow]]:
     """Train CNN1, then CNN2 on what CNN1 gets wrong; returns both by name, and their history.
 
+    `begin` gives the network to start from by its name in the cascade; without it, networks start from random weights.
     Call `nets.set_up(seed)` before. Raises InputError when the training scans hold no lesion voxel or no candidate.
     """
     rng = np.random.default_rng(seed)
+    begin = begin or (lambda _name: build_network(config.network))
     first = Samples(training, pool([scan.lesion for scan in training]), pool([scan.healthy for scan in training]))
     if not len(first.lesion):
         raise InputError("the training scans hold no lesion voxel inside the brain; give at least one scan with lesions")
@@ -119,7 +122,7 @@ def train_cascade(
     judge = thin(held_out, config.samples_per_epoch, rng)
     if validation and judge is None:
         report("the validation scans hold no lesion voxel: the last weights are kept")
-    cnn1, history1 = fit_network(NETWORKS[0], first, judge, config, rng, report)
+    cnn1, history1 = fit_network(NETWORKS[0], begin(NETWORKS[0]), first, judge, config, rng, report)
 
     negatives = hard_negatives(cnn1, training, config.samples_per_epoch // 2, config, rng)
     report(f"{NETWORKS[1]}: {len(negatives)} negatives chosen by {NETWORKS[0]}")
@@ -127,5 +130,5 @@ def train_cascade(
     if judge:
         wanted = len(judge.healthy)
         judge = thin(Samples(validation, judge.lesion, hard_negatives(cnn1, validation, wanted, config, rng)), 2 * wanted, rng)
-    cnn2, history2 = fit_network(NETWORKS[1], second, judge, config, rng, report)
+    cnn2, history2 = fit_network(NETWORKS[1], begin(NETWORKS[1]), second, judge, config, rng, report)
     return {NETWORKS[0]: cnn1, NETWORKS[1]: cnn2}, history1 + history2

@@ -1,7 +1,8 @@
-"""The cascade's parameters and the network that is used twice in it."""
+"""The cascade's parameters and the networks to choose from; the chosen one is used twice in it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 
 PATCH = 11
 CONTRASTS = ("T1w", "FLAIR")
+MOST_CONTRASTS = 4
 NETWORKS = ("cnn1", "cnn2")
 
+Architecture = Literal["valverde2017", "nicmslesions"]
 Count = Annotated[int, Within(1, 1_000_000)]
 
 # Keras' own default, 0.99, needs hundreds of steps before the moving averages mean anything; short trainings on
@@ -28,6 +31,8 @@ class CascadeConfig:
     `cnn1_threshold` serves both the choice of CNN2's negatives and inference (the published code used 0.5 and 0.8).
     """
 
+    network: Architecture = "valverde2017"
+    """The layers of both networks, a name in ARCHITECTURES."""
     candidate_flair_z: float = 0.5
     """Only voxels of the brain whose FLAIR z-score is above this are looked at."""
     cnn1_threshold: Annotated[float, Within(0, 1)] = 0.5
@@ -53,14 +58,28 @@ class CascadeConfig:
     """
 
 
-def build_network() -> keras.Model:
-    """One network of the cascade: patches [n, 11, 11, 11, 2] (T1w, FLAIR) to probabilities [n, 2] (healthy, lesion).
+def build_network(name: str = CascadeConfig.network, contrasts: Sequence[str] = CONTRASTS) -> keras.Model:
+    """One network of the cascade: patches [n, 11, 11, 11, contrast] to probabilities [n, 2] (healthy, lesion).
 
-    189,058 trainable parameters: the published network without the convolution biases that batch normalisation cancels.
+    `name` is one of ARCHITECTURES. Raises ValueError for another, and unless there are one to four contrasts.
     """
-    from keras import Input, Model, layers
+    from keras import Input, Model
 
-    patch = Input((PATCH, PATCH, PATCH, len(CONTRASTS)))
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no network {name!r}: {', '.join(ARCHITECTURES)}")
+    if not 1 <= len(contrasts) <= MOST_CONTRASTS:
+        raise ValueError(f"{len(contrasts)} contrasts: a network takes 1 to {MOST_CONTRASTS}")
+    patch = Input((PATCH, PATCH, PATCH, len(contrasts)))
+    return Model(patch, ARCHITECTURES[name](patch))
+
+
+def _valverde2017(patch: keras.KerasTensor) -> keras.KerasTensor:
+    """Valverde et al., NeuroImage 2017: 189,058 trainable parameters for two contrasts.
+
+    The published layers without the convolution biases that batch normalisation cancels.
+    """
+    from keras import layers
+
     flow = patch
     for filters in (32, 64):
         flow = layers.Conv3D(filters, 3, padding="same", use_bias=False)(flow)
@@ -70,7 +89,33 @@ def build_network() -> keras.Model:
     flow = layers.Flatten()(flow)
     flow = layers.Dropout(0.5)(flow)
     flow = layers.Dense(256, activation="relu")(flow)
-    return Model(patch, layers.Dense(2, activation="softmax")(flow))
+    return layers.Dense(2, activation="softmax")(flow)
+
+
+def _nicmslesions(patch: keras.KerasTensor) -> keras.KerasTensor:
+    """Valverde et al., NeuroImage: Clinical 2019: 470,082 trainable parameters for two contrasts, 470,466 stored values.
+
+    One PReLU slope per voxel and channel. Layers with weights have the names of the program's own files. What is flattened
+    is channel-last, as in any Keras network; `nicmslesions.py` brings the program's channel-first weights into that order.
+    """
+    from keras import layers
+
+    flow = patch
+    for block, filters in ((1, 32), (2, 64)):
+        for part in (1, 2):
+            flow = layers.Conv3D(filters, 3, padding="same", name=f"conv{block}_{part}")(flow)
+            flow = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, epsilon=1e-3, name=f"bn_{block}_{part}")(flow)
+            flow = layers.PReLU(name=f"prelu_conv{block}_{part}")(flow)
+        flow = layers.MaxPooling3D(2)(flow)
+    flow = layers.Flatten()(flow)
+    for block, units in ((1, 256), (2, 128), (3, 64)):
+        flow = layers.Dropout(0.5)(flow)
+        flow = layers.Dense(units, name=f"d{block}")(flow)
+        flow = layers.PReLU(name=f"prelu_d{block}")(flow)
+    return layers.Dense(2, activation="softmax", name="out")(flow)
+
+
+ARCHITECTURES = {"valverde2017": _valverde2017, "nicmslesions": _nicmslesions}
 
 
 def build_optimizer(config: CascadeConfig) -> keras.optimizers.Optimizer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesionforge.images import Scan
-from lesionforge.train.network import CONTRASTS, PATCH, CascadeConfig
+from lesionforge.train.network import PATCH, CascadeConfig
 from lesionforge.train.patches import PatchVolume, candidates, gather, patch_volume, score
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def draw_epoch(lesion: np.ndarray, healthy: np.ndarray, samples: int, rng: np.ra
 
 def gather_pooled(scans: list[LabelledScan], voxels: np.ndarray) -> np.ndarray:
     """Patches [n, 11, 11, 11, contrast] of pooled voxels [n, 4], in their order."""
-    patches = np.empty((len(voxels), PATCH, PATCH, PATCH, len(CONTRASTS)), np.float32)
+    patches = np.empty((len(voxels), PATCH, PATCH, PATCH, scans[0].volume.data.shape[-1]), np.float32)
     for number in np.unique(voxels[:, 0]):
         rows = voxels[:, 0] == number
         patches[rows] = gather(scans[number].volume, voxels[rows, 1:])

@@ -1,0 +1,48 @@
+"""The card of a cascade's model folder: what inference and further training must know."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from lesionforge import nets
+from lesionforge.errors import InputError
+from lesionforge.settings import Within, settings_of
+from lesionforge.train.network import CONTRASTS, CascadeConfig
+
+
+def cascade_entries(config: CascadeConfig, voxel_mm: float) -> dict[str, Any]:
+    """What the card of a cascade holds of its input and settings; `read_cascade_card` reads it back."""
+    return {
+        "kind": "cascade",
+        "contrasts": list(CONTRASTS),
+        "normalisation": "z-score inside the brain mask, 0 outside",
+        "voxel_mm": voxel_mm,
+        "parameters": asdict(config),
+    }
+
+
+@dataclass(frozen=True)
+class CascadeCard:
+    """What `cascade_entries` wrote that is read back."""
+
+    contrasts: tuple[str, ...]
+    voxel_mm: Annotated[float, Within(0.5, 4)]
+    parameters: CascadeConfig
+
+
+def read_cascade_card(folder: Path) -> tuple[dict[str, Any], CascadeConfig, float]:
+    """(card, settings, voxel size in mm) of a model folder; settings that an older card lacks have their defaults.
+
+    Raises InputError as `nets.read_card` does, when a value of the card is missing, of another type or out of its limits, and
+    when it names other contrasts than T1w and FLAIR.
+    """
+    card = nets.read_card(folder, "cascade")
+    held = settings_of(CascadeCard, card, str(folder / nets.CARD))
+    if held.contrasts != CONTRASTS:
+        raise InputError(
+            f"{folder}: takes {', '.join(held.contrasts)}, but scans are prepared as {', '.join(CONTRASTS)}; "
+            "give a model of these contrasts"
+        )
+    return card, held.parameters, held.voxel_mm

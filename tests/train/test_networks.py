@@ -1,0 +1,69 @@
+"""The networks of the cascade have the published layers and sizes, for one to four contrasts."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionforge import nets
+from lesionforge.cli import main
+from lesionforge.train.fit import train_cascade
+from lesionforge.train.network import ARCHITECTURES, CascadeConfig, build_network
+from lesionforge.train.patches import PatchVolume
+from lesionforge.train.sampling import LabelledScan
+
+CONTRASTS = ("T1w", "FLAIR", "T2w", "PDw")
+SIZES = {"valverde2017": 189_058, "nicmslesions": 470_082}
+# Of each contrast more or less than two: 32 kernels of 3 x 3 x 3.
+PER_CONTRAST = 864
+
+
+def size(weights: list) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_network_has_the_published_size_for_any_contrasts(name: str, count: int) -> None:
+    network = build_network(name, CONTRASTS[:count])
+    assert size(network.trainable_weights) == SIZES[name] + (count - 2) * PER_CONTRAST
+    assert network.input_shape == (None, 11, 11, 11, count) and network.output_shape == (None, 2)
+    np.testing.assert_allclose(np.asarray(network(np.ones((3, 11, 11, 11, count)))).sum(axis=1), 1, atol=1e-5)
+
+
+def test_nicmslesions_stores_its_running_statistics_too() -> None:
+    stored = [weight for layer in build_network("nicmslesions").layers if "dropout" not in layer.name for weight in layer.weights]
+    assert size(stored) == 470_466
+
+
+def test_layers_come_in_the_published_order() -> None:
+    def kinds(name: str) -> list[str]:
+        return [type(layer).__name__ for layer in build_network(name).layers[1:]]
+
+    convolution = ["Conv3D", "BatchNormalization", "PReLU"]
+    dense = ["Dropout", "Dense", "PReLU"]
+    assert kinds("nicmslesions") == [*(convolution * 2 + ["MaxPooling3D"]) * 2, "Flatten", *dense * 3, "Dense"]
+    plain = ["Conv3D", "BatchNormalization", "ReLU", "MaxPooling3D"]
+    assert kinds("valverde2017") == [*plain * 2, "Flatten", "Dropout", "Dense", "Dense"]
+
+
+def test_other_networks_and_numbers_of_contrasts_are_refused() -> None:
+    with pytest.raises(ValueError, match="no network 'unet'"):
+        build_network("unet")
+    for contrasts in ((), (*CONTRASTS, "SWI")):
+        with pytest.raises(ValueError, match="contrasts: a network takes 1 to 4"):
+            build_network("valverde2017", contrasts)
+
+
+def test_the_configured_network_is_the_one_that_is_trained(rng) -> None:
+    volume = PatchVolume(rng.normal(size=(18, 18, 18, 2)).astype(np.float32), np.zeros(3, np.int64))
+    voxels = np.argwhere(np.ones((8, 8, 8), bool)).astype(np.int16)
+    scan = LabelledScan("sub-0", volume, voxels[:40], voxels[40:])
+    config = CascadeConfig(network="nicmslesions", epochs=1, samples_per_epoch=16)
+    nets.set_up(1)
+    models, _ = train_cascade([scan], [], config, 1, lambda _: None)
+    assert {size(model.trainable_weights) for model in models.values()} == {470_082}
+
+
+def test_an_unknown_network_is_refused_by_the_command(tmp_path) -> None:
+    result = CliRunner().invoke(main, ["train", "--index", "x.tsv", "--network", "unet", "--out", str(tmp_path / "model")])
+    assert result.exit_code == 2 and "'valverde2017', 'nicmslesions'" in result.output
