@@ -15,7 +15,8 @@ help:
 	@echo "make test-slow        the tests that take more than a minute each"
 	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about an hour"
 	@echo "make bench-prepare DATA=D   accuracy and cost of prepare and register on the open_ms scans in folder D, about half an hour"
-	@echo "make bench-synthesize DATA=D   how real synthetic lesions are on the open_ms scans in folder D, about half an hour"
+	@echo "make bench-synthesize DATA=D [CASCADE=M]   how real synthetic lesions are on the open_ms scans in folder D, seen by the"
+	@echo "                      cascade in model folder M if there is one, about an hour"
 	@echo "make bench-sampler DATA=D   how varied and whole transplanted lesions are on the open_ms scans in folder D, about half an hour"
 	@echo "make bench-training   speed and memory of the generator's training and painting on phantoms, about half an hour"
 	@echo "make lint             ruff, mypy, nextflow lint"
@@ -46,7 +47,7 @@ open-ms: setup
 	@echo "The report: $(CURDIR)/$(OPEN_MS)/report/index.html"
 
 bench-synthesize: setup
-	.venv/bin/python benchmarks/synthesize.py "$(DATA)" --out results/bench-synthesize
+	.venv/bin/python benchmarks/synthesize.py "$(DATA)" --out results/bench-synthesize $(if $(CASCADE),--cascade "$(CASCADE)")
 
 bench-sampler: setup
 	.venv/bin/python benchmarks/sampler.py "$(DATA)" --out results/bench-sampler

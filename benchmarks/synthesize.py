@@ -26,12 +26,14 @@ from lesionforge import nets
 from lesionforge.evaluate.metrics import measure
 from lesionforge.images import Prepared, Scan, label_lesions, new_folder, read_tsv
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.segment.workflow import Cascade
 from lesionforge.synthesize.generator_folder import read_generator_card
 from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, PUBLISHED_LEVELS, WHITE_MATTER, Scale
 from lesionforge.synthesize.library import hyperintensities
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.stage import SUFFIXES, Levels
 from lesionforge.train.fit import train_cascade
+from lesionforge.train.model_folder import cascade_entries
 from lesionforge.train.network import NETWORKS, CascadeConfig
 from lesionforge.train.sampling import label_scan
 
@@ -45,6 +47,7 @@ FLAIR_ONLY = "lesionforge, from the FLAIR alone"
 # The mean intensity of each band of the FLAIR, as published, and that of each contrast's own levels in their units.
 BAND_MEANS, LEVEL_MEANS = "band means", "own level means"
 METHODS = (CONFIGURATIONS[0], LEVEL_MEANS, FLAIR_ONLY, CONFIGURATIONS[1], BAND_MEANS, "filled")
+SEGMENTED_VOXELS = 8
 CASCADE = CascadeConfig(epochs=10, samples_per_epoch=10_000)
 Images = dict[str, np.ndarray]
 Patients = Sequence[tuple[Prepared, Levels]]
@@ -252,8 +255,8 @@ def told_apart(scan: Scan, made: Images) -> float:
     return float(roc_auc_score(truth, guess))
 
 
-def cascade_of(patients: Patients, out: Path) -> dict:
-    """One cascade that learned from the real scans of the training patients: lesions of a mask, else their hyperintensities."""
+def train_segmenter(patients: Patients, out: Path) -> None:
+    """A cascade that learns from the real scans of the training patients: lesions of a mask, else their hyperintensities."""
     if not out.is_dir():
         nets.set_up(1)
         scans = []
@@ -263,16 +266,17 @@ def cascade_of(patients: Patients, out: Path) -> dict:
             scans.append(label_scan(prepared.scan_id, replace(scan, lesion=lesion), CASCADE))
         models, _ = train_cascade(scans, [], CASCADE, 1, lambda line: click.echo(line, err=True))
         with new_folder(out) as folder:
-            nets.save_models(folder, models, {"kind": "cascade"})
-    nets.set_up(1)
-    return {name: nets.load_model(out, name) for name in NETWORKS}
+            nets.save_models(folder, models, cascade_entries(CASCADE, 1.0))
 
 
-def segmentation_row(method: str, cascade: dict, scan: Scan, images: Images) -> list[str]:
-    """What the cascade finds in a scan, against the consensus lesions."""
-    probability = lesion_probability(cascade, images["t1w"], images["flair"], scan.brain, CASCADE)
-    found = lesion_mask(probability, 1.0, CASCADE.lesion_threshold, CASCADE.min_volume_mm3)
+def segmentation_row(method: str, cascade: Cascade, networks: dict, scan: Scan, images: Images) -> list[str]:
+    """What the cascade finds in and around the consensus lesions of a scan; further away all ways of painting are alike."""
+    config = cascade.config
+    near = ndimage.distance_transform_edt(~scan.lesion) <= SEGMENTED_VOXELS
+    probability = lesion_probability(networks, images["t1w"], images["flair"], scan.brain, config, near)
+    found = lesion_mask(probability, 1.0, config.lesion_threshold, config.min_volume_mm3)
     figures = measure(found, scan.lesion, 1.0)
+    click.echo(f"{method}: segmented", err=True)
     values = (figures.dice, figures.lesion_sensitivity, figures.lesion_false_discovery, figures.volume_predicted_ml)
     return [method, *(f"{value:.3f}" for value in values[:3]), f"{values[3]:.1f}"]
 
@@ -296,7 +300,13 @@ def train(name: str, patients: Patients, out: Path, width: int, epochs: int, til
 @click.option("--width", default=16, show_default=True)
 @click.option("--epochs", default=8, show_default=True)
 @click.option("--tiles", default=1500, show_default=True, help="Tiles of an epoch, the same for each configuration.")
-def main(data: Path, out: Path, width: int, epochs: int, tiles: int) -> None:
+@click.option(
+    "--cascade",
+    "segmenter",
+    type=click.Path(exists=True, path_type=Path),
+    help="Model folder of the cascade that segments [default: one trained on the training scans].",
+)
+def main(data: Path, out: Path, width: int, epochs: int, tiles: int, segmenter: Path | None) -> None:
     """Print how real synthetic lesions are on the open_ms set in DATA, as Markdown tables."""
     data, out = data.resolve(), out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -312,7 +322,10 @@ def main(data: Path, out: Path, width: int, epochs: int, tiles: int) -> None:
     training = [patient for patient in patients if patient[0].scan_id != TEST]
     ((prepared, found),) = (patient for patient in patients if patient[0].scan_id == TEST)
     seconds = {name: train(name, training, out, width, epochs, tiles) for name in CONFIGURATIONS}
-    cascade = cascade_of(training, out / "cascade")
+    if segmenter is None:
+        segmenter = out / "cascade"
+        train_segmenter(training, segmenter)
+    cascade = Cascade.open(segmenter)
 
     test = Test.read(prepared, found)
     scan = test.scan
@@ -331,7 +344,11 @@ def main(data: Path, out: Path, width: int, epochs: int, tiles: int) -> None:
         steps = (f"{stripes(image, scan.lesion):.2f}" for image in made[name].values())
         rows.append([name, f"{told_apart(scan, made[name]):.2f}", *steps, f"{seconds.get(name, float('nan')):.0f}"])
     table(["method", "AUC against real patches", "stripes T1w", "stripes FLAIR", "training, s"], rows)
-    rows = [segmentation_row(method, cascade, scan, images) for method, images in {"real": images_of(scan), **made}.items()]
+    nets.set_up(1)
+    networks = {name: nets.load_model(cascade.folder, name) for name in NETWORKS}
+    rows = [
+        segmentation_row(method, cascade, networks, scan, images) for method, images in {"real": images_of(scan), **made}.items()
+    ]
     table(["scan", "Dice", "lesion sensitivity", "lesion false discovery", "predicted, ml"], rows)
     draw_contrasts(apart, out / "contrasts.png")
     draw_training(out, out / "training.png")

@@ -15,17 +15,23 @@ if TYPE_CHECKING:
 
 
 def lesion_probability(
-    models: dict[str, keras.Model], t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, config: CascadeConfig
+    models: dict[str, keras.Model],
+    t1w: np.ndarray,
+    flair: np.ndarray,
+    brain: np.ndarray,
+    config: CascadeConfig,
+    region: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Lesion probabilities, float32 [x, y, z], of one scan on its working grid; `brain` is bool.
+    """Lesion probabilities, float32 [x, y, z], of one scan on its working grid; `brain` and `region` are bool.
 
-    Zero outside the brain, where FLAIR is dark, and where CNN1 rules a lesion out; all zero when nothing is left.
+    Zero outside the brain, or the part of it that `region` leaves, where FLAIR is dark, and where CNN1 rules a lesion out; all
+    zero when nothing is left.
     """
     probability = np.zeros(brain.shape, np.float32)
     if not brain.any():
         return probability
     volume = patch_volume(t1w, flair, brain)
-    voxels = candidates(volume, brain, config.candidate_flair_z)
+    voxels = candidates(volume, brain if region is None else brain & region, config.candidate_flair_z)
     voxels = voxels[score(models["cnn1"], volume, voxels) > config.cnn1_threshold]
     probability[tuple(voxels.T)] = score(models["cnn2"], volume, voxels)
     return probability
