@@ -7,7 +7,7 @@ import pytest
 
 from lesionforge.errors import InputError
 from lesionforge.images import read_json, write_json
-from lesionforge.settings import Within, settings_of
+from lesionforge.nets.settings import Within, settings_of
 from lesionforge.synthesize.config import CONFIGURATIONS, GeneratorConfig
 from lesionforge.train.network import CascadeConfig
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lesionforge.errors import InputError
-from lesionforge.settings import Within, settings_of
+from lesionforge.nets.settings import Within, settings_of
 from lesionforge.synthesize.levels import LEVEL_COUNT, PUBLISHED_LEVELS
 
 # Raised when a card or what a network takes in changes its meaning.
@@ -50,7 +50,7 @@ class GeneratorConfig:
     tile_size: Annotated[int, Within(SIZE_MULTIPLE, 1024)] = 64
     # Distance between tiles in training, in voxels. Published: 32; tiles without a brain voxel are left out.
     training_stride: Count = 32
-    # Distance between tiles in painting, predictions averaged. Published: 16. None: whole slices, for shared slopes only.
+    # Distance between tiles in painting, predictions averaged. Published: 16. None: windows around what is painted, for shared slopes only.
     inference_stride: Count | None = 16
     # Tiles of an epoch. Published (None): as many as the grid has.
     tiles_per_epoch: Count | None = None

@@ -11,7 +11,7 @@ import numpy as np
 from lesionforge import nets
 from lesionforge.errors import InputError
 from lesionforge.images import new_folder, write_tsv
-from lesionforge.settings import Within, settings_of
+from lesionforge.nets.settings import Within, settings_of
 from lesionforge.synthesize.config import SIZE_MULTIPLE, GeneratorConfig, config_entries, config_of_card
 from lesionforge.synthesize.levels import LEVEL_COUNT, LEVEL_FACTORS
 from lesionforge.synthesize.network import LATENT_VARIANCE

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 SEAM_SIGMA_VOXELS = 1.0
 SEAM_WIDTH_VOXELS = 2
 SLICES_PER_BATCH = 4
-# What a network with shared slopes sees around the voxels that are asked for; a tile of the training gave most of them less.
+# What a network with shared slopes sees around the voxels that are asked for, less than all that can reach them; but a tile of
+# the training shows most of its voxels no more.
 CONTEXT_VOXELS = 16
 
 
@@ -52,8 +53,9 @@ def generate(
     """The generator's images, float32 [contrast, x, y, z], right at the `wanted` voxels; voxels it never reaches are the canvas'.
 
     All volumes are [x, y, z]; levels and the scales of the canvas are by contrast. Windows of the canvas, cut to the brain, go
-    through the network and are averaged where they overlap. A network with shared slopes takes one window a slice, around all
-    that is wanted there: that equals averaged tiles but for their zero-padded borders and needs a fraction of the work.
+    through the network and are averaged where they overlap. A network with shared slopes takes one window for every four
+    slices, around all that is wanted in them: that equals averaged tiles but for what lies beyond their borders, and needs a
+    fraction of the work.
     """
     shown = network_levels(levels, config)
     out = np.stack(coarsely_painted(network_images(images, brain, scales, config), shown, config)).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from lesionforge import nets
 from lesionforge.errors import InputError
-from lesionforge.settings import Within, settings_of
+from lesionforge.nets.settings import Within, settings_of
 from lesionforge.train.network import CONTRASTS, CascadeConfig
 
 

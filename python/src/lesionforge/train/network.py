@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from lesionforge.settings import Within
+from lesionforge.nets.settings import Within
 
 if TYPE_CHECKING:
     import keras
