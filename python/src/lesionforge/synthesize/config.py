@@ -50,7 +50,8 @@ class GeneratorConfig:
     tile_size: Annotated[int, Within(SIZE_MULTIPLE, 1024)] = 64
     # Distance between tiles in training, in voxels. Published: 32; tiles without a brain voxel are left out.
     training_stride: Count = 32
-    # Distance between tiles in painting, predictions averaged. Published: 16. None: windows around what is painted, for shared slopes only.
+    # Distance between tiles in painting, predictions averaged. Published: 16. None: windows around what is painted, for shared
+    # slopes only.
     inference_stride: Count | None = 16
     # Tiles of an epoch. Published (None): as many as the grid has.
     tiles_per_epoch: Count | None = None
@@ -70,7 +71,7 @@ class GeneratorConfig:
         if self.tile_size % SIZE_MULTIPLE:
             raise ValueError(f"tile_size is {self.tile_size}, but must be a multiple of {SIZE_MULTIPLE}")
         if self.inference_stride is None and not self.shared_slopes:
-            raise ValueError("inference_stride is null, but whole slices need shared_slopes")
+            raise ValueError("inference_stride is null, but windows of any size need shared_slopes")
 
     @property
     def slices(self) -> int:
