@@ -82,7 +82,7 @@ def generate(
 
 
 def _cut(volume: np.ndarray, config: GeneratorConfig) -> np.ndarray:
-    """Zeros added in plane up to one tile, or up to a multiple of 8 for windows of any size, and the neighbours of the end slices."""
+    """Zeros added in plane up to one tile, or for windows up to a multiple of 8, and the neighbours of the end slices."""
     if config.inference_stride is None:
         short = [-length % SIZE_MULTIPLE for length in volume.shape[:2]]
     else:
