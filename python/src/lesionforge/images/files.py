@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,6 +158,14 @@ def refuse_input_as_output(out: str | Path, *folders: str | Path | None) -> None
             raise InputError(
                 f"{out}: is the folder that {Path(folder).name} is read from and would replace it; give another --out"
             )
+
+
+def refuse_overwritten_input(outputs: Iterable[Path], *inputs: str | Path | None) -> None:
+    """Raise InputError when an input file is one of the files to be written, through links too."""
+    written = {path.resolve() for path in outputs}
+    for path in inputs:
+        if path is not None and Path(path).resolve() in written:
+            raise InputError(f"{path}: would be replaced by the output of this name; give another --out")
 
 
 def refuse_foreign_folder(path: str | Path, mark: str) -> None:
