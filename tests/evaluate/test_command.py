@@ -60,8 +60,8 @@ def test_undefined_is_null_with_a_reason(tmp_path):
     result = run("--prediction", save(tmp_path / "p.nii.gz"), "--reference", save(tmp_path / "r.nii.gz"))
     got = json.loads(result.stdout)
     assert got["dice"] is None
-    assert got["lesion_sensitivity"] is None
-    assert set(got["reasons"]) >= {"dice", "lesion_sensitivity", "lesion_false_discovery"}
+    assert got["lesion_recall"] is None
+    assert set(got["reasons"]) >= {"dice", "lesion_recall", "lesion_precision"}
 
 
 def refused(result, *words):

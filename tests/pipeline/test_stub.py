@@ -157,7 +157,7 @@ def test_without_masks_of_training_patients_augment_leaves_the_arm_real_out(stub
 
 
 def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, sheet, pipeline, repeated):
-    edited = pipeline / "python" / "src" / "lesionforge" / "evaluate" / "metrics.py"
+    edited = pipeline / "python" / "src" / "lesionforge" / "evaluate" / "arms.py"
     before = edited.read_text()
     edited.write_text(before + "\n# A remark.\n")
     run = stub(sheet, "experiment")

@@ -8,7 +8,8 @@ import numpy as np
 
 from lesionforge.evaluate.protocols import Measured, Reasons
 
-RATED = ("avd_percent", "assd_mm", "lesion_recall", "lesion_false_discovery")
+FRACTIONS = ("lesion_recall", "lesion_precision")
+RATED = ("avd_percent", "assd_mm", *FRACTIONS)
 TEXT = "score of {}, 0..100: 90 for the second rater's; undefined when that is 0 or either is undefined"
 SCORE_DESCRIPTIONS = {f"score_{name}": TEXT.format(name) for name in RATED} | {
     "score": "mean of the four scores; undefined when one of them is"
@@ -18,7 +19,7 @@ SCORE_DESCRIPTIONS = {f"score_{name}": TEXT.format(name) for name in RATED} | {
 def score_against_rater(measured: Measured, rater: Mapping[str, float | None]) -> tuple[Measured, Reasons]:
     """max(0, 100 - 10 · error / the second rater's error) for each of RATED, and their mean.
 
-    The error of lesion_recall is what it lacks to 1. `rater` holds the same measures of the second rater. Returns (the
+    The error of one of FRACTIONS is what it lacks to 1. `rater` holds the same measures of the second rater. Returns (the
     measures of SCORE_DESCRIPTIONS, why each that is NaN is undefined).
     """
     values: Measured = {}
@@ -40,4 +41,4 @@ def score_against_rater(measured: Measured, rater: Mapping[str, float | None]) -
 
 def error_of(name: str, value: float) -> float:
     """A measure as an error, 0 for a perfect one."""
-    return 1 - value if name == "lesion_recall" else value
+    return 1 - value if name in FRACTIONS else value
