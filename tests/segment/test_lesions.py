@@ -58,10 +58,10 @@ def summary(folder: Path, scan_id: str, model: str, volumes: dict[str, float], *
     table = pd.DataFrame(
         {"place": list(volumes), "volume_mm3": list(volumes.values()), "volume_native_t1w_mm3": list(volumes.values())}
     )
-    settings = {"candidate_flair_z": 0.5, "cnn1_threshold": 0.5, "lesion_threshold": 0.8, "min_volume_mm3": 20, "voxel_mm": 1} | thresholds
+    settings = {"candidate_flair_z": 0.5, "cnn1_threshold": 0.5, "lesion_threshold": 0.8, "min_volume_mm3": 20, "voxel_mm": 1}
     sums = {"cnn2.keras": "b" * 64, "cnn1.keras": "a" * 64}
     path = folder / model / scan_id / f"{scan_id}_desc-segment.json"
-    write_json(totals(table) | settings | {"id": scan_id, "model": model, "model_checksums": sums}, path)
+    write_json(totals(table) | settings | thresholds | {"id": scan_id, "model": model, "model_checksums": sums}, path)
     return path
 
 
@@ -93,9 +93,7 @@ def test_the_table_of_the_cohort_lists_every_scan_and_those_without_a_lesion_hav
 
 def test_a_scan_may_be_there_once_with_each_threshold(tmp_path: Path) -> None:
     thresholds = ({}, {"lesion_threshold": 0.5}, {"min_volume_mm3": 5}, {"lesion_threshold": 0.5, "min_volume_mm3": 5})
-    found = [
-        summary(tmp_path / str(number), "sub-02", "real", {"deep": 250.0}, **pair) for number, pair in enumerate(thresholds)
-    ]
+    found = [summary(tmp_path / str(number), "sub-02", "real", {"deep": 250.0}, **pair) for number, pair in enumerate(thresholds)]
     for order, out in ((found, "one"), (found[::-1], "two")):
         result = CliRunner().invoke(main, ["segment", "tabulate", *map(str, order), "--out", str(tmp_path / out)])
         assert result.exit_code == 0, result.output
