@@ -134,6 +134,8 @@ class Levels:
             scales = {name: Scale(**record["scales"][name]) for name in CONTRASTS}
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: lacks id or scales; run lesionforge synthesize levels again") from error
+        if record.get("level_factors") != {name: list(factors) for name, factors in LEVEL_FACTORS.items()}:
+            raise InputError(f"{path}: has other levels than this version; run lesionforge synthesize levels again")
         return cls(
             folder=folder,
             scan_id=scan_id,
