@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.images import read_json, write_json
 from lesionforge.nets.settings import Within, settings_of
 from lesionforge.synthesize.config import CONFIGURATIONS, GeneratorConfig
-from lesionforge.train.network import CascadeConfig
 
 
 @dataclass(frozen=True)

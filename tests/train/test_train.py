@@ -8,11 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, read_json, read_tsv
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.network import CascadeConfig, build_network, build_optimizer
+from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import gather
 from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, label_scan, pool
 

@@ -10,12 +10,13 @@ import click
 import numpy as np
 
 from lesionforge import nets
+from lesionforge.cascade.card import cascade_entries
+from lesionforge.cascade.settings import Architecture, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, new_folder, read_tsv, refuse_foreign_folder, refuse_input_as_output, write_tsv
 from lesionforge.train.adapt import RETRAIN, Initial, sample_count
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.model_folder import cascade_entries
-from lesionforge.train.network import ARCHITECTURES, Architecture, CascadeConfig
+from lesionforge.train.network import ARCHITECTURES
 from lesionforge.train.sampling import LabelledScan, label_scan
 
 HISTORY_COLUMNS = {
@@ -113,6 +114,7 @@ def train(
     config = replace(config, epochs=epochs, samples_per_epoch=samples_per_epoch)
     scans, voxel_mm = read_index(index, config)
     card = cascade_entries(config, voxel_mm)
+    nets.set_up(seed)
     begin = None
     if initial:
         if abs(initial.voxel_mm - voxel_mm) > 0.01:
@@ -121,9 +123,8 @@ def train(
                 f"prepare them with --voxel-mm {initial.voxel_mm:g}"
             )
         samples = sample_count(scans["train"])
-        begin = partial(initial.network, samples=samples)
+        begin = initial.networks(samples).__getitem__
         card |= initial.card_entries(samples)
-    nets.set_up(seed)
     models, history = train_cascade(scans["train"], scans["validation"], config, seed, partial(click.echo, err=True), begin)
     card |= {
         "arm": index.stem,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lesionforge import nets
+from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.nets.settings import Within, settings_of
-from lesionforge.train.network import CONTRASTS, CascadeConfig
 
 
 def cascade_entries(config: CascadeConfig, voxel_mm: float) -> dict[str, Any]:
