@@ -34,12 +34,12 @@ class CascadeConfig:
     min_volume_mm3: Annotated[float, Within(0, 1_000_000)] = 20.0
     """Lesions of this volume or less are dropped (nicMSlesions: l_min, in voxels of 1 mm³)."""
     batch_size: Count = 128
-    epochs: Count = 200
+    epochs: Annotated[int, Within(1, 10_000)] = 200
     patience: Count = 25
     """Epochs without a better validation loss before training ends; without validation scans it never does."""
     optimizer: Literal["adadelta", "adam"] = "adadelta"
     learning_rate: Annotated[float, Within(0, 1000, above=True)] = 1.0
-    samples_per_epoch: Annotated[int, Within(2, 1_000_000_000)] = 20_000
+    samples_per_epoch: Annotated[int, Within(2, 10_000_000)] = 20_000
     """Patches in one epoch, half of them lesion: bounds time, and gives every arm the same number of steps (ours)."""
     mined_per_negative: Count = 40
     """Candidates that CNN1 judges for each negative of an epoch, to find CNN2's: bounds time (ours).

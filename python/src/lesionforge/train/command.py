@@ -14,6 +14,7 @@ from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import Architecture, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, new_folder, read_tsv, refuse_foreign_folder, refuse_input_as_output, write_tsv
+from lesionforge.nets.settings import limits_of
 from lesionforge.train.adapt import RETRAIN, Initial, sample_count
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import ARCHITECTURES
@@ -26,6 +27,7 @@ HISTORY_COLUMNS = {
     "val_loss": "mean cross-entropy over the validation subjects' voxels, both classes weighing half; n/a without them",
 }
 DEFAULTS = CascadeConfig()
+EPOCHS, SAMPLES = (limits_of(CascadeConfig, name) for name in ("epochs", "samples_per_epoch"))
 
 
 def read_scan(folder: Path, config: CascadeConfig) -> tuple[LabelledScan, float]:
@@ -84,10 +86,10 @@ def initial_model(init: Path | None, retrain: str | None, network: str | None) -
 )
 @click.option("--init", type=click.Path(path_type=Path), help="Model folder whose networks and settings are the start.")
 @click.option("--retrain", type=click.Choice(RETRAIN), help="Of --init: its last fully connected layers, or all [default: last].")
-@click.option("--epochs", type=click.IntRange(min=1), default=DEFAULTS.epochs, show_default=True, help="At most, a network.")
+@click.option("--epochs", type=click.IntRange(*EPOCHS), default=DEFAULTS.epochs, show_default=True, help="At most, a network.")
 @click.option(
     "--samples-per-epoch",
-    type=click.IntRange(min=2),
+    type=click.IntRange(*SAMPLES),
     default=DEFAULTS.samples_per_epoch,
     show_default=True,
     help="Patches in an epoch, half of them lesion.",
