@@ -87,6 +87,7 @@ def test_adaptation_moves_the_last_block_and_nothing_else(root: Path, adapted: P
 
 def test_the_card_says_what_it_was_adapted_from_and_keeps_settings_and_licence(root: Path, adapted: Path) -> None:
     card, source = nets.read_card(adapted, "cascade"), nets.read_card(root / "model", "cascade")
+    assert card["derived_from"] == []
     assert card["init"]["checksums"] == source["checksums"] and card["init"]["training"] == source["training"]
     assert (card["init"]["model"], card["init"]["retrained"]) == ("model", "last")
     assert card["licence"] == source["licence"] and card["training"] == ["sub-0"]

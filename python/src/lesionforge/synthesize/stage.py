@@ -332,6 +332,7 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         "canvas_fill_seed": read_json(find_image(canvas_levels.folder, "desc-levels.json"))["seed"] if canvas_levels else None,
         "generator_checksum": card["checksums"]["generator.keras"],
         "generator_seed": card["seed"],
+        "generator_scans": sorted({*card.get("trained_on", []), *card.get("validated_on", [])}),
         "versions": nets.versions(),
     }
     with new_folder(out / synthetic_id) as folder:

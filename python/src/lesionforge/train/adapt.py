@@ -22,7 +22,7 @@ BLOCKS_BELOW = {10_000: 1, 100_000: 2}
 ALL_BLOCKS = 3
 RETRAIN = ("last", "all")
 # What the card of an adapted model keeps of the one it comes from.
-KEPT_OF_CARD = ("arm", "checksums", "init", "source", "source_checksums", "training", "validation")
+KEPT_OF_CARD = ("arm", "checksums", "derived_from", "init", "source", "source_checksums", "training", "validation")
 
 
 @dataclass(frozen=True)
