@@ -89,6 +89,7 @@ def reached(root: Path, package: str) -> set[str]:
 
 def test_an_edit_reruns_nothing_before_the_stage_that_runs_the_code(root: Path) -> None:
     """The cohort stage reads cards, but not the code that trains; the generator learns nothing from a cascade."""
+    assert "cascade" in reached(root, "cohort")
     assert not reached(root, "cohort") & {"synthesize", "train", "segment"}
     for stage in ("prepare", "register", "synthesize"):
         assert not reached(root, stage) & {"cascade", "train", "segment"}
