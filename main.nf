@@ -27,7 +27,7 @@ workflow LESIONFORGE {
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
-    COHORT(source, arms, model, library)
+    COHORT(source, arms, model, init, library)
 
     // Act 2: run the stages.
     segmenting = mode == 'segment'
@@ -147,6 +147,11 @@ workflow {
         }
         if (params.retrain && !params.init) {
             problems = problems + ['--retrain belongs to --init, the model folder to start from; give it, or leave --retrain out.']
+        }
+        of_training = ['init', 'retrain', 'train_network'].findAll { name -> params[name] }.collect { name -> "--${name}" }
+        if (of_training && params.mode in ['augment', 'segment']) {
+            said = "${of_training.join(' and ')} ${of_training.size() > 1 ? 'belong' : 'belongs'}"
+            problems = problems + ["${said} to --mode experiment, which trains the cascade, not ${params.mode}; change the mode or leave out what does not go with it."]
         }
         if (params.synthetic == 0 && params.mode != 'segment' && 'augmented' in params.arms.tokenize(',')) {
             problems = problems + ['--synthetic 0 leaves nothing for the arm augmented: give a number above 0, or --arms real.']

@@ -23,6 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lesionforge import nets
+from lesionforge.cascade.card import cascade_entries
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.evaluate.protocols import measure_pair
 from lesionforge.images import Prepared, Scan, label_lesions, new_folder, read_tsv
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
@@ -33,8 +35,7 @@ from lesionforge.synthesize.library import hyperintensities
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.stage import SUFFIXES, Levels
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.model_folder import cascade_entries
-from lesionforge.train.network import NETWORKS, CascadeConfig
+from lesionforge.train.loading import load_cascade
 from lesionforge.train.sampling import label_scan
 
 TEST = "sub-cs19"
@@ -345,7 +346,7 @@ def main(data: Path, out: Path, width: int, epochs: int, tiles: int, segmenter: 
         rows.append([name, f"{told_apart(scan, made[name]):.2f}", *steps, f"{seconds.get(name, float('nan')):.0f}"])
     table(["method", "AUC against real patches", "stripes T1w", "stripes FLAIR", "training, s"], rows)
     nets.set_up(1)
-    networks = {name: nets.load_model(cascade.folder, name) for name in NETWORKS}
+    networks = load_cascade(cascade.folder, cascade.config)
     rows = [
         segmentation_row(method, cascade, networks, scan, images) for method, images in {"real": images_of(scan), **made}.items()
     ]

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from lesionforge import nets
+from lesionforge.cascade.card import cascade_entries
+from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.cli import main
-from lesionforge.images import derivative, grid_entities, write_mask, write_volume
+from lesionforge.images import derivative, grid_entities, write_json, write_mask, write_volume
 
 VOXEL_MM = 2.0
 CENTRES = [(14, 16, 20), (25, 22, 18), (18, 26, 24), (22, 14, 15), (26, 26, 26)]
@@ -40,6 +43,22 @@ def write_blob_scan() -> Callable[..., Path]:
         write_volume(3 * brain.astype(np.uint8), affine, folder / derivative(*name, "dseg"))
         if with_mask:
             write_mask(lesion, affine, folder / derivative(*name, "label-lesion_mask"), "lesions")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_cascade_folder() -> Callable[..., Path]:
+    """A function that writes a cascade's folder with a sound card, whose networks are none: only what reads cards takes it."""
+
+    def write(folder: Path, voxel_mm: float = 1.0, **entries: object) -> Path:
+        folder.mkdir()
+        files = [folder / f"{name}.keras" for name in NETWORKS]
+        for file in files:
+            file.write_bytes(b"weights")
+        sums = {"checksums": {file.name: nets.checksum(file) for file in files}}
+        write_json(cascade_entries(CascadeConfig(), voxel_mm) | sums | entries, folder / nets.CARD)
         return folder
 
     return write

@@ -12,6 +12,7 @@ process CHECK {
     val arms
     path files, stageAs: 'inputs/?/*'
     path model, stageAs: 'model/*'
+    path init, stageAs: 'init/*'
     val library
     path masks, stageAs: 'library/*'
     val code
@@ -22,20 +23,24 @@ process CHECK {
 
     script:
     def model_option = model ? "--model ${model}" : ''
+    def init_option = init ? "--init ${init}" : ''
     def library_option = library ? "--lesion-library ${quoted(library)}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
-        --input ${quoted(source)} ${repeated('--arm', arms)} ${model_option} ${library_option} ${task.ext.args} --out cohort
+        --input ${quoted(source)} ${repeated('--arm', arms)} \\
+        ${model_option} ${init_option} ${library_option} ${task.ext.args} --out cohort
     cp cohort/dataset_description.json .
     """
 
     stub:
     def model_option = model ? "--model ${model}" : ''
+    def init_option = init ? "--init ${init}" : ''
     def library_option = library ? "--lesion-library ${quoted(library)}" : ''
     """
     lesionforge cohort --help
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
-        --input ${quoted(source)} ${repeated('--arm', arms)} ${model_option} ${library_option} ${task.ext.args} --out cohort
+        --input ${quoted(source)} ${repeated('--arm', arms)} \\
+        ${model_option} ${init_option} ${library_option} ${task.ext.args} --out cohort
     cp cohort/dataset_description.json .
     """
 }
@@ -62,6 +67,7 @@ workflow COHORT {
     source // path of the samplesheet or BIDS folder
     arms // names of the arms
     model // path of a model folder, or an empty list
+    init // path of a model folder that training starts from, or an empty list
     library // path of a folder of lesion masks, or an empty list
 
     main:
@@ -73,6 +79,7 @@ workflow COHORT {
         arms,
         files.findAll { path -> isSafePath(path.toString()) },
         model,
+        init,
         library ? library.toString() : '',
         masks.findAll { path -> isSafePath(path.toString()) },
         codeOf('cohort'),

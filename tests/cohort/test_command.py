@@ -12,8 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lesionforge.images import read_tsv, write_json
-from lesionforge.nets import checksum
+from lesionforge.images import read_tsv
 
 NAME = "été à, Zürich (l'un & l'autre) #1 T1w.nii.gz"
 
@@ -145,13 +144,8 @@ def test_augment_needs_no_test_patient(sheet):
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    (tmp_path / "model").mkdir()
-    files = [tmp_path / "model" / f"{name}.keras" for name in ("cnn1", "cnn2")]
-    for file in files:
-        file.write_bytes(b"weights")
-    write_json({"kind": "cascade", "checksums": {file.name: checksum(file) for file in files}}, tmp_path / "model" / "model.json")
-    return tmp_path / "model"
+def model(tmp_path: Path, write_cascade_folder) -> Path:
+    return write_cascade_folder(tmp_path / "model")
 
 
 def test_segment_needs_neither_masks_nor_splits(sheet, model):

@@ -76,6 +76,25 @@ def test_help_imports_no_heavy_library() -> None:
         assert re.search(rf"^  {command} ", answer.stdout, flags=re.MULTILINE), command
 
 
+def reached(root: Path, package: str) -> set[str]:
+    """The packages whose code is in the digest of one, found as modules/script.nf finds them."""
+    folder, found, left = root / "python/src/lesionforge", set(), {package}
+    lines = re.compile(r"^\s*(?:(?:from|import)\s+lesionforge\.|from\s+lesionforge\s+import\s+)(\w+)", re.MULTILINE)
+    while left:
+        found |= left
+        names = {name for one in left for path in (folder / one).rglob("*.py") for name in lines.findall(path.read_text())}
+        left = {name for name in names if (folder / name).is_dir()} - found
+    return found
+
+
+def test_an_edit_reruns_nothing_before_the_stage_that_runs_the_code(root: Path) -> None:
+    """The cohort stage reads cards, but not the code that trains; the generator learns nothing from a cascade."""
+    assert "cascade" in reached(root, "cohort")
+    assert not reached(root, "cohort") & {"synthesize", "train", "segment"}
+    for stage in ("prepare", "register", "synthesize"):
+        assert not reached(root, stage) & {"cascade", "train", "segment"}
+
+
 def test_no_file_names_a_place_of_one_machine(root: Path, tracked: list[Path]) -> None:
     homes = re.compile(rb"/(home|Users)/[a-z]")
     for path in tracked:

@@ -1,15 +1,18 @@
 """Settings read back from JSON: what was written comes back, anything else is one sentence."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import click
 import pytest
 
+from lesionforge.cascade.settings import CascadeConfig
+from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import read_json, write_json
-from lesionforge.nets.settings import Within, settings_of
+from lesionforge.nets.settings import Within, limits_of, settings_of
 from lesionforge.synthesize.config import CONFIGURATIONS, GeneratorConfig
-from lesionforge.train.network import CascadeConfig
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,25 @@ def test_a_number_is_finite(value: object) -> None:
 def test_settings_that_exclude_each_other_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"card\.json: (tile_size is 60|inference_stride is null), but"):
         settings_of(GeneratorConfig, asdict(CONFIGURATIONS["salem2019"]) | changes, "card.json")
+
+
+OPTIONS = [
+    ("train", None, "epochs", CascadeConfig, "epochs", "train_epochs"),
+    ("train", None, "samples_per_epoch", CascadeConfig, "samples_per_epoch", "train_samples"),
+    ("synthesize", "train-generator", "width", GeneratorConfig, "width", "generator_width"),
+    ("synthesize", "train-generator", "epochs", GeneratorConfig, "epochs", "generator_epochs"),
+    ("synthesize", "train-generator", "tiles_per_epoch", GeneratorConfig, "tiles_per_epoch", "generator_tiles"),
+]
+
+
+@pytest.mark.parametrize(("stage", "part", "option", "settings", "field", "parameter"), OPTIONS)
+def test_an_option_and_a_parameter_have_the_limits_of_the_card(
+    stage: str, part: str | None, option: str, settings: type, field: str, parameter: str
+) -> None:
+    """Else a card could be written that cannot be read back."""
+    command = main.get_command(click.Context(main), stage)
+    command = command.commands[part] if part else command
+    kind = next(one.type for one in command.params if one.name == option)
+    schema = read_json(Path(__file__).parents[2] / "nextflow_schema.json")
+    rule = next(group["properties"][parameter] for group in schema["$defs"].values() if parameter in group["properties"])
+    assert (kind.min, kind.max) == (rule["minimum"], rule["maximum"]) == limits_of(settings, field)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections import Counter
 
@@ -167,12 +165,34 @@ def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, 
     assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE", "TRAIN", "SEGMENT", "TABULATE"}
 
 
-def test_another_model_to_start_from_trains_anew_and_nothing_before(stub, sheet, tmp_path, repeated):
-    (tmp_path / "my start").mkdir()
-    run = stub(sheet, "experiment", "--init", str(tmp_path / "my start"))
+def test_another_model_to_start_from_trains_anew_and_paints_nothing_anew(stub, sheet, tmp_path, write_cascade_folder, repeated):
+    """CHECK judges it, so it and the assembly, which reads the checked table, run too: neither takes long."""
+    start = write_cascade_folder(tmp_path / "my start", voxel_mm=2.0, training=["sub-01"])
+    run = stub(sheet, "experiment", "--init", str(start), "--train_network", "valverde2017")
     assert run.code == 0, run.printed
-    assert run.processes("COMPLETED") == {"TRAIN", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"}
-    assert run.processes("CACHED") == {"CHECK", *PER_SCAN, *SYNTHESIS, "ASSEMBLE"}
+    assert run.processes("COMPLETED") == {"CHECK", "ASSEMBLE", "TRAIN", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"}
+    assert run.processes("CACHED") == {*PER_SCAN, *SYNTHESIS}
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"voxel_mm": 2.0, "training": ["sub-02"]}, "column split: is test, but init/my start of --init has seen sub-02"),
+        ({"voxel_mm": 1.0}, "is for voxels of 1 mm, but the scans will have 2 mm"),
+    ],
+    ids=["leak", "voxel size"],
+)
+def test_a_model_that_is_no_fair_start_is_refused_before_any_work(stub, sheet, tmp_path, write_cascade_folder, entries, said):
+    run = stub(sheet, "unfair", "--init", str(write_cascade_folder(tmp_path / "my start", **entries)))
+    assert run.code != 0
+    assert [(task["process"].rsplit(":", 1)[1], task["status"]) for task in run.tasks] == [("CHECK", "FAILED")]
+    assert said in run.printed
+
+
+def test_what_goes_with_training_alone_is_refused_in_another_mode(stub, sheet, tmp_path):
+    run = stub(sheet, "untrained", "--mode", "augment", "--init", str(tmp_path), "--train_network", "nicmslesions")
+    assert run.code != 0 and run.tasks == []
+    assert "--init and --train_network belong to --mode experiment, which trains the cascade, not augment" in run.printed
 
 
 def with_another_patient(sheet, sheet_writer):
@@ -183,14 +203,9 @@ def with_another_patient(sheet, sheet_writer):
 
 
 def test_segment_needs_a_model_and_patients_only_and_another_patient_costs_its_own_work_and_the_tables(
-    stub, sheet, sheet_writer, tmp_path, repeated
+    stub, sheet, sheet_writer, tmp_path, write_cascade_folder, repeated
 ):
-    model = tmp_path / "my model"
-    model.mkdir()
-    for name in ("cnn1.keras", "cnn2.keras"):
-        (model / name).write_bytes(b"weights")
-    sums = dict.fromkeys(("cnn1.keras", "cnn2.keras"), hashlib.sha256(b"weights").hexdigest())
-    (model / "model.json").write_text(json.dumps({"kind": "cascade", "checksums": sums}))
+    model = write_cascade_folder(tmp_path / "my model", voxel_mm=2.0)
     run = stub(sheet, "segment", "--mode", "segment", "--model", str(model))
     assert run.code == 0, run.printed
     per_patient = {"STRIP": 2, "ALIGN": 2, "TISSUES": 2, "QUALITY": 2, "SEGMENT": 2, "EVALUATE": 2}

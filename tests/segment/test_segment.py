@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import (
@@ -30,7 +31,6 @@ from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.segment.lesions import LESION_COLUMNS
 from lesionforge.segment.workflow import Cascade
-from lesionforge.train.network import CascadeConfig
 
 TRAIN_OPTIONS = ["--epochs", "2", "--samples-per-epoch", "1280"]
 

@@ -60,6 +60,18 @@ def test_a_patient_without_hyperintensities_is_its_own_filling(patients: Path, s
     assert read_json(next(levels.folder.glob("*_desc-levels.json")))["filled_volume_ml"] == 0
 
 
+def test_levels_of_another_version_are_refused(patients: Path, tmp_path: Path) -> None:
+    """The previous version had eight: level 8, its highest, would be taken for a middle one."""
+    folder = Path(shutil.copytree(patients / "levels" / "sub-01", tmp_path / "sub-01"))
+    path = next(folder.glob("*_desc-levels.json"))
+    record = read_json(path)
+    for factors in (record["level_factors"]["flair"][:8], {"flair": record["level_factors"]["flair"]}, None):
+        write_json(record | {"level_factors": factors}, path)
+        result = run("statistics", "--prepared", patients / "prepare" / "sub-01", "--levels", folder, "--out", tmp_path / "out")
+        assert result.exit_code == 2
+        assert result.output == f"Error: {path}: has other levels than this version; run lesionforge synthesize levels again\n"
+
+
 def test_statistics_pass_over_patients_without_hyperintensities(patients: Path, tmp_path: Path) -> None:
     for name, scan_ids in {"alone": ["sub-01"], "among": ["sub-08", "sub-01", "sub-09"]}.items():
         result = run("statistics", *both_folders(patients, *scan_ids), "--out", tmp_path / name)

@@ -49,6 +49,7 @@ def test_provenance_says_where_a_scan_comes_from(whole_stage: Path) -> None:
     assert record["generator_checksum"] == nets.checksum(whole_stage / "generator" / "generator.keras")
     assert sum(record["counts"].values()) == len(record["lesions"]) > 0
     assert record["versions"]["lesionforge"]
+    assert record["generator_scans"] == ["sub-01", "sub-02"]
 
 
 def test_no_test_subject_reaches_the_generator(whole_stage: Path) -> None:

@@ -7,9 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
+from lesionforge.cascade.card import read_cascade_card
 from lesionforge.cli import main
 from lesionforge.images import read_json
 from lesionforge.train.adapt import blocks_to_retrain, retrain_last
+from lesionforge.train.loading import load_cascade
 from lesionforge.train.network import build_network
 
 FULLY_CONNECTED = {"d1", "prelu_d1", "d2", "prelu_d2", "d3", "prelu_d3", "out"}
@@ -85,6 +87,7 @@ def test_adaptation_moves_the_last_block_and_nothing_else(root: Path, adapted: P
 
 def test_the_card_says_what_it_was_adapted_from_and_keeps_settings_and_licence(root: Path, adapted: Path) -> None:
     card, source = nets.read_card(adapted, "cascade"), nets.read_card(root / "model", "cascade")
+    assert card["derived_from"] == []
     assert card["init"]["checksums"] == source["checksums"] and card["init"]["training"] == source["training"]
     assert (card["init"]["model"], card["init"]["retrained"]) == ("model", "last")
     assert card["licence"] == source["licence"] and card["training"] == ["sub-0"]
@@ -125,6 +128,25 @@ def test_a_start_that_does_not_fit_is_refused_in_a_sentence(root: Path, tmp_path
     code, output = train(root, other, "--init", other)
     assert code == 2 and "would replace it" in output
     assert not (tmp_path / "out").exists()
+
+
+def test_networks_unlike_the_card_are_refused_in_a_sentence(root: Path, adapted: Path, tmp_path: Path) -> None:
+    """Of another name than the layers, and of other contrasts: only the second network, whose turn comes last."""
+    card = read_json(root / "model" / "model.json")
+    named = edited(root, tmp_path / "named", parameters=card["parameters"] | {"network": "valverde2017"})
+    fed = tmp_path / "fed"
+    fed.mkdir()
+    networks = {"cnn1": nets.load_model(root / "model", "cnn1"), "cnn2": build_network("nicmslesions", ("T1w",))}
+    nets.save_models(fed, networks, card)
+    for model, said in (
+        (named, "cnn1.keras: is not the network valverde2017 of T1w, FLAIR that model.json names"),
+        (fed, "cnn2.keras: is not the network nicmslesions of T1w, FLAIR that model.json names"),
+    ):
+        scan = ("--prepared", root / "prepare/sub-0", "--model", model, "--out", tmp_path / "out")
+        for code, output in (train(root, tmp_path / "out", "--init", model), call("segment", *scan)):
+            assert code == 2 and said in output and output.count("Error: ") == 1
+    assert not (tmp_path / "out").exists()
+    assert set(load_cascade(adapted, read_cascade_card(adapted)[1])) == {"cnn1", "cnn2"}
 
 
 def test_a_model_of_other_contrasts_segments_nothing(root: Path, tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.cli import main
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.network import ARCHITECTURES, CascadeConfig, build_network
+from lesionforge.train.network import ARCHITECTURES, build_network
 from lesionforge.train.patches import PatchVolume
 from lesionforge.train.sampling import LabelledScan
 

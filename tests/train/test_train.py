@@ -1,5 +1,6 @@
 """Laws of sampling and training."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
-from lesionforge.images import Prepared, read_json, read_tsv
+from lesionforge.images import Prepared, read_json, read_tsv, write_json
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.network import CascadeConfig, build_network, build_optimizer
+from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import gather
 from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, label_scan, pool
 
@@ -92,6 +94,23 @@ def test_model_folder_says_what_it_is(model: Path) -> None:
     assert list(history["network"]) == ["cnn1", "cnn1", "cnn2", "cnn2"]
     assert all(np.isfinite(history["val_loss"].astype(float)))
     assert "val_loss" in read_json(model / "history.json")
+
+
+def test_the_card_says_whose_lesions_and_brains_its_synthetic_scans_hold(model: Path, folders, tmp_path: Path) -> None:
+    assert nets.read_card(model, "cascade")["derived_from"] == []
+    scan = Path(shutil.copytree(folders[0], tmp_path / "sub-0"))
+    index = tmp_path / "augmented.tsv"
+    index.write_text("id\tsplit\tfolder\nsub-0\ttrain\tsub-0\n")
+    record = {"donor": "sub-7", "canvas": "sub-3", "generator_scans": ["sub-7", "sub-8"]}
+    write_json(record, scan / "sub-0_desc-provenance.json")
+    call = ["train", "--index", f"{index}", "--epochs", "1", "--samples-per-epoch", "64", "--out", f"{tmp_path}/model"]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 0, result.output
+    assert nets.read_card(tmp_path / "model", "cascade")["derived_from"] == ["sub-3", "sub-7", "sub-8"]
+    for wrong, said in (({"donor": "sub-7"}, "lacks canvas"), (record | {"canvas": 3}, "names no scans as donor and canvas")):
+        write_json(wrong, scan / "sub-0_desc-provenance.json")
+        result = CliRunner().invoke(main, call)
+        assert result.exit_code == 2 and said in result.output
 
 
 def test_saved_network_gives_the_same_answer(model: Path, scans) -> None:

@@ -7,10 +7,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import click
 
+from lesionforge.cascade.settings import Architecture
 from lesionforge.cohort.bids import read_bids
+from lesionforge.cohort.cascades import Cascades
 from lesionforge.cohort.files import file_warnings, inspect_files, judge_files, judge_lesions, shared_files
 from lesionforge.cohort.judge import judge_rows
 from lesionforge.cohort.library import Library, read_library, training_donors
@@ -20,7 +23,6 @@ from lesionforge.cohort.sheet import parse_sheet
 from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
 from lesionforge.cohort.tables import check_destination, write_cohort
 from lesionforge.errors import InputError
-from lesionforge.nets import read_card
 from lesionforge.prepare.engines import NAMES, require_engine
 
 PROGRESS_EVERY = 100
@@ -41,6 +43,15 @@ PROGRESS_EVERY = 100
     help="Lesion load of each synthetic scan in ml [default: drawn from those of the donors].",
 )
 @click.option("--model", type=click.Path(path_type=Path), default=None, help="Folder of a trained cascade, for mode segment.")
+@click.option("--init", type=click.Path(path_type=Path), default=None, help="Folder of a cascade that training will start from.")
+@click.option("--network", type=click.Choice(get_args(Architecture)), default=None, help="Network that --init must hold.")
+@click.option(
+    "--voxel-mm",
+    type=click.FloatRange(0.5, 4),
+    default=1.0,
+    show_default=True,
+    help="Voxel size that the scans will be prepared at; --model and --init must be for it.",
+)
 @click.option(
     "--strip-engine",
     type=click.Choice(NAMES),
@@ -66,6 +77,9 @@ def cohort(
     lesion_library: Path | None,
     lesion_load: float | None,
     model: Path | None,
+    init: Path | None,
+    network: str | None,
+    voxel_mm: float,
     strip_engine: str,
     on_subject_error: str,
     out: Path,
@@ -82,11 +96,15 @@ def cohort(
     check_destination(out, source if source.is_dir() else source.parent)
     # A row or column that was lost could be the very one the cohort needs.
     complete = not problems
+    cascades = Cascades(mode, model, init, network, voxel_mm)
     rows, row_problems = judge_rows(rows, os.path.abspath(root or source.parent))  # noqa: PTH100
-    problems += row_problems + list(shared_files(rows)) + check_model(mode, model) + check_strip(strip_engine, rows)
+    problems += row_problems + list(shared_files(rows)) + cascades.model_problems() + check_strip(strip_engine, rows)
     skip = on_subject_error == "skip"
     needs = None if mode == "segment" else needs_of(mode, arms, lesion_library)
     checked = check_files(rows, needs, seed, skip)
+    init_problems, init_remarks = cascades.init_problems(checked.rows)
+    problems += init_problems
+    remarks += init_remarks
     library = Library([], [], [], [])
     if lesion_library is not None and needs:
         library = read_library(Path(os.path.abspath(lesion_library)), checked.rows)  # noqa: PTH100
@@ -198,19 +216,6 @@ def check_strip(engine: str, rows: Sequence[Row]) -> list[Problem]:
         return [row.problem(text, "brain_mask") for row in rows if row.brain_mask == ""]
     try:
         require_engine(engine)
-    except InputError as error:
-        return [Problem(str(error))]
-    return []
-
-
-def check_model(mode: str, model: Path | None) -> list[Problem]:
-    """The problem of --model for a mode, if there is one."""
-    if mode != "segment":
-        return [Problem(f"--model belongs to --mode segment, not {mode}; leave it out or change the mode")] if model else []
-    if model is None:
-        return [Problem("--mode segment needs --model; give the folder of a trained cascade")]
-    try:
-        read_card(model, "cascade")
     except InputError as error:
         return [Problem(str(error))]
     return []

@@ -62,6 +62,16 @@ def settings_of(kind: type[Settings], content: object, where: str) -> Settings:
         raise InputError(f"{where}: {error}; {REMEDY}") from error
 
 
+def limits_of(kind: type, name: str) -> tuple[int, int]:
+    """The limits of a whole number among the fields of a dataclass, for an option that sets it: a card must be read back."""
+    hint = get_type_hints(kind, include_extras=True)[name]
+    for one in (hint, *get_args(hint)):
+        if get_origin(one) is Annotated:
+            limits = get_args(one)[1]
+            return int(limits.low), int(limits.high)
+    raise ValueError(f"{kind.__name__}.{name} has no limits")
+
+
 def fits(value: object, hint: Any) -> bool:
     """Whether a JSON value is what a type hint of `settings_of` asks for."""
     origin, inner = get_origin(hint), get_args(hint)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import label_lesions
-from lesionforge.train.network import CascadeConfig
 from lesionforge.train.patches import candidates, patch_volume, score
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lesionforge import nets
+from lesionforge.cascade.card import read_cascade_card
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.images import (
     Prepared,
@@ -26,8 +28,7 @@ from lesionforge.images import (
 )
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
-from lesionforge.train.model_folder import read_cascade_card
-from lesionforge.train.network import NETWORKS, CascadeConfig
+from lesionforge.train.loading import load_cascade
 
 MASK_MEANING = "lesions found by the cascade"
 NUMBERS_SIDECAR = {"Description": "lesions found by the cascade, each with its number in desc-lesions.tsv"}
@@ -91,7 +92,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
         )
     config = cascade.config
     voxel_mm3 = voxel_volume_mm3(scan.affine)
-    models = {name: nets.load_model(cascade.folder, name) for name in NETWORKS}
+    models = load_cascade(cascade.folder, config)
     probability = lesion_probability(models, scan.t1w, scan.flair, scan.brain, config)
     mask = lesion_mask(probability, voxel_mm3, config.lesion_threshold, config.min_volume_mm3)
     numbers = number_lesions(mask)

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from lesionforge.errors import InputError
-from lesionforge.synthesize.config import CONFIGURATIONS, DEFAULT_CONFIGURATION
+from lesionforge.nets.settings import limits_of
+from lesionforge.synthesize.config import CONFIGURATIONS, DEFAULT_CONFIGURATION, GeneratorConfig
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -25,10 +26,11 @@ GENERATOR = click.option(
     type=click.Choice(sorted(CONFIGURATIONS)),
     help="salem2019 as published, or lesionforge's own.",
 )
-WIDTH = click.option("--width", default=32, show_default=True, type=click.IntRange(min=1), help="Channels of the first level.")
-EPOCHS = click.option("--epochs", default=70, show_default=True, type=click.IntRange(min=1), help="Training epochs.")
+COUNTS = {name: click.IntRange(*limits_of(GeneratorConfig, name)) for name in ("width", "epochs", "tiles_per_epoch")}
+WIDTH = click.option("--width", default=32, show_default=True, type=COUNTS["width"], help="Channels of the first level.")
+EPOCHS = click.option("--epochs", default=70, show_default=True, type=COUNTS["epochs"], help="Training epochs.")
 TILES = click.option(
-    "--tiles-per-epoch", default=None, type=click.IntRange(min=1), help="Tiles drawn in an epoch [default: all there are]."
+    "--tiles-per-epoch", default=None, type=COUNTS["tiles_per_epoch"], help="Tiles drawn in an epoch [default: all there are]."
 )
 DEVICE = click.option(
     "--device",

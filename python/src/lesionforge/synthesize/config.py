@@ -27,7 +27,7 @@ class GeneratorConfig:
     # Published: T1w and FLAIR. Each contrast has its own encoder and decoder.
     contrasts: tuple[str, ...] = ("t1w", "flair")
     # Channels of the first level. Published: 32.
-    width: Annotated[int, Within(1, 4096)] = 32
+    width: Annotated[int, Within(1, 256)] = 32
     # One PReLU slope per channel instead of one per pixel. Published: False. With True the network is fully convolutional.
     shared_slopes: bool = False
     # Published: True. Without it the output is linear: normalised intensities have both signs.
@@ -60,7 +60,7 @@ class GeneratorConfig:
     # Of Adam. Published: 1e-3.
     learning_rate: Annotated[float, Within(0, 1, above=True)] = 1e-3
     # The limit. Published: 70.
-    epochs: Count = 70
+    epochs: Annotated[int, Within(1, 10_000)] = 70
     # Epochs without a better one after which training ends. Published (None): it never ends early.
     patience: Count | None = None
     # Share of the subjects that validate. Published: 0.3 (the alphabetically first cases; ours are drawn).

@@ -30,6 +30,8 @@ class CardForPainting:
 
     seed: Annotated[int, Within(0, 2**31 - 1)]
     typical_levels: dict[Literal["t1w", "flair"], tuple[Annotated[int, Within(0, LEVEL_COUNT)], ...]]
+    trained_on: tuple[str, ...] = ()
+    validated_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError when a level is left without a typical one."""

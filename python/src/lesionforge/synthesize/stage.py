@@ -134,6 +134,8 @@ class Levels:
             scales = {name: Scale(**record["scales"][name]) for name in CONTRASTS}
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: lacks id or scales; run lesionforge synthesize levels again") from error
+        if record.get("level_factors") != {name: list(factors) for name, factors in LEVEL_FACTORS.items()}:
+            raise InputError(f"{path}: has other levels than this version; run lesionforge synthesize levels again")
         return cls(
             folder=folder,
             scan_id=scan_id,
@@ -330,6 +332,7 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         "canvas_fill_seed": read_json(find_image(canvas_levels.folder, "desc-levels.json"))["seed"] if canvas_levels else None,
         "generator_checksum": card["checksums"]["generator.keras"],
         "generator_seed": card["seed"],
+        "generator_scans": sorted({*card.get("trained_on", []), *card.get("validated_on", [])}),
         "versions": nets.versions(),
     }
     with new_folder(out / synthetic_id) as folder:

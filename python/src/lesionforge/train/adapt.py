@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesionforge import nets
-from lesionforge.train.model_folder import read_cascade_card
-from lesionforge.train.network import CascadeConfig
+from lesionforge.cascade.card import read_cascade_card
+from lesionforge.cascade.settings import CascadeConfig
+from lesionforge.train.loading import load_cascade
 from lesionforge.train.sampling import LabelledScan
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ BLOCKS_BELOW = {10_000: 1, 100_000: 2}
 ALL_BLOCKS = 3
 RETRAIN = ("last", "all")
 # What the card of an adapted model keeps of the one it comes from.
-KEPT_OF_CARD = ("arm", "checksums", "init", "source", "source_checksums", "training", "validation")
+KEPT_OF_CARD = ("arm", "checksums", "derived_from", "init", "source", "source_checksums", "training", "validation")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,12 @@ class Initial:
         """Raises InputError as `read_cascade_card` does."""
         return cls(folder, *read_cascade_card(folder), retrain)
 
-    def network(self, name: str, samples: int) -> keras.Model:
-        """One of its networks ("cnn1" or "cnn2"), ready to be compiled, with what is not retrained frozen."""
-        network = nets.load_model(self.folder, name)
-        retrain_last(network, blocks_to_retrain(samples) if self.retrain == "last" else None)
-        return network
+    def networks(self, samples: int) -> dict[str, keras.Model]:
+        """Its networks by name, ready to be compiled, with what is not retrained frozen; raises InputError as `load_cascade`."""
+        networks = load_cascade(self.folder, self.config)
+        for network in networks.values():
+            retrain_last(network, blocks_to_retrain(samples) if self.retrain == "last" else None)
+        return networks
 
     def card_entries(self, samples: int) -> dict[str, Any]:
         """What the card of the adapted model says of where it comes from; a licence is handed on."""

@@ -10,12 +10,23 @@ import click
 import numpy as np
 
 from lesionforge import nets
+from lesionforge.cascade.card import cascade_entries
+from lesionforge.cascade.settings import Architecture, CascadeConfig
 from lesionforge.errors import InputError
-from lesionforge.images import Prepared, new_folder, read_tsv, refuse_foreign_folder, refuse_input_as_output, write_tsv
+from lesionforge.images import (
+    Prepared,
+    find_images,
+    new_folder,
+    read_record,
+    read_tsv,
+    refuse_foreign_folder,
+    refuse_input_as_output,
+    write_tsv,
+)
+from lesionforge.nets.settings import fits, limits_of
 from lesionforge.train.adapt import RETRAIN, Initial, sample_count
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.model_folder import cascade_entries
-from lesionforge.train.network import ARCHITECTURES, Architecture, CascadeConfig
+from lesionforge.train.network import ARCHITECTURES
 from lesionforge.train.sampling import LabelledScan, label_scan
 
 HISTORY_COLUMNS = {
@@ -25,6 +36,9 @@ HISTORY_COLUMNS = {
     "val_loss": "mean cross-entropy over the validation subjects' voxels, both classes weighing half; n/a without them",
 }
 DEFAULTS = CascadeConfig()
+
+
+EPOCHS, SAMPLES = (limits_of(CascadeConfig, name) for name in ("epochs", "samples_per_epoch"))
 
 
 def read_scan(folder: Path, config: CascadeConfig) -> tuple[LabelledScan, float]:
@@ -38,10 +52,26 @@ def read_scan(folder: Path, config: CascadeConfig) -> tuple[LabelledScan, float]
     return label_scan(prepared.scan_id, scan, config), round(float(np.linalg.norm(scan.affine[:3, 0])), 3)
 
 
-def read_index(index: Path, config: CascadeConfig) -> tuple[dict[str, list[LabelledScan]], float]:
-    """The labelled scans of an arm's table by split (train, validation), and their common voxel size in mm.
+def sources_of(folder: Path) -> list[str]:
+    """The scans that a synthetic scan is made of: donor, canvas and what its generator learned from; none for a real scan.
 
-    Raises InputError when the table is not one of assemble's, has no training scan, or mixes voxel sizes.
+    Raises InputError when its provenance does not name them.
+    """
+    paths = find_images(folder, "desc-provenance.json")
+    if not paths:
+        return []
+    record = read_record(paths[0], "donor", "canvas")
+    learned_from = record.get("generator_scans", [])
+    if not fits([record["donor"], record["canvas"]], tuple[str]) or not fits(learned_from, tuple[str]):
+        raise InputError(f"{paths[0]}: names no scans as donor and canvas; make the scan again with lesionforge synthesize paint")
+    return [record["donor"], record["canvas"], *learned_from]
+
+
+def read_index(index: Path, config: CascadeConfig) -> tuple[dict[str, list[LabelledScan]], float, list[str]]:
+    """The labelled scans of an arm's table by split (train, validation), their voxel size in mm, and what they were made of.
+
+    The last are the ids of `sources_of`, sorted. Raises InputError when the table is not one of assemble's, has no training
+    scan, or mixes voxel sizes.
     """
     table = read_tsv(index)
     missing = {"id", "split", "folder"} - set(table.columns)
@@ -49,17 +79,19 @@ def read_index(index: Path, config: CascadeConfig) -> tuple[dict[str, list[Label
         raise InputError(f"{index}: has no column {', '.join(sorted(missing))}; write it with lesionforge assemble")
     scans: dict[str, list[LabelledScan]] = {"train": [], "validation": []}
     sizes = {}
+    sources: set[str] = set()
     for row in table.to_dict("records"):
         if row["split"] not in scans:
             raise InputError(f"{index}: {row['id']} is in split {row['split']!r}, not train or validation; remove the row")
         scan, sizes[row["id"]] = read_scan(index.parent / row["folder"], config)
         scans[row["split"]].append(scan)
+        sources.update(sources_of(index.parent / row["folder"]))
     if not scans["train"]:
         raise InputError(f"{index}: has no training scan; give at least one")
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{scan_id} {size:g} mm" for scan_id, size in sizes.items())
         raise InputError(f"{index}: its scans have different voxel sizes ({listed}); prepare all with one --voxel-mm")
-    return scans, next(iter(sizes.values()))
+    return scans, next(iter(sizes.values())), sorted(sources)
 
 
 def initial_model(init: Path | None, retrain: str | None, network: str | None) -> Initial | None:
@@ -83,10 +115,10 @@ def initial_model(init: Path | None, retrain: str | None, network: str | None) -
 )
 @click.option("--init", type=click.Path(path_type=Path), help="Model folder whose networks and settings are the start.")
 @click.option("--retrain", type=click.Choice(RETRAIN), help="Of --init: its last fully connected layers, or all [default: last].")
-@click.option("--epochs", type=click.IntRange(min=1), default=DEFAULTS.epochs, show_default=True, help="At most, a network.")
+@click.option("--epochs", type=click.IntRange(*EPOCHS), default=DEFAULTS.epochs, show_default=True, help="At most, a network.")
 @click.option(
     "--samples-per-epoch",
-    type=click.IntRange(min=2),
+    type=click.IntRange(*SAMPLES),
     default=DEFAULTS.samples_per_epoch,
     show_default=True,
     help="Patches in an epoch, half of them lesion.",
@@ -111,8 +143,9 @@ def train(
     initial = initial_model(init, retrain, network)
     config = initial.config if initial else replace(DEFAULTS, network=network or DEFAULTS.network)
     config = replace(config, epochs=epochs, samples_per_epoch=samples_per_epoch)
-    scans, voxel_mm = read_index(index, config)
+    scans, voxel_mm, sources = read_index(index, config)
     card = cascade_entries(config, voxel_mm)
+    nets.set_up(seed)
     begin = None
     if initial:
         if abs(initial.voxel_mm - voxel_mm) > 0.01:
@@ -121,15 +154,15 @@ def train(
                 f"prepare them with --voxel-mm {initial.voxel_mm:g}"
             )
         samples = sample_count(scans["train"])
-        begin = partial(initial.network, samples=samples)
+        begin = initial.networks(samples).__getitem__
         card |= initial.card_entries(samples)
-    nets.set_up(seed)
     models, history = train_cascade(scans["train"], scans["validation"], config, seed, partial(click.echo, err=True), begin)
     card |= {
         "arm": index.stem,
         "seed": seed,
         "training": [scan.scan_id for scan in scans["train"]],
         "validation": [scan.scan_id for scan in scans["validation"]],
+        "derived_from": sources,
     }
     with new_folder(out) as folder:
         nets.save_models(folder, models, card)

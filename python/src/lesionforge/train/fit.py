@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
-from lesionforge.train.network import NETWORKS, CascadeConfig, build_network, build_optimizer
+from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import score, turn_half
 from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, hard_negatives, pool
 

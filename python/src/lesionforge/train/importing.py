@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from lesionforge import nets
+from lesionforge.cascade.card import cascade_entries
+from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.images import new_folder, refuse_foreign_folder, refuse_input_as_output
-from lesionforge.train.model_folder import cascade_entries
-from lesionforge.train.network import NETWORKS, CascadeConfig
 from lesionforge.train.nicmslesions import ARCHITECTURE, import_network, refuse_unlike_a_pair
 
 # The program's own settings: t_bin 0.5, l_min 10 voxels of 1 mm³, candidates above a FLAIR z-score of 0.5, CNN1 above 0.8.

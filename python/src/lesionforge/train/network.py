@@ -1,61 +1,21 @@
-"""The cascade's parameters and the networks to choose from; the chosen one is used twice in it."""
+"""The networks of the cascade to choose from; the chosen one is used twice in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from lesionforge.nets.settings import Within
+from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
 
 if TYPE_CHECKING:
     import keras
 
 PATCH = 11
-CONTRASTS = ("T1w", "FLAIR")
 MOST_CONTRASTS = 4
-NETWORKS = ("cnn1", "cnn2")
-
-Architecture = Literal["valverde2017", "nicmslesions"]
-Count = Annotated[int, Within(1, 1_000_000)]
 
 # Keras' own default, 0.99, needs hundreds of steps before the moving averages mean anything; short trainings on
 # few scans would then be judged with wrong statistics.
 BATCH_NORM_MOMENTUM = 0.9
-
-
-@dataclass(frozen=True)
-class CascadeConfig:
-    """Every number of the cascade, with the values of Valverde et al. 2017 where they published one.
-
-    `cnn1_threshold` serves both the choice of CNN2's negatives and inference (the published code used 0.5 and 0.8).
-    """
-
-    network: Architecture = "valverde2017"
-    """The layers of both networks, a name in ARCHITECTURES."""
-    candidate_flair_z: float = 0.5
-    """Only voxels of the brain whose FLAIR z-score is above this are looked at."""
-    cnn1_threshold: Annotated[float, Within(0, 1)] = 0.5
-    """CNN2 sees the voxels whose CNN1 probability is above this."""
-    fallback_flair_z: float = 2.0
-    """CNN2's negatives where CNN1 leaves too few: FLAIR z-score above this."""
-    lesion_threshold: Annotated[float, Within(0, 1, above=True)] = 0.8
-    """A voxel is lesion when its final probability is at least this (nicMSlesions: t_bin)."""
-    min_volume_mm3: Annotated[float, Within(0, 1_000_000)] = 20.0
-    """Lesions of this volume or less are dropped (nicMSlesions: l_min, in voxels of 1 mm³)."""
-    batch_size: Count = 128
-    epochs: Count = 200
-    patience: Count = 25
-    """Epochs without a better validation loss before training ends; without validation scans it never does."""
-    optimizer: Literal["adadelta", "adam"] = "adadelta"
-    learning_rate: Annotated[float, Within(0, 1000, above=True)] = 1.0
-    samples_per_epoch: Annotated[int, Within(2, 1_000_000_000)] = 20_000
-    """Patches in one epoch, half of them lesion: bounds time, and gives every arm the same number of steps (ours)."""
-    mined_per_negative: Count = 40
-    """Candidates that CNN1 judges for each negative of an epoch, to find CNN2's: bounds time (ours).
-
-    With 10 CNN2 saw so few kinds of negatives that the phantom's test patient fell from a Dice of 0.66 to 0.40.
-    """
 
 
 def build_network(name: str = CascadeConfig.network, contrasts: Sequence[str] = CONTRASTS) -> keras.Model:

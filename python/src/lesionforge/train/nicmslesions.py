@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesionforge import nets
+from lesionforge.cascade.settings import Architecture
 from lesionforge.errors import InputError
-from lesionforge.train.network import Architecture, build_network
+from lesionforge.train.network import build_network
 
 if TYPE_CHECKING:
     import h5py

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import Scan
-from lesionforge.train.network import PATCH, CascadeConfig
+from lesionforge.train.network import PATCH
 from lesionforge.train.patches import PatchVolume, candidates, gather, patch_volume, score
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lesionforge import nets
+from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.nets.settings import Within, settings_of
-from lesionforge.train.network import CONTRASTS, CascadeConfig
 
 
 def cascade_entries(config: CascadeConfig, voxel_mm: float) -> dict[str, Any]:
@@ -30,6 +30,32 @@ class CascadeCard:
     contrasts: tuple[str, ...]
     voxel_mm: Annotated[float, Within(0.5, 4)]
     parameters: CascadeConfig
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The scans that a card says a cascade has seen: those it was trained and validated on, and those these were made of."""
+
+    training: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    derived_from: tuple[str, ...] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """False for a card without `derived_from` that lists synthetic scans: whose lesions and brains they are is not said."""
+        return self.derived_from is not None or not any(scan.startswith("sub-syn") for scan in self.training)
+
+
+def lineages(card: dict[str, Any], where: str) -> list[Lineage]:
+    """What a cascade has seen, and what each of those that it goes back to (`init`) has; `where` names the card's file.
+
+    Raises InputError when a list is missing its form.
+    """
+    found = [settings_of(Lineage, card, where)]
+    while "init" in card:
+        card, where = card["init"], f"{where}: init"
+        found.append(settings_of(Lineage, card, where))
+    return found
 
 
 def read_cascade_card(folder: Path) -> tuple[dict[str, Any], CascadeConfig, float]:

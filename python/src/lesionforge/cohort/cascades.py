@@ -1,0 +1,101 @@
+"""What the cascades given with a cohort must satisfy: that of --model, and that of --init, which may not know who is tested."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesionforge import nets
+from lesionforge.cascade.card import Lineage, lineages, read_cascade_card
+from lesionforge.cohort.rows import Problem, Row
+from lesionforge.errors import InputError
+
+
+@dataclass(frozen=True)
+class Cascades:
+    """The options of `lesionforge cohort` about cascades: model folders, or None, and what they must fit."""
+
+    mode: str
+    model: Path | None = None
+    init: Path | None = None
+    network: str | None = None
+    voxel_mm: float = 1.0
+
+    def model_problems(self) -> list[Problem]:
+        """The problem of --model for the mode, if there is one."""
+        if self.mode != "segment":
+            text = f"--model belongs to --mode segment, not {self.mode}; leave it out or change the mode"
+            return [Problem(text)] if self.model else []
+        if self.model is None:
+            return [Problem("--mode segment needs --model; give the folder of a trained cascade")]
+        try:
+            self._read_card(self.model)
+        except InputError as error:
+            return [Problem(str(error))]
+        return []
+
+    def init_problems(self, rows: Sequence[Row]) -> tuple[list[Problem], list[Problem]]:
+        """(problems, remarks) of --init and --network: for mode and scans, and what the cascade has seen of test subjects.
+
+        `rows` are those of the cohort with their splits.
+        """
+        if self.init is None:
+            text = "--network belongs to --init, the model folder to start from; give it, or leave --network out"
+            return ([Problem(text)] if self.network else []), []
+        if self.mode != "experiment":
+            text = f"--init belongs to --mode experiment, not {self.mode}; leave it out or change the mode"
+            return [Problem(text)], []
+        try:
+            seen = lineages(self._read_card(self.init), str(self.init / nets.CARD))
+        except InputError as error:
+            return [Problem(str(error))], []
+        remarks = []
+        if not all(lineage.is_complete for lineage in seen):
+            text = "was trained on synthetic scans, and its card does not say of whom; see to it that none is a test subject"
+            remarks.append(Problem(f"{self.init}: {text}"))
+        return leaks(self.init, seen, rows), remarks
+
+    def _read_card(self, folder: Path) -> dict[str, Any]:
+        """The checked card of a cascade for the scans as they will be prepared, for what is to be trained."""
+        card, config, voxel_mm = read_cascade_card(folder)
+        if abs(voxel_mm - self.voxel_mm) > 0.01:
+            raise InputError(
+                f"{folder}: is for voxels of {voxel_mm:g} mm, but the scans will have {self.voxel_mm:g} mm; "
+                f"give --voxel_mm {voxel_mm:g}, or another model"
+            )
+        if self.network and self.network != config.network:
+            raise InputError(f"{folder}: holds networks {config.network}, not {self.network}; leave --train_network out")
+        return card
+
+
+def leaks(model: Path, seen: Sequence[Lineage], rows: Sequence[Row]) -> list[Problem]:
+    """A problem for each subject of split test that a cascade, or one that it goes back to, has seen."""
+    scan_of: dict[str, str] = {}
+    for lineage in seen:
+        for scan in (*lineage.training, *lineage.validation, *(lineage.derived_from or ())):
+            for subject in subjects_of(scan):
+                scan_of.setdefault(subject, scan)
+    tested = {row.subject: row for row in reversed(rows) if row.split == "test" and row.subject}
+    return [
+        row.problem(
+            f"is test, but {model} of --init has seen {scan_of[subject.lower()]} when it was trained, so that the test would "
+            "flatter it; put the subject into train, start from another model, or relabel the subject if it is another person",
+            "split",
+        )
+        for subject, row in reversed(tested.items())
+        if subject.lower() in scan_of
+    ]
+
+
+def subjects_of(scan: str) -> list[str]:
+    """The subject labels, in lower case, that an entry of a card may mean: `01` of `sub-01_ses-1`, none of what is no scan.
+
+    The id of a library's mask joins subject and session, so that `lib-01ses1` may be of `01ses1` or of `01`.
+    """
+    kind, _, label = scan.lower().partition("-")
+    if kind == "sub":
+        return [label.split("_")[0]]
+    return [label, *(label[: found.start()] for found in re.finditer("ses", label))] if kind == "lib" else []

@@ -1,0 +1,37 @@
+"""Loading the two networks of a cascade, as its card says they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lesionforge import nets
+from lesionforge.cascade.settings import CONTRASTS, NETWORKS, CascadeConfig
+from lesionforge.errors import InputError
+from lesionforge.train.network import build_network
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load_cascade(folder: Path, config: CascadeConfig) -> dict[str, keras.Model]:
+    """Both networks of a model folder by name; `config` is that of its card, which `read_cascade_card` has checked.
+
+    Raises InputError when one cannot be loaded, or has other inputs or layers than the network that the card names.
+    """
+    expected = _layers(build_network(config.network))
+    models = {}
+    for name in NETWORKS:
+        models[name] = nets.load_model(folder, name)
+        if _layers(models[name]) != expected:
+            raise InputError(
+                f"{folder / f'{name}.keras'}: is not the network {config.network} of {', '.join(CONTRASTS)} that {nets.CARD} "
+                "names; copy the whole model folder again"
+            )
+    return models
+
+
+def _layers(network: keras.Model) -> tuple[Any, ...]:
+    """Input shape, and kind and shapes of the weights of each layer; layers without a given name are numbered anew each time."""
+    kinds = [(type(layer).__name__, [tuple(weight.shape) for weight in layer.weights]) for layer in network.layers]
+    return network.input_shape, kinds
