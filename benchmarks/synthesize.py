@@ -32,7 +32,7 @@ from lesionforge.segment.workflow import Cascade
 from lesionforge.synthesize.generator_folder import read_generator_card
 from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, PUBLISHED_LEVELS, WHITE_MATTER, Scale
 from lesionforge.synthesize.library import hyperintensities
-from lesionforge.synthesize.paint import paint_lesions
+from lesionforge.synthesize.paint import SEAM_WIDTH_VOXELS, paint_lesions
 from lesionforge.synthesize.stage import SUFFIXES, Levels
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.loading import load_cascade
@@ -48,7 +48,6 @@ FLAIR_ONLY = "lesionforge, from the FLAIR alone"
 # The mean intensity of each band of the FLAIR, as published, and that of each contrast's own levels in their units.
 BAND_MEANS, LEVEL_MEANS = "band means", "own level means"
 METHODS = (CONFIGURATIONS[0], LEVEL_MEANS, FLAIR_ONLY, CONFIGURATIONS[1], BAND_MEANS, "filled")
-SEGMENTED_VOXELS = 8
 CASCADE = CascadeConfig(epochs=10, samples_per_epoch=10_000)
 Images = dict[str, np.ndarray]
 Patients = Sequence[tuple[Prepared, Levels]]
@@ -271,9 +270,9 @@ def train_segmenter(patients: Patients, out: Path) -> None:
 
 
 def segmentation_row(method: str, cascade: Cascade, networks: dict, scan: Scan, images: Images) -> list[str]:
-    """What the cascade finds in and around the consensus lesions of a scan; further away all ways of painting are alike."""
+    """What the cascade finds in the consensus lesions of a scan and their seam; elsewhere all ways of painting are alike."""
     config = cascade.config
-    near = ndimage.distance_transform_edt(~scan.lesion) <= SEGMENTED_VOXELS
+    near = ndimage.binary_dilation(scan.lesion, iterations=SEAM_WIDTH_VOXELS)
     probability = lesion_probability(networks, images["t1w"], images["flair"], scan.brain, config, near)
     found = lesion_mask(probability, 1.0, config.lesion_threshold, config.min_volume_mm3)
     figures = measure_pair(found, scan.lesion, (1.0, 1.0, 1.0), 1.0, "ours").measures
