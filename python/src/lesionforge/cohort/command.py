@@ -21,8 +21,9 @@ from lesionforge.cohort.pairs import Plan, plan_pairs
 from lesionforge.cohort.rows import ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
 from lesionforge.cohort.sheet import parse_sheet
 from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
-from lesionforge.cohort.tables import check_destination, write_cohort
+from lesionforge.cohort.tables import FILES, write_cohort
 from lesionforge.errors import InputError
+from lesionforge.images import refuse_loss
 from lesionforge.prepare.engines import NAMES, require_engine
 
 PROGRESS_EVERY = 100
@@ -93,7 +94,7 @@ def cohort(
     out = Path(os.path.abspath(out))  # noqa: PTH100
     source = Path(os.path.abspath(source))  # noqa: PTH100
     rows, problems, remarks = read_rows(source, root, mode)
-    check_destination(out, source if source.is_dir() else source.parent)
+    refuse_loss(out, source, own=FILES)
     # A row or column that was lost could be the very one the cohort needs.
     complete = not problems
     cascades = Cascades(mode, model, init, network, voxel_mm)

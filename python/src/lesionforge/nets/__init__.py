@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CARD = "model.json"
 # The networks of each kind of model folder.
 NETWORKS_OF = {"generator": ("generator",), "cascade": ("cnn1", "cnn2")}
+MODEL_FILES = (CARD, "history.tsv", "history.json", *(f"{name}.keras" for names in NETWORKS_OF.values() for name in names))
+"""All that a model folder may hold."""
 
 
 def set_up(seed: int) -> None:

@@ -18,7 +18,7 @@ from lesionforge.images import (
     find_images,
     new_folder,
     read_image,
-    refuse_input_as_output,
+    refuse_loss,
     resample,
     voxel_volume_mm3,
     write_json,
@@ -81,8 +81,8 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     Every file is written even when no lesion is found. A synthetic scan has no native grids. Raises InputError when the
     folder is incomplete or was prepared at another voxel size than the model's.
     """
-    refuse_input_as_output(out, prepared_folder)
     prepared = Prepared.open(prepared_folder)
+    refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder)
     scan = prepared.read()
     voxel_mm = float(np.linalg.norm(scan.affine[:3, 0]))
     if abs(voxel_mm - cascade.voxel_mm) > 0.01:
