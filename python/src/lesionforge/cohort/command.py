@@ -24,6 +24,7 @@ from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
 from lesionforge.cohort.tables import FILES, write_cohort
 from lesionforge.errors import InputError
 from lesionforge.images import refuse_loss
+from lesionforge.options import FiniteRange
 from lesionforge.prepare.engines import NAMES, require_engine
 
 PROGRESS_EVERY = 100
@@ -39,7 +40,7 @@ PROGRESS_EVERY = 100
 @click.option("--lesion-library", type=click.Path(path_type=Path), default=None, help="Folder of lesion masks in template space.")
 @click.option(
     "--lesion-load",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=None,
     help="Lesion load of each synthetic scan in ml [default: drawn from those of the donors].",
 )
@@ -48,7 +49,7 @@ PROGRESS_EVERY = 100
 @click.option("--network", type=click.Choice(get_args(Architecture)), default=None, help="Network that --init must hold.")
 @click.option(
     "--voxel-mm",
-    type=click.FloatRange(0.5, 4),
+    type=FiniteRange(0.5, 4),
     default=1.0,
     show_default=True,
     help="Voxel size that the scans will be prepared at; --model and --init must be for it.",

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from lesionforge.options import OwnOptionsGroup
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
 PROTOCOL = click.option(
@@ -32,7 +34,7 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--prediction", type=FILE, help="Predicted lesion mask, 0/1 NIfTI.")
 @click.option("--reference", type=FILE, help="Reference lesion mask on the same grid.")
 @PROTOCOL

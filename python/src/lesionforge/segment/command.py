@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lesionforge import nets
+from lesionforge.options import FiniteRange, OwnOptionsGroup
 from lesionforge.segment.workflow import Cascade, in_words, segment_scan
 
 model_path = click.Path(path_type=Path)
@@ -20,12 +21,12 @@ def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
             "--lesion-threshold",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=FiniteRange(0, 1, min_open=True),
             help="A voxel is lesion from this probability on [default: the model's].",
         ),
         click.option(
             "--min-volume-mm3",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             help="Lesions of this volume or less are dropped [default: the model's].",
         ),
     )
@@ -34,7 +35,7 @@ def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--prepared", type=click.Path(path_type=Path), help="Folder of one prepared scan.")
 @click.option("--model", type=model_path, help=MODEL_HELP)
 @threshold_options

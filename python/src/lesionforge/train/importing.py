@@ -10,6 +10,7 @@ from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.images import new_folder, refuse_loss
+from lesionforge.options import FiniteRange
 from lesionforge.train.nicmslesions import ARCHITECTURE, import_network, refuse_unlike_a_pair
 
 # The program's own settings: t_bin 0.5, l_min 10 voxels of 1 mm³, candidates above a FLAIR z-score of 0.5, CNN1 above 0.8.
@@ -41,7 +42,7 @@ def provenance(checksums: tuple[str, str]) -> dict[str, object]:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--voxel-mm",
-    type=click.FloatRange(0.5, 4),
+    type=FiniteRange(0.5, 4),
     default=1.0,
     show_default=True,
     help="Voxel size of the scans that the weights were trained on.",
