@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
-from lesionforge.images import new_folder, read_image, read_tsv, read_volume, refuse_loss
+from lesionforge.images import new_folder, read_image, read_json, read_tsv, read_volume, refuse_loss
 
 
 def test_a_model_folder_never_replaces_the_files_of_others(tmp_path):
@@ -117,11 +117,34 @@ def test_a_table_that_is_none_is_named(tmp_path, content):
         read_tsv(tmp_path / "cohort.tsv")
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "nonsense", "1" * 5000])
+def test_json_that_cannot_be_read_is_named(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(InputError, match=r"x\.json: is n"):
+        read_json(tmp_path / "x.json")
+
+
 @pytest.mark.parametrize("dtype", [np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
 def test_colours_and_complex_numbers_are_no_scan(tmp_path, dtype):
     nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), dtype), np.eye(4)), tmp_path / "odd.nii.gz")
     with pytest.raises(InputError, match="not one number each"):
         read_image(tmp_path / "odd.nii.gz")
+
+
+@pytest.mark.parametrize("fault", ["singular", "NaN", "no voxels"])
+def test_a_grid_that_is_none_is_named(tmp_path, fault):
+    """A hostile find: evaluate divided by the voxel's volume, zero."""
+    affine = {"singular": np.diag([1.0, 1, 0, 1]), "NaN": np.diag([np.nan, 1, 1, 1])}.get(fault, np.eye(4))
+    image = nib.Nifti1Image(np.ones((3, 3, 0 if fault == "no voxels" else 3), np.uint8), None)
+    image.header["sform_code"] = 1
+    image.header["srow_x"], image.header["srow_y"], image.header["srow_z"] = affine[:3]
+    path = tmp_path / "odd.nii"
+    nib.Nifti1Image(image.dataobj, None, image.header).to_filename(path)
+    said = "odd.nii: holds no voxels" if fault == "no voxels" else "odd.nii: has an affine that is singular or not finite"
+    with pytest.raises(InputError, match=said):
+        read_volume(path)
+    result = CliRunner().invoke(main, ["evaluate", "--prediction", str(path), "--reference", str(path)])
+    assert result.exit_code == 2 and said in result.output
 
 
 def test_a_truncated_scan_is_named(tmp_path):

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from lesionforge.errors import InputError
-from lesionforge.images.geometry import Grid, same_grid
+from lesionforge.images.geometry import Grid, grid_fault, same_grid
 from lesionforge.images.names import grid_of_name, shown
 
 if TYPE_CHECKING:
@@ -57,17 +57,23 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
 def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a 3-D NIfTI image as (float32 array [x, y, z], 4 x 4 RAS affine).
 
-    Raises InputError as `read_image` does, and when the voxel data are cut short.
+    Raises InputError as `read_image` does, when the grid has no voxels or no place, and when the voxel data are cut short.
     NaN and infinite voxels are returned as they are.
     """
     image = read_image(path)
+    if fault := grid_fault(image.shape, image.affine):
+        raise InputError(f"{path}: {fault}")
+    return voxels_of(image, path), image.affine
+
+
+def voxels_of(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
+    """The voxels [x, y, z] of an image that `read_image` opened, float32; raises InputError when they are cut short."""
     try:
-        data = np.asanyarray(image.dataobj, dtype=np.float32)
+        return np.asanyarray(image.dataobj, dtype=np.float32)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"{path}: its voxels cannot be read ({type(error).__name__}); the file may be truncated, copy it again"
         ) from error
-    return data, image.affine
 
 
 def read_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -219,6 +225,8 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: no such file; check the path") from error
     except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error}); write it again with the command that made it") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: is nested too deep; write it again with the command that made it") from error
 
 
 def read_record(path: str | Path, *fields: str) -> dict[str, Any]:
