@@ -26,7 +26,7 @@ def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--min-volume-mm3",
-            type=FiniteRange(min=0),
+            type=FiniteRange(0, 1_000_000),
             help="Lesions of this volume or less are dropped [default: the model's].",
         ),
     )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge import nets
+from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import score, turn_half
@@ -79,8 +79,8 @@ def fit_network(
         # Of a network that breaks, the loss can stay a number: ReLU makes 0 of NaN.
         if not (np.isfinite(loss) and nets.is_finite(network) and (np.isfinite(val_loss) or not validation)):
             raise InputError(
-                f"{name}: its loss or weights are NaN or infinite in epoch {epoch}, so nothing is saved; check the intensities of "
-                "the training scans, and start from another model if one was given"
+                f"{name}: its loss or weights are NaN or infinite in epoch {epoch}, so nothing is saved; check the intensities "
+                "of the training scans, and start from another model if one was given"
             )
         history.append(EpochRow(name, epoch, loss, val_loss))
         report(f"{name} epoch {epoch}/{config.epochs}: loss {loss:.4f}" + (f", validation {val_loss:.4f}" if validation else ""))
