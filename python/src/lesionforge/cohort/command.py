@@ -98,6 +98,8 @@ def cohort(
     refuse_loss(out, source, own=FILES)
     # A row or column that was lost could be the very one the cohort needs.
     complete = not problems
+    if synthetic == 0 and mode != "segment" and "augmented" in arms:
+        problems.append(Problem("--synthetic 0 leaves nothing for the arm augmented; give a number above 0, or --arm real"))
     cascades = Cascades(mode, model, init, network, voxel_mm)
     rows, row_problems = judge_rows(rows, os.path.abspath(root or source.parent))  # noqa: PTH100
     problems += row_problems + list(shared_files(rows)) + cascades.model_problems() + check_strip(strip_engine, rows)

@@ -76,13 +76,14 @@ def cohort(table: Path, protocol: str, rater: Path | None, out: Path) -> None:
     """Measure the pairs of a TABLE: a TSV with id, prediction, reference and, if wanted, probability and brain_mask."""
     from lesionforge.evaluate.cohort import SIZE_COLUMNS, SUMMARY_COLUMNS, evaluate_cohort, read_pairs, summarise_cohort
     from lesionforge.evaluate.masks import read_rater
-    from lesionforge.images import write_tsv
+    from lesionforge.images import whole_files, write_tsv
 
     scans, columns, by_size = evaluate_cohort(read_pairs(table), protocol, read_rater(rater, protocol))
     summary = summarise_cohort(scans, columns, protocol)
-    write_tsv(scans, out / "scans.tsv", columns)
-    write_tsv(by_size, out / "sizes.tsv", SIZE_COLUMNS)
-    write_tsv(summary, out / "summary.tsv", SUMMARY_COLUMNS)
+    with whole_files(out) as folder:
+        write_tsv(scans, folder / "scans.tsv", columns)
+        write_tsv(by_size, folder / "sizes.tsv", SIZE_COLUMNS)
+        write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
     dice = float(summary.set_index("measure")["value"]["dice"])
     click.echo(f"{out / 'summary.tsv'}: {len(scans)} pairs under {protocol}, mean Dice {in_words(dice)}")
 
@@ -109,12 +110,13 @@ def scan(arm: str, prediction: Path, prepared: Path, out: Path) -> None:
 def compare(rows: tuple[Path, ...], out: Path) -> None:
     """Put the ROWS that `evaluate scan` wrote side by side: one table of scans, one of arms."""
     from lesionforge.evaluate.arms import ARMS_COLUMNS, SUMMARY_COLUMNS, read_rows, summarise
-    from lesionforge.images import write_tsv
+    from lesionforge.images import whole_files, write_tsv
 
     arms = read_rows(list(rows))
     summary = summarise(arms)
     arms[["session", "undefined"]] = arms[["session", "undefined"]].replace("", "n/a")
-    write_tsv(arms, out / "arms.tsv", ARMS_COLUMNS)
-    write_tsv(summary, out / "summary.tsv", SUMMARY_COLUMNS)
+    with whole_files(out) as folder:
+        write_tsv(arms, folder / "arms.tsv", ARMS_COLUMNS)
+        write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
     means = ", ".join(f"{arm} {in_words(dice)}" for arm, dice in zip(summary["arm"], summary["dice"], strict=True))
     click.echo(f"{out / 'summary.tsv'}: mean Dice {means}")

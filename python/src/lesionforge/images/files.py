@@ -137,6 +137,29 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder for files that belong together; all of them move into `folder` if the block ends well, else none.
+
+    Raises InputError when one cannot, because a folder has its name.
+    """
+    with made_folder(folder):
+        temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+        try:
+            with naming(folder, temporary):
+                yield temporary
+            made = sorted(temporary.iterdir())
+            for path in made:
+                if (folder / path.name).is_dir():
+                    raise InputError(
+                        f"{folder / path.name}: is a folder where a file is to be written; give another output folder"
+                    )
+            for path in made:
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def new_folder(path: str | Path, *inputs: str | Path | None, own: Iterable[str] = DERIVATIVES) -> Iterator[Path]:
     """Give an empty temporary folder beside `path`; it replaces `path` if the block ends well, else it is deleted.
 

@@ -64,10 +64,11 @@ def segment(
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for scans.tsv.")
 def tabulate(summaries: tuple[Path, ...], out: Path) -> None:
     """Put the SUMMARIES of segmented scans (their desc-segment.json) into one table of a cohort."""
-    from lesionforge.images import write_tsv
+    from lesionforge.images import whole_files, write_tsv
     from lesionforge.segment.lesions import SCAN_COLUMNS, scans_table
 
     table = scans_table(list(summaries))
-    write_tsv(table, out / "scans.tsv", SCAN_COLUMNS)
+    with whole_files(out) as folder:
+        write_tsv(table, folder / "scans.tsv", SCAN_COLUMNS)
     empty = int((table["lesion_count"] == 0).sum())
     click.echo(f"{out / 'scans.tsv'}: {len(table)} segmentations, {empty} of them without a lesion")
