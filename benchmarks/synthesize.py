@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import CascadeConfig
-from lesionforge.evaluate.metrics import measure
+from lesionforge.evaluate.protocols import measure_pair
 from lesionforge.images import Prepared, Scan, label_lesions, new_folder, read_tsv
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.segment.workflow import Cascade
@@ -276,9 +276,9 @@ def segmentation_row(method: str, cascade: Cascade, networks: dict, scan: Scan, 
     near = ndimage.distance_transform_edt(~scan.lesion) <= SEGMENTED_VOXELS
     probability = lesion_probability(networks, images["t1w"], images["flair"], scan.brain, config, near)
     found = lesion_mask(probability, 1.0, config.lesion_threshold, config.min_volume_mm3)
-    figures = measure(found, scan.lesion, 1.0)
+    figures = measure_pair(found, scan.lesion, (1.0, 1.0, 1.0), 1.0, "ours").measures
     click.echo(f"{method}: segmented", err=True)
-    values = (figures.dice, figures.lesion_sensitivity, figures.lesion_false_discovery, figures.volume_predicted_ml)
+    values = (figures["dice"], figures["lesion_recall"], 1 - figures["lesion_precision"], figures["volume_predicted_ml"])
     return [method, *(f"{value:.3f}" for value in values[:3]), f"{values[3]:.1f}"]
 
 

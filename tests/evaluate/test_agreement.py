@@ -5,7 +5,7 @@ import pytest
 
 from lesionforge.evaluate.agreement import AGREEMENT_DESCRIPTIONS, isbi2015_score, lin, pearson, volume_agreement
 from lesionforge.evaluate.calibration import CALIBRATION_DESCRIPTIONS, PROBABILITY_BINS, measure_calibration
-from lesionforge.evaluate.scores import RATED, SCORE_DESCRIPTIONS, score_against_rater
+from lesionforge.evaluate.scores import FRACTIONS, RATED, SCORE_DESCRIPTIONS, score_against_rater
 
 SHAPE = (12, 10, 9)
 
@@ -110,11 +110,11 @@ def test_the_isbi_score_is_undefined_where_a_part_of_it_is():
     assert np.isnan(score) and reason == "lesion_recall is undefined in 1 of 3 scans"
 
 
-RATER = {"avd_percent": 40.0, "assd_mm": 4.0, "lesion_recall": 0.6, "lesion_false_discovery": 0.2}
+RATER = {"avd_percent": 40.0, "assd_mm": 4.0, "lesion_recall": 0.6, "lesion_precision": 0.8}
 
 
 def test_the_second_rater_scores_90_and_a_perfect_prediction_100():
-    for measured, wanted in ((RATER, 90), ({**dict.fromkeys(RATED, 0.0), "lesion_recall": 1.0}, 100)):
+    for measured, wanted in ((RATER, 90), (dict.fromkeys(RATED, 0.0) | dict.fromkeys(FRACTIONS, 1.0), 100)):
         got, reasons = score_against_rater(measured, RATER)
         assert got == pytest.approx(dict.fromkeys(SCORE_DESCRIPTIONS, wanted))
         assert not reasons

@@ -107,7 +107,7 @@ def test_a_rater_of_another_protocol_or_without_its_measures_is_refused(tmp_path
     rater.write_text(json.dumps(read_json(rater) | {"protocol": "miccai2008", "assd_mm": "far"}))
     refused(run(*pair, "--protocol", "miccai2008", "--rater", rater), "rater.json", "assd_mm")
     sound = read_json(rater) | {"protocol": "miccai2008", "assd_mm": 1}
-    for name in ("assd_mm", "avd_percent", "lesion_recall", "lesion_false_discovery"):
+    for name in ("assd_mm", "avd_percent", "lesion_recall", "lesion_precision"):
         wrong = [float("nan"), float("inf"), -0.1, True, 10**400, "far", []]
         for value in [*wrong, *([1.5] if name.startswith("lesion") else [])]:
             rater.write_text(json.dumps(sound | {name: value}))
@@ -140,9 +140,9 @@ def keep_rows(table, *numbers):
 def test_a_table_gives_the_figures_of_each_pair_and_their_means(tmp_path, table, protocol):
     result = run("cohort", table, "--protocol", protocol, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    scans = read_tsv(tmp_path / "out/scans.tsv")
+    scans = read_tsv(tmp_path / "out/measures.tsv")
     assert list(scans["id"]) == ["scan0", "scan1", "scan2", "scan3"]
-    for name in ("scans", "sizes", "summary"):
+    for name in ("measures", "sizes", "agreement"):
         assert set(read_json(tmp_path / f"out/{name}.json")) == set(read_tsv(tmp_path / f"out/{name}.tsv"))
     one = json.loads(
         run("--prediction", table.parent / "p1.nii.gz", "--reference", table.parent / "r1.nii.gz", "--protocol", protocol).stdout
@@ -151,7 +151,7 @@ def test_a_table_gives_the_figures_of_each_pair_and_their_means(tmp_path, table,
         assert scans[name][1] == "n/a" if one[name] is None else float(scans[name][1]) == pytest.approx(one[name]), name
     assert scans["lesion_recall"][3] == "n/a" and "lesion_recall: the reference holds no lesion" in scans["undefined"][3]
     assert scans["brier_score"][0] == "n/a" and "brier_score: no probability map" in scans["undefined"][0]
-    summary = read_tsv(tmp_path / "out/summary.tsv").set_index("measure")
+    summary = read_tsv(tmp_path / "out/agreement.tsv").set_index("measure")
     assert float(summary["value"]["dice"]) == pytest.approx(scans["dice"].astype(float).mean())
     assert (summary["scans"]["avd_percent"], summary["reason"]["avd_percent"]) == ("3", "undefined in 1 of 4 scans")
     sizes = read_tsv(tmp_path / "out/sizes.tsv")
@@ -162,19 +162,19 @@ def test_a_table_gives_the_figures_of_each_pair_and_their_means(tmp_path, table,
 
 def test_the_isbi_score_is_of_the_cohort_and_undefined_with_an_empty_reference(tmp_path, table):
     run("cohort", table, "--protocol", "isbi2015", "--out", tmp_path / "out")
-    summary = read_tsv(tmp_path / "out/summary.tsv").set_index("measure")
+    summary = read_tsv(tmp_path / "out/agreement.tsv").set_index("measure")
     assert summary["value"]["isbi2015_score"] == "n/a" and "1 of 4" in summary["reason"]["isbi2015_score"]
     keep_rows(table, 0, 1, 2)
     run("cohort", table, "--protocol", "isbi2015", "--out", tmp_path / "out")
-    value = read_tsv(tmp_path / "out/summary.tsv").set_index("measure")["value"]
-    parts = {name: float(value[name]) for name in ("dice", "voxel_precision", "lesion_false_discovery", "lesion_recall")}
-    wanted = (parts["dice"] + parts["voxel_precision"]) / 8 + (1 - parts["lesion_false_discovery"] + parts["lesion_recall"]) / 4
+    value = read_tsv(tmp_path / "out/agreement.tsv").set_index("measure")["value"]
+    parts = {name: float(value[name]) for name in ("dice", "voxel_precision", "lesion_precision", "lesion_recall")}
+    wanted = (parts["dice"] + parts["voxel_precision"]) / 8 + (parts["lesion_precision"] + parts["lesion_recall"]) / 4
     assert float(value["isbi2015_score"]) == pytest.approx(wanted + float(value["volume_pearson"]) / 4)
 
 
-@pytest.mark.parametrize("name", ["scans.tsv", "sizes.json", "summary.tsv", "summary.json"])
+@pytest.mark.parametrize("name", ["measures.tsv", "sizes.json", "agreement.tsv", "agreement.json"])
 def test_the_tables_appear_together_or_not_at_all(tmp_path, table, name):
-    """A hostile find: with a folder in the place of summary.tsv, the other tables were replaced already."""
+    """A hostile find: with a folder in the place of the last, the other tables were replaced already."""
     (tmp_path / "out" / name).mkdir(parents=True)
     refused(run("cohort", table, "--out", tmp_path / "out"), f"{name}: is a folder")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
@@ -186,7 +186,7 @@ def test_the_tables_appear_together_or_not_at_all(tmp_path, table, name):
 def test_one_scan_has_no_correlation(tmp_path, table):
     keep_rows(table, 0)
     assert run("cohort", table, "--out", tmp_path / "out").exit_code == 0
-    summary = read_tsv(tmp_path / "out/summary.tsv").set_index("measure")
+    summary = read_tsv(tmp_path / "out/agreement.tsv").set_index("measure")
     for name in ("volume_limit_low_ml", "volume_pearson", "volume_lin"):
         assert summary["value"][name] == "n/a" and summary["reason"][name] != "n/a"
 
@@ -202,6 +202,7 @@ def replaced(table, old, new):
         ("note", "id", ("column id twice",)),
         ("scan2", "scan1", ("scan1 twice",)),
         ("scan2", "", ("row 3", "no id")),
+        ("scan2", "N/A", ("row 3", "has the id n/a")),
         ("p2.nii.gz", "gone.nii.gz", ("gone.nii.gz", "scan2", "no such file")),
         ("any\nscan1", "any\tmore\nscan1", ("row 1 has 6 cells",)),
     ],
@@ -219,6 +220,48 @@ def test_a_table_without_rows_or_of_bytes_is_refused(tmp_path, content, word):
     (tmp_path / "t.tsv").write_bytes(content)
     refused(run("cohort", tmp_path / "t.tsv", "--out", tmp_path / "out"), "t.tsv", word)
     refused(run("cohort", tmp_path / "no.tsv", "--out", tmp_path / "out"), "no.tsv", "no such file")
+
+
+@pytest.mark.parametrize("name", ["measures.tsv", "sizes.tsv", "agreement.json"])
+def test_a_table_that_an_output_would_replace_is_refused_and_stays(tmp_path, table, name):
+    own = table.rename(table.with_name(name))
+    before = {path.name: path.read_bytes() for path in own.parent.iterdir()}
+    refused(run("cohort", own, "--out", own.parent), str(own), "would be replaced")
+    (tmp_path / "link").symlink_to(own.parent)
+    refused(run("cohort", own, "--out", tmp_path / "link"), str(own), "would be replaced")
+    assert {path.name: path.read_bytes() for path in own.parent.iterdir()} == before
+
+
+def test_a_rater_that_an_output_would_replace_is_refused(tmp_path, table):
+    rater = tmp_path / "out/sizes.json"
+    rater.parent.mkdir()
+    rater.write_text("{}")
+    refused(run("cohort", table, "--rater", rater, "--protocol", "miccai2008", "--out", rater.parent), "would be replaced")
+    assert rater.read_text() == "{}"
+
+
+def test_a_table_beside_its_outputs_stays(table):
+    before = table.read_bytes()
+    result = run("cohort", table, "--out", table.parent)
+    assert result.exit_code == 0, result.output
+    assert table.read_bytes() == before and (table.parent / "measures.tsv").is_file()
+
+
+def test_no_output_has_the_name_of_one_of_another_command(tmp_path, table):
+    run("cohort", table, "--out", tmp_path / "out")
+    names = {path.stem for path in (tmp_path / "out").iterdir()}
+    assert names == {"measures", "sizes", "agreement"} and not names & {"arms", "summary", "scans", "cohort", "pairs"}
+
+
+def test_one_rater_serves_every_pair_of_a_table(tmp_path, table):
+    """And the help says so."""
+    pair = ("--prediction", table.parent / "p1.nii.gz", "--reference", table.parent / "r1.nii.gz", "--protocol", "miccai2008")
+    (tmp_path / "rater.json").write_text(run(*pair).stdout)
+    rated = ("--protocol", "miccai2008", "--rater", tmp_path / "rater.json")
+    assert run("cohort", table, *rated, "--out", tmp_path / "out").exit_code == 0
+    scores = read_tsv(tmp_path / "out/measures.tsv").set_index("id")["score_lesion_recall"]
+    assert float(scores["scan1"]) == pytest.approx(90) and scores["scan0"] != "n/a" and scores["scan0"] != scores["scan1"]
+    assert "all pairs are held against this one file" in " ".join(run("cohort", "--help").output.split())
 
 
 def test_a_pair_of_other_grids_or_labels_is_refused_by_name(tmp_path, table):

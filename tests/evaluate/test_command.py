@@ -60,8 +60,8 @@ def test_undefined_is_null_with_a_reason(tmp_path):
     result = run("--prediction", save(tmp_path / "p.nii.gz"), "--reference", save(tmp_path / "r.nii.gz"))
     got = json.loads(result.stdout)
     assert got["dice"] is None
-    assert got["lesion_sensitivity"] is None
-    assert set(got["reasons"]) >= {"dice", "lesion_sensitivity", "lesion_false_discovery"}
+    assert got["lesion_recall"] is None
+    assert set(got["reasons"]) >= {"dice", "lesion_recall", "lesion_precision"}
 
 
 def refused(result, *words):
@@ -105,6 +105,28 @@ def test_scan_writes_the_row_of_an_arm(tmp_path):
     row = read_json(tmp_path / "out/real_sub-01_ses-2.json")
     assert (row["arm"], row["subject"], row["session"]) == ("real", "01", "2")
     assert (row["lesion_sensitivity"], row["lesion_false_discovery"]) == (1, 0.5)
+
+
+def test_scan_of_a_folder_that_is_named_by_no_scan_is_refused(tmp_path):
+    prepared = prepare(tmp_path / "prepare/lib-cs01", (1, 1, 1))
+    prediction = segmented(tmp_path / "segment/lib-cs01", (1, 1, 1))
+    out = ("--arm", "real", "--out", tmp_path / "out")
+    refused(run("scan", "--prediction", prediction, "--prepared", prepared, *out), "lib-cs01: is no scan id")
+    assert not (tmp_path / "out").exists()
+
+
+def test_scan_gives_the_measures_of_the_protocol_under_the_names_of_the_arms(tmp_path):
+    found, truth = [(1, 1, 1), (4, 4, 3), (4, 0, 0)], [(1, 1, 1), (1, 3, 3)]
+    prepared, prediction = prepare(tmp_path / "prepare/sub-01", *truth), segmented(tmp_path / "segment/sub-01", *found)
+    masks = [next(folder.glob("*label-lesion_mask.nii.gz")) for folder in (prediction, prepared)]
+    one = json.loads(run("--prediction", masks[0], "--reference", masks[1]).stdout)
+    assert not {"lesion_sensitivity", "lesion_false_discovery"} & set(one)
+    run("scan", "--arm", "real", "--prediction", prediction, "--prepared", prepared, "--out", tmp_path)
+    row = read_json(tmp_path / "real_sub-01.json")
+    assert (row["lesion_sensitivity"], row["lesion_false_discovery"]) == (one["lesion_recall"], 1 - one["lesion_precision"])
+    assert not {"lesion_recall", "lesion_precision"} & set(row)
+    for name in set(one) & set(row) - {"reasons"}:
+        assert row[name] == one[name], name
 
 
 def test_scan_without_reference_or_prediction_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Where networks are trained."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -62,3 +63,19 @@ def test_batches_are_shared_evenly() -> None:
     assert Device("gpu", 3).sharing(32) == Device("gpu", 2)
     assert Device("gpu", 8).sharing(32) == Device("gpu", 8)
     assert Device().sharing(32) == Device()
+
+
+@pytest.mark.parametrize(("backend", "named"), [("tensorflow", "cpu:0"), ("jax", "cpu:0"), ("torch", "cpu")])
+def test_the_cpu_has_the_name_under_which_a_backend_trains(backend: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by training with torch: parameters put on "cpu:0" are copies that get no gradients."""
+    seen = []
+
+    def device(name: str) -> nullcontext:
+        seen.append(name)
+        return nullcontext()
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(keras, "device", device)
+    with on_device(Device()):
+        pass
+    assert seen == [named]

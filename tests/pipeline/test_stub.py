@@ -139,7 +139,7 @@ def test_without_masks_of_training_patients_a_library_makes_an_experiment(stub, 
     assert "did not get through" not in run.printed
     synthesis = SYNTHESIS | {"PAIR_LIBRARY": 4, "STATISTICS": 1, "LEVELS": 2}
     del synthesis["PAIR"]
-    one_arm = dict.fromkeys(("ASSEMBLE", "TRAIN", "SEGMENT", "EVALUATE", "COMPARE", "REPORT"), 1)
+    one_arm = dict.fromkeys(("ASSEMBLE", "TRAIN", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"), 1)
     assert counts(run) == {"CHECK": 1, **PER_SCAN, **synthesis, **one_arm}
     assert "sub-syn0001" in (run.outdir / "assemble" / "augmented.tsv").read_text()
 
@@ -155,7 +155,7 @@ def test_without_masks_of_training_patients_augment_leaves_the_arm_real_out(stub
 
 
 def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, sheet, pipeline, repeated):
-    edited = pipeline / "python" / "src" / "lesionforge" / "evaluate" / "metrics.py"
+    edited = pipeline / "python" / "src" / "lesionforge" / "evaluate" / "arms.py"
     before = edited.read_text()
     edited.write_text(before + "\n# A remark.\n")
     run = stub(sheet, "experiment")

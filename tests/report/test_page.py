@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from lesionforge.cli import main
+from lesionforge.images import write_json
 from lesionforge.prepare.quality import read_limits
 from lesionforge.report import words
 from lesionforge.report.gather import gather
@@ -111,6 +112,43 @@ def test_models_and_versions_are_told(page):
     assert "seed 5" in words
     assert re.search(r"lesionforge \d", words)
     assert "epochs" in words
+
+
+ADAPTED = {
+    "kind": "cascade",
+    "parameters": {"network": "nicmslesions"},
+    "init": {"model": "baseline <b>", "retrained": "last", "samples": 9000},
+    "licence": "GPL-3.0 & <script>alert(2)</script>",
+}
+
+
+def test_where_each_cascade_comes_from_is_told_in_one_line(root, tmp_path):
+    (tmp_path / "cohort").symlink_to(root / "cohort", target_is_directory=True)
+    write_json(ADAPTED, tmp_path / "train/augmented/model.json")
+    write_json({"kind": "cascade", "parameters": {"network": "valverde2017"}}, tmp_path / "train/real/model.json")
+    write_json({"kind": "generator", "licence": "none", "init": {}}, tmp_path / "synthesize/generator/model.json")
+    html = build(gather(tmp_path), "experiment", [], read_limits())
+    facts = html[html.index("<dl>") : html.index("</dl>")]
+    assert "<script" not in html and "<b>" not in html
+    assert "model real network valverde2017 model augmented" in text_of(facts)
+    assert (
+        "model augmented network nicmslesions; adapted from the model baseline <b> (layers trained: last); "
+        "licence GPL-3.0 & <script>alert(2)</script>"
+    ) in text_of(facts)
+    assert "model generator" not in text_of(facts)
+
+
+@pytest.mark.parametrize(
+    ("card", "told"),
+    [
+        ({}, ""),
+        ({"parameters": 3, "init": "odd", "licence": ""}, ""),
+        ({"init": {"source": "elsewhere"}}, "adapted from the model of another folder"),
+        ({"licence": "CC0-1.0"}, "licence CC0-1.0"),
+    ],
+)
+def test_a_card_that_lacks_its_origin_tells_what_it_has(card, told):
+    assert words.origin(card) == told
 
 
 def test_the_same_run_gives_the_same_page(root, page, tmp_path):

@@ -52,7 +52,7 @@ def test_every_voxel_of_a_mask_on_another_grid_belongs_to_a_lesion_near_it(mask:
         assert np.abs(places.mean(axis=0) - np.argwhere(numbers == number).mean(axis=0)).max() < max(voxel) / 2
 
 
-def summary(folder: Path, scan_id: str, model: str, volumes: dict[str, float]) -> Path:
+def summary(folder: Path, scan_id: str, model: str, volumes: dict[str, float], **thresholds: float) -> Path:
     """A `desc-segment.json` of a scan with one lesion in each of the given places."""
     import pandas as pd
 
@@ -62,7 +62,7 @@ def summary(folder: Path, scan_id: str, model: str, volumes: dict[str, float]) -
     settings = {"candidate_flair_z": 0.5, "cnn1_threshold": 0.5, "lesion_threshold": 0.8, "min_volume_mm3": 20, "voxel_mm": 1}
     sums = {"cnn2.keras": "b" * 64, "cnn1.keras": "a" * 64}
     path = folder / model / scan_id / f"{scan_id}_desc-segment.json"
-    write_json(totals(table) | settings | {"id": scan_id, "model": model, "model_checksums": sums}, path)
+    write_json(totals(table) | settings | thresholds | {"id": scan_id, "model": model, "model_checksums": sums}, path)
     return path
 
 
@@ -92,10 +92,25 @@ def test_the_table_of_the_cohort_lists_every_scan_and_those_without_a_lesion_hav
     assert last["model_checksum"] == "aaaaaaaa-bbbbbbbb"
 
 
+def test_a_scan_may_be_there_once_with_each_threshold(tmp_path: Path) -> None:
+    thresholds = ({}, {"lesion_threshold": 0.5}, {"min_volume_mm3": 5}, {"lesion_threshold": 0.5, "min_volume_mm3": 5})
+    found = [summary(tmp_path / str(number), "sub-02", "real", {"deep": 250.0}, **pair) for number, pair in enumerate(thresholds)]
+    for order, out in ((found, "one"), (found[::-1], "two")):
+        result = CliRunner().invoke(main, ["segment", "tabulate", *map(str, order), "--out", str(tmp_path / out)])
+        assert result.exit_code == 0, result.output
+    table = read_tsv(tmp_path / "one/scans.tsv")
+    pairs = [("0.5", "5"), ("0.5", "20"), ("0.8", "5"), ("0.8", "20")]
+    assert list(zip(table["lesion_threshold"], table["min_volume_mm3"], strict=True)) == pairs
+    assert (tmp_path / "one/scans.tsv").read_bytes() == (tmp_path / "two/scans.tsv").read_bytes()
+    twice = summary(tmp_path / "again", "sub-02", "real", {}, lesion_threshold=0.8, min_volume_mm3=20.0)
+    result = CliRunner().invoke(main, ["segment", "tabulate", str(found[0]), str(twice), "--out", str(tmp_path / "three")])
+    assert result.exit_code == 2 and "thresholds as" in result.output
+
+
 def test_a_scan_given_twice_and_what_is_no_summary_are_refused(tmp_path: Path) -> None:
     once = str(summary(tmp_path, "sub-02", "real", {"deep": 250.0}))
     result = CliRunner().invoke(main, ["segment", "tabulate", once, once, "--out", str(tmp_path / "out")])
-    assert result.exit_code == 2 and "is of the same scan and model as" in result.output
+    assert result.exit_code == 2 and "is of the same scan, model and thresholds as" in result.output
     write_json({"id": "sub-02"}, tmp_path / "other.json")
     result = CliRunner().invoke(main, ["segment", "tabulate", str(tmp_path / "other.json"), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2 and "other.json: lacks model;" in result.output

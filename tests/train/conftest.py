@@ -44,10 +44,12 @@ def random_weights(seed: int) -> Weights:
 def write_weights() -> Callable[..., Path]:
     """A function that writes weights as the program does; `number` is the place of the network among those of its run."""
 
-    def write(path: Path, weights: Weights, number: int = 1, group: str = "") -> Path:
+    def write(path: Path, weights: Weights, number: int = 1, group: str = "", backend: object = None) -> Path:
         suffix = "" if number == 1 else f"_{number - 1}"
         with h5py.File(path, "w") as file:
             top = file.create_group(group) if group else file
+            if backend is not None:
+                top.attrs["backend"] = backend
             for empty in ("in1", f"max_pooling3d_{2 * number}", f"flatten_{number}", "dr_d1"):
                 top.create_group(empty)
             for layer, arrays in weights.items():

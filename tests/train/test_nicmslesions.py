@@ -147,6 +147,46 @@ def test_the_card_says_where_weights_come_from_and_how_they_are_used(model: Path
     assert sorted(path.name for path in model.iterdir()) == ["cnn1.keras", "cnn2.keras", "model.json"]
 
 
+def turned(weights: dict) -> dict:
+    """The same network as Theano stores it: the kernels of convolutions turned about their centre."""
+    return {
+        layer: {name: array[::-1, ::-1, ::-1] if array.ndim == 5 else array for name, array in arrays.items()}
+        for layer, arrays in weights.items()
+    }
+
+
+@pytest.mark.parametrize("group", ["", "model_weights"])
+@pytest.mark.parametrize("backend", ["tensorflow", b"tensorflow", np.bytes_("tensorflow"), "theano", b"theano"])
+def test_kernels_are_read_as_the_backend_that_the_file_names_applied_them(
+    backend, group: str, model: Path, weights, write_weights, pair, tmp_path: Path
+) -> None:
+    stored = turned(weights) if "theano" in str(backend) else weights
+    named = write_weights(tmp_path / "named.hdf5", stored, group=group, backend=backend)
+    bring_in(named, pair[1], tmp_path / "model")
+    ours, wanted = (nets.load_model(folder, "cnn1").get_weights() for folder in (tmp_path / "model", model))
+    for one, other in zip(ours, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_backend_of_a_whole_saved_network_may_be_named_at_the_top(
+    model: Path, weights, write_weights, pair, tmp_path: Path
+) -> None:
+    whole = write_weights(tmp_path / "whole.hdf5", turned(weights), group="model_weights")
+    with h5py.File(whole, "a") as file:
+        file.attrs["backend"] = b"theano"
+    bring_in(whole, pair[1], tmp_path / "model")
+    kernels = [nets.load_model(folder, "cnn1").get_layer("conv1_1").kernel for folder in (tmp_path / "model", model)]
+    np.testing.assert_array_equal(*map(np.asarray, kernels))
+
+
+@pytest.mark.parametrize("backend", ["cntk", b"\xff", "", 7, np.arange(3), "a\nb"])
+def test_a_file_of_another_backend_is_refused(backend, weights, write_weights, pair, tmp_path: Path) -> None:
+    bad = write_weights(tmp_path / "bad.hdf5", weights, backend=backend)
+    sentence = refused(bad, pair[1], tmp_path / "model")
+    assert f"{bad}: was saved under the backend " in sentence and "not tensorflow or theano; " in sentence
+    assert not (tmp_path / "model").exists()
+
+
 def spoiled(weights: dict, fault: str) -> dict:
     """The weights with one fault, or a file of something else."""
     if fault == "missing layer":

@@ -16,8 +16,8 @@ AGREEMENT_DESCRIPTIONS = {
     "volume_lin": "Lin's concordance correlation of both volumes (Lin 1989), -1..1; undefined for fewer than two scans",
 }
 SCORE_DESCRIPTION = (
-    "ISBI 2015: dice / 8 + voxel_precision / 8 + (1 - lesion_false_discovery) / 4 + lesion_recall / 4, each the mean over "
-    "the scans, + volume_pearson / 4; undefined when one of them is, in any scan"
+    "ISBI 2015: dice / 8 + voxel_precision / 8 + lesion_precision / 4 + lesion_recall / 4, each the mean over the scans, "
+    "+ volume_pearson / 4; undefined when one of them is, in any scan"
 )
 WEIGHTS = {"dice": 1 / 8, "voxel_precision": 1 / 8, "lesion_precision": 1 / 4, "lesion_recall": 1 / 4}
 

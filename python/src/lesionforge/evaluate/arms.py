@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge.errors import InputError
-from lesionforge.evaluate.masks import measure_files
-from lesionforge.evaluate.metrics import DESCRIPTIONS, PROTOCOL
-from lesionforge.images import Prepared, derivative, read_json
+from lesionforge.evaluate.masks import Pair, evaluate_files
+from lesionforge.evaluate.protocols import DESCRIPTIONS, Evaluation, Measured, Reasons
+from lesionforge.images import Prepared, derivative, read_json, scan_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCAN_ID = re.compile(r"sub-(?P<subject>[A-Za-z0-9]+)(?:_ses-(?P<session>[A-Za-z0-9]+))?")
+PROTOCOL = "ours"
 ARM = re.compile(r"[A-Za-z0-9-]+")
 KEYS = ("arm", "subject", "session")
 
+# What a protocol calls otherwise: the name in the arms' tables, and the measure it is made of.
+RENAMED = {"lesion_sensitivity": "lesion_recall", "lesion_false_discovery": "lesion_precision"}
+# Every measure of the arms, in the order of the tables; the first five are the promise of the file contract.
+MEASURES = {
+    "dice": DESCRIPTIONS["dice"],
+    "lesion_sensitivity": DESCRIPTIONS["lesion_recall"],
+    "lesion_false_discovery": f"1 less the {DESCRIPTIONS['lesion_precision']}",
+    **{
+        name: DESCRIPTIONS[name]
+        for name in (
+            "volume_reference_ml",
+            "volume_predicted_ml",
+            "lesions_reference",
+            "lesions_predicted",
+            "lesions_found",
+            "voxel_precision",
+            "voxel_recall",
+        )
+    },
+}
+
 ARMS_COLUMNS = {
-    "arm": "experiment arm: what the networks were trained on",
+    "arm": "experiment arm: what the networks were trained on; lesions are 26-connected, of any size, and found by any overlap",
     "subject": "subject label of the test scan, without sub-",
     "session": "session label without ses-; n/a without sessions",
-    **DESCRIPTIONS,
+    **MEASURES,
     "undefined": "measures without a value, each with its reason",
 }
 DIFFERENCE = "augmented minus real"
@@ -32,7 +52,7 @@ SUMMARY_COLUMNS = {
     "n": "number of test scans, or of scans in both arms",
 } | {
     column: text
-    for name, description in DESCRIPTIONS.items()
+    for name, description in MEASURES.items()
     for column, text in ((name, f"mean over the scans where it is defined of: {description}"), (f"{name}_n", f"scans in {name}"))
 }
 
@@ -41,24 +61,27 @@ def scan_row(arm: str, prediction: Path, prepared_folder: Path) -> dict[str, Any
     """Measure one segmented scan against the lesion mask of its prepared folder, on the working grid.
 
     `prediction` is the folder that `lesionforge segment` wrote for the scan. Undefined measures are NaN.
-    Raises InputError when the prepared folder has no lesion mask, or the prediction is missing or on another grid.
+    Raises InputError when the prepared folder is not named by a scan or has no lesion mask, or the prediction is missing or
+    on another grid.
     """
     prepared = Prepared.open(prepared_folder)
-    names = SCAN_ID.fullmatch(prepared.scan_id)
-    if names is None:
-        raise InputError(f"{prepared_folder}: is not named by a scan (sub-01 or sub-01_ses-1); give the folder prepare wrote")
+    subject, session = scan_labels(prepared.scan_id)
     if ARM.fullmatch(arm) is None:
         raise InputError(f"--arm {arm!r}: is not made of letters, digits and hyphens; rename the arm")
     if prepared.lesion is None:
         raise InputError(f"{prepared_folder}: has no lesion mask to measure against; prepare the scan with --lesion-mask")
     mask = prediction / derivative(prepared.scan_id, prepared.grid, "label-lesion_mask")
-    return {
-        "arm": arm,
-        "id": prepared.scan_id,
-        "subject": names["subject"],
-        "session": names["session"] or "",
-        "protocol": PROTOCOL,
-    } | asdict(measure_files(mask, prepared.lesion))
+    values, reasons = measures_of_arm(evaluate_files(Pair(mask, prepared.lesion), PROTOCOL))
+    labels = {"arm": arm, "id": prepared.scan_id, "subject": subject, "session": session, "protocol": PROTOCOL}
+    return labels | values | {"reasons": reasons}
+
+
+def measures_of_arm(got: Evaluation) -> tuple[Measured, Reasons]:
+    """MEASURES, and why each that is NaN is undefined, from what a protocol measures."""
+    made_of = {name: RENAMED.get(name, name) for name in MEASURES}
+    values = {name: got.measures[source] for name, source in made_of.items()}
+    values["lesion_false_discovery"] = 1 - values["lesion_false_discovery"]
+    return values, {name: got.reasons[source] for name, source in made_of.items() if source in got.reasons}
 
 
 def read_rows(paths: list[Path]) -> pd.DataFrame:
@@ -72,7 +95,7 @@ def read_rows(paths: list[Path]) -> pd.DataFrame:
     rows = []
     for path in paths:
         row = read_json(path)
-        missing = [name for name in (*KEYS, *DESCRIPTIONS) if not isinstance(row, dict) or name not in row]
+        missing = [name for name in (*KEYS, *MEASURES) if not isinstance(row, dict) or name not in row]
         if missing:
             raise InputError(f"{path}: has no {missing[0]}; give files that `lesionforge evaluate scan` wrote")
         key = tuple(str(row[name]) for name in KEYS)
@@ -82,7 +105,7 @@ def read_rows(paths: list[Path]) -> pd.DataFrame:
         reasons = row.get("reasons", {})
         rows.append(row | {"undefined": "; ".join(f"{name}: {why}" for name, why in sorted(reasons.items()))})
     table = pd.DataFrame(rows)
-    for name in DESCRIPTIONS:
+    for name in MEASURES:
         table[name] = pd.to_numeric(table[name])
     order = table.assign(later=table["arm"] != "real").sort_values(["subject", "session", "later", "arm"]).index
     return table.loc[order].reset_index(drop=True)
@@ -91,7 +114,7 @@ def read_rows(paths: list[Path]) -> pd.DataFrame:
 def average(label: str, values: pd.DataFrame) -> dict[str, Any]:
     """One row of the summary: the mean of each measure over the scans where it is defined, and how many those are."""
     row: dict[str, Any] = {"arm": label, "n": len(values)}
-    for name in DESCRIPTIONS:
+    for name in MEASURES:
         row |= {name: values[name].mean(), f"{name}_n": int(values[name].notna().sum())}
     return row
 
@@ -104,7 +127,7 @@ def summarise(arms: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    measures = list(DESCRIPTIONS)
+    measures = list(MEASURES)
     by_arm = {str(arm): rows.set_index(["subject", "session"])[measures] for arm, rows in arms.groupby("arm", sort=False)}
     rows = [average(arm, by_arm[arm]) for arm in sorted(by_arm, key=lambda arm: (arm != "real", arm))]
     if {"real", "augmented"} <= set(by_arm):

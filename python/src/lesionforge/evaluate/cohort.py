@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REQUIRED = ("id", "prediction", "reference")
 OPTIONAL = ("probability", "brain_mask")
-SUMMARY_COLUMNS = {
+AGREEMENT_COLUMNS = {
     "measure": "name of the measure",
     "value": "its mean over the scans where it is defined, or what `meaning` says; n/a when undefined",
     "scans": "number of scans it is taken over",
@@ -40,8 +40,8 @@ SIZE_COLUMNS = {
 def read_pairs(table: Path) -> dict[str, Pair]:
     """Read a TSV of pairs: {id: files}, in its order; paths are relative to the table, other columns are passed over.
 
-    Raises InputError when the table is missing, empty or no TSV, lacks a column, has an id twice or an empty cell, or names
-    a file that is not there. Cells of the columns probability and brain_mask may be empty or n/a.
+    Raises InputError when the table is missing, empty or no TSV, lacks a column, has an id twice or the id n/a, an empty
+    cell, or names a file that is not there. Cells of the columns probability and brain_mask may be empty or n/a.
     """
     lines = read_lines(table)
     header = lines[0]
@@ -63,6 +63,8 @@ def read_pairs(table: Path) -> dict[str, Pair]:
         empty = [name for name in REQUIRED if not row[name]]
         if empty:
             raise InputError(f"{table}: row {number} has no {empty[0]}; fill the cell or remove the row")
+        if row["id"].lower() == "n/a":
+            raise InputError(f"{table}: row {number} has the id n/a, which stands for all pairs together; give it another")
         if row["id"] in pairs:
             raise InputError(f"{table}: has the id {row['id']} twice; give each pair an id of its own")
         pairs[row["id"]] = pair_of_row(table, row)
@@ -70,7 +72,11 @@ def read_pairs(table: Path) -> dict[str, Pair]:
 
 
 def read_lines(table: Path) -> list[list[str]]:
-    """The lines of a TSV that are not blank, as stripped cells; raises InputError when it is missing, no text or empty."""
+    """The lines of a TSV that are not blank, as stripped cells; raises InputError when it is missing, no text or empty.
+
+    `images.read_tsv` is for tables of ours: it renames a column that is there twice and fills up rows that are too short,
+    both of which is a fault to be named in a table that a user wrote.
+    """
     if not table.is_file():
         raise InputError(f"{table}: no such file; check the path")
     try:
@@ -129,7 +135,7 @@ def evaluate_cohort(
 
 
 def summarise_cohort(scans: pd.DataFrame, columns: dict[str, str], protocol: str) -> pd.DataFrame:
-    """What the pairs of `evaluate_cohort` amount to, with SUMMARY_COLUMNS: means and the agreement of volumes.
+    """What the pairs of `evaluate_cohort` amount to, with AGREEMENT_COLUMNS: means and the agreement of volumes.
 
     Undefined is NaN, with its reason.
     """
@@ -147,7 +153,7 @@ def summarise_cohort(scans: pd.DataFrame, columns: dict[str, str], protocol: str
 
 
 def summary_row(measure: str, value: float, scans: int, reason: str | None, meaning: str) -> dict[str, Any]:
-    """One row of the summary."""
+    """One row of the agreement."""
     return {"measure": measure, "value": value, "scans": scans, "reason": reason or "n/a", "meaning": meaning}
 
 

@@ -21,7 +21,7 @@ PROTOCOL = click.option(
     show_default=True,
     help="Whose definition of a lesion and of a found one.",
 )
-RATER = click.option("--rater", type=FILE, help="What `evaluate` printed for a second human rater, for the scores of miccai2008.")
+RATER_HELP = "What `evaluate` printed for a second human rater, for the scores of miccai2008"
 
 
 def in_words(value: float) -> str:
@@ -40,7 +40,7 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
 @PROTOCOL
 @click.option("--probability", type=FILE, help="Probability map on the same grid, to measure its calibration.")
 @click.option("--brain-mask", type=FILE, help="Where the probabilities count, 0/1 NIfTI [default: the whole grid].")
-@RATER
+@click.option("--rater", type=FILE, help=f"{RATER_HELP}.")
 @click.pass_context
 def evaluate(
     ctx: click.Context,
@@ -70,22 +70,24 @@ def evaluate(
 @evaluate.command()
 @click.argument("table", type=FILE)
 @PROTOCOL
-@RATER
-@click.option("--out", required=True, type=FOLDER, help="Folder for scans.tsv, sizes.tsv and summary.tsv.")
+@click.option("--rater", type=FILE, help=f"{RATER_HELP}; all pairs are held against this one file.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for measures.tsv, sizes.tsv and agreement.tsv.")
 def cohort(table: Path, protocol: str, rater: Path | None, out: Path) -> None:
     """Measure the pairs of a TABLE: a TSV with id, prediction, reference and, if wanted, probability and brain_mask."""
-    from lesionforge.evaluate.cohort import SIZE_COLUMNS, SUMMARY_COLUMNS, evaluate_cohort, read_pairs, summarise_cohort
+    from lesionforge.evaluate.cohort import AGREEMENT_COLUMNS, SIZE_COLUMNS, evaluate_cohort, read_pairs, summarise_cohort
     from lesionforge.evaluate.masks import read_rater
-    from lesionforge.images import whole_files, write_tsv
+    from lesionforge.images import refuse_overwritten_input, whole_files, write_tsv
 
+    tables = [out / f"{name}.tsv" for name in ("measures", "sizes", "agreement")]
+    refuse_overwritten_input([*tables, *(path.with_suffix(".json") for path in tables)], table, rater)
     scans, columns, by_size = evaluate_cohort(read_pairs(table), protocol, read_rater(rater, protocol))
-    summary = summarise_cohort(scans, columns, protocol)
+    agreement = summarise_cohort(scans, columns, protocol)
+    contents = zip(tables, (scans, by_size, agreement), (columns, SIZE_COLUMNS, AGREEMENT_COLUMNS), strict=True)
     with whole_files(out) as folder:
-        write_tsv(scans, folder / "scans.tsv", columns)
-        write_tsv(by_size, folder / "sizes.tsv", SIZE_COLUMNS)
-        write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
-    dice = float(summary.set_index("measure")["value"]["dice"])
-    click.echo(f"{out / 'summary.tsv'}: {len(scans)} pairs under {protocol}, mean Dice {in_words(dice)}")
+        for path, content, meanings in contents:
+            write_tsv(content, folder / path.name, meanings)
+    dice = float(agreement.set_index("measure")["value"]["dice"])
+    click.echo(f"{tables[-1]}: {len(scans)} pairs under {protocol}, mean Dice {in_words(dice)}")
 
 
 @evaluate.command()

@@ -11,7 +11,6 @@ import numpy as np
 
 from lesionforge.errors import InputError
 from lesionforge.evaluate.calibration import CALIBRATION_DESCRIPTIONS, measure_calibration
-from lesionforge.evaluate.metrics import Measures, measure
 from lesionforge.evaluate.protocols import Evaluation, Measured, Reasons, descriptions, measure_pair
 from lesionforge.evaluate.scores import SCORE_DESCRIPTIONS, Rater, score_against_rater
 from lesionforge.images import Grid, read_record, read_volume, same_grid, voxel_volume_mm3
@@ -72,12 +71,6 @@ def read_pair(prediction: Path, reference: Path) -> tuple[np.ndarray, np.ndarray
     wanted, wanted_affine = read_binary_mask(reference)
     refuse_other_grid(prediction, (predicted.shape, affine), reference, (wanted.shape, wanted_affine))
     return predicted, wanted, wanted_affine
-
-
-def measure_files(prediction: Path, reference: Path) -> Measures:
-    """Measure one mask file against a reference file; raises InputError when one is no mask or their grids differ."""
-    predicted, wanted, affine = read_pair(prediction, reference)
-    return measure(predicted, wanted, voxel_volume_mm3(affine))
 
 
 def evaluate_files(pair: Pair, protocol: str, rater: dict[str, Any] | None = None) -> Evaluation:

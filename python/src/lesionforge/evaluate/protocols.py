@@ -72,8 +72,6 @@ DESCRIPTIONS = {
     "lesion_recall": "fraction of reference lesions that are found; undefined without reference lesions",
     "lesion_precision": "fraction of predicted lesions that are true; undefined without predicted lesions",
     "lesion_f1": "harmonic mean of lesion_recall and lesion_precision, 0 when both are; undefined when one of them is",
-    "lesion_sensitivity": "the same as lesion_recall, under its name in arms.tsv",
-    "lesion_false_discovery": "1 - lesion_precision: fraction of predicted lesions that are not true",
     "lesions_reference": "number of lesions in the reference",
     "lesions_predicted": "number of lesions in the prediction",
     "lesions_found": "number of reference lesions that are found",
@@ -121,8 +119,6 @@ def measure_overlap(prediction: np.ndarray, reference: np.ndarray, voxel_mm3: fl
         "lesion_recall": recall,
         "lesion_precision": precision,
         "lesion_f1": harmonic_mean(recall, precision),
-        "lesion_sensitivity": recall,
-        "lesion_false_discovery": ratio(int((~true).sum()), len(true)),
         "lesions_reference": len(found),
         "lesions_predicted": len(true),
         "lesions_found": int(found.sum()),
@@ -142,8 +138,6 @@ def why_undefined(values: Measured, rules: Protocol) -> Reasons:
         "lesion_recall": no_reference,
         "lesion_precision": no_prediction,
         "lesion_f1": no_prediction if values["lesions_reference"] else no_reference,
-        "lesion_sensitivity": no_reference,
-        "lesion_false_discovery": no_prediction,
     }
     return {name: because[name] for name, value in values.items() if np.isnan(value)}
 

@@ -12,7 +12,7 @@ from lesionforge.evaluate.protocols import Measured, Reasons
 from lesionforge.nets.settings import Within
 
 Error = Annotated[float, Within(0, 1e12)] | None
-Share = Annotated[float, Within(0, 1)] | None
+Fraction = Annotated[float, Within(0, 1)] | None
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,11 @@ class Rater:
 
     avd_percent: Error
     assd_mm: Error
-    lesion_recall: Share
-    lesion_false_discovery: Share
+    lesion_recall: Fraction
+    lesion_precision: Fraction
 
 
+FRACTIONS = ("lesion_recall", "lesion_precision")
 RATED = tuple(field.name for field in fields(Rater))
 TEXT = "score of {}, 0..100: 90 for the second rater's; undefined when that is 0 or either is undefined"
 SCORE_DESCRIPTIONS = {f"score_{name}": TEXT.format(name) for name in RATED} | {
@@ -35,7 +36,7 @@ SCORE_DESCRIPTIONS = {f"score_{name}": TEXT.format(name) for name in RATED} | {
 def score_against_rater(measured: Measured, rater: Mapping[str, float | None]) -> tuple[Measured, Reasons]:
     """max(0, 100 - 10 · error / the second rater's error) for each of RATED, and their mean.
 
-    The error of lesion_recall is what it lacks to 1. `rater` holds the same measures of the second rater. Returns (the
+    The error of one of FRACTIONS is what it lacks to 1. `rater` holds the same measures of the second rater. Returns (the
     measures of SCORE_DESCRIPTIONS, why each that is NaN is undefined).
     """
     values: Measured = {}
@@ -57,4 +58,4 @@ def score_against_rater(measured: Measured, rater: Mapping[str, float | None]) -
 
 def error_of(name: str, value: float) -> float:
     """A measure as an error, 0 for a perfect one."""
-    return 1 - value if name == "lesion_recall" else value
+    return 1 - value if name in FRACTIONS else value

@@ -180,6 +180,14 @@ def new_folder(path: str | Path, *inputs: str | Path | None, own: Iterable[str] 
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def refuse_overwritten_input(outputs: Iterable[Path], *inputs: str | Path | None) -> None:
+    """Raise InputError when an input file is one of the files to be written, through links too."""
+    written = {path.resolve() for path in outputs}
+    for path in inputs:
+        if path is not None and Path(path).resolve() in written:
+            raise InputError(f"{path}: would be replaced by the output of this name; give another --out")
+
+
 def refuse_loss(path: str | Path, *inputs: str | Path | None, own: Iterable[str] = DERIVATIVES) -> None:
     """Raise InputError when writing `path` as a new folder would lose something.
 

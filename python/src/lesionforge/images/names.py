@@ -25,7 +25,7 @@ def scan_labels(scan_id: str) -> tuple[str, str]:
     """
     labels = re.fullmatch(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?", scan_id)
     if labels is None:
-        raise InputError(f"{shown(scan_id)}: is no id of a scan such as sub-01 or sub-01_ses-1; give what lesionforge wrote")
+        raise InputError(f"{shown(scan_id)}: is no scan id; give one such as sub-01 or sub-01_ses-1")
     return labels[1], labels[2] or ""
 
 

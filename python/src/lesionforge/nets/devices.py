@@ -82,7 +82,8 @@ def _placed(device: Device) -> AbstractContextManager:
 
     backend = keras.backend.backend()
     if device.kind == "cpu":
-        return keras.device("cpu:0")
+        # Parameters that torch puts on "cpu:0" are copies, without gradients of their own.
+        return keras.device("cpu" if backend == "torch" else "cpu:0")
     if device.count > 1 and backend == "tensorflow":
         import tensorflow as tf
 

@@ -39,8 +39,12 @@ out_option = click.option(
 
 def checked_scan_id(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     """The scan id as it is given; raises InputError where it is none, since it names files."""
-    if not re.fullmatch(r"sub-[A-Za-z0-9]+(_ses-[A-Za-z0-9]+)?", value):
-        raise InputError(f"--id {value!r}: is no scan id; give one such as sub-01 or sub-01_ses-1")
+    from lesionforge.images import scan_labels
+
+    try:
+        scan_labels(value)
+    except InputError as error:
+        raise InputError(f"--id {error}") from error
     return value
 
 

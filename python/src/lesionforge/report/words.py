@@ -149,4 +149,18 @@ def what_was_run(results: Results, mode: str, cards: dict[str, dict[str, Any]]) 
     seeds = sorted({str(card["seed"]) for card in cards.values() if "seed" in card})
     if seeds:
         facts.append(("seed", ", ".join(seeds)))
-    return facts
+    cascades = {name: card for name, card in cards.items() if card.get("kind") == "cascade"}
+    return facts + [(f"model {name}", told) for name, card in cascades.items() if (told := origin(card))]
+
+
+def origin(card: dict[str, Any]) -> str:
+    """A cascade's network, the model it was adapted from and its licence, as far as its card says them."""
+    parameters, init = (card[key] if isinstance(card.get(key), dict) else {} for key in ("parameters", "init"))
+    told = [f"network {parameters['network']}"] if "network" in parameters else []
+    if init:
+        told.append(f"adapted from the model {init.get('model', 'of another folder')}")
+        if "retrained" in init:
+            told[-1] += f" (layers trained: {init['retrained']})"
+    if card.get("licence"):
+        told.append(f"licence {card['licence']}")
+    return "; ".join(told)

@@ -57,6 +57,8 @@ SCAN_COLUMNS = {
 }
 
 
+# What a user sets when segmenting, so that a scan may be in a table once with each.
+THRESHOLDS = ("lesion_threshold", "min_volume_mm3")
 Volume = Annotated[float, Within(0, 1e9)]
 Count = Annotated[int, Within(0, 10**9)]
 
@@ -156,20 +158,23 @@ def totals(table: pd.DataFrame) -> dict[str, Any]:
 def scans_table(summaries: list[Path]) -> pd.DataFrame:
     """One row per `desc-segment.json` with the columns of SCAN_COLUMNS, scan by scan, the real arm first.
 
-    Raises InputError when a file is no such summary, or two are of the same scan and model.
+    A scan may be there once with each pair of THRESHOLDS, as long as it is of one model. Raises InputError when a file is no
+    such summary, or two are of the same scan, model and thresholds.
     """
     import pandas as pd
 
-    first: dict[tuple[str, ...], Path] = {}
+    first: dict[tuple[Any, ...], Path] = {}
     rows = []
     for path in summaries:
         summary = settings_of(ScanSummary, read_json(path), str(path), "write it again with lesionforge segment")
         checksums = "-".join(checksum[:8] for _, checksum in sorted(summary.model_checksums.items()))
-        key = (summary.id, summary.model, checksums)
+        key = (summary.id, summary.model, checksums, *(getattr(summary, name) for name in THRESHOLDS))
         if key in first:
-            raise InputError(f"{path}: is of the same scan and model as {first[key]}; give each once")
+            raise InputError(f"{path}: is of the same scan, model and thresholds as {first[key]}; give each once")
         first[key] = path
         subject, session = scan_labels(summary.id)
         rows.append(asdict(summary) | {"subject": subject, "session": session or "n/a", "model_checksum": checksums})
     table = pd.DataFrame(rows).round(6)
-    return table.assign(later=table["model"] != "real").sort_values(["id", "later", "model", "model_checksum"], ignore_index=True)
+    return table.assign(later=table["model"] != "real").sort_values(
+        ["id", "later", "model", "model_checksum", *THRESHOLDS], ignore_index=True
+    )

@@ -1,9 +1,11 @@
 """Weights of the nicMSlesions program: from its Keras 2 files (HDF5) into our network of that name.
 
 A file holds one group per layer, at its top or, where the whole network was saved, in `model_weights`. Convolution kernels
-are [x, y, z, in, out] as in Keras today. The program computes channel-first, so that the slopes of the convolutions' PReLU
-are [channel, x, y, z], and the rows of the first dense kernel count the flattened [channel, x, y, z]. Both are brought into
-channel-last order while they are read, so that our network has no step for it and is laid out like any other.
+are [x, y, z, in, out] as in Keras today; under Theano, which the file's attribute `backend` tells, they were convolved with
+and not correlated, and are flipped along x, y and z. The program computes channel-first, so that the slopes of the
+convolutions' PReLU are [channel, x, y, z], and the rows of the first dense kernel count the flattened [channel, x, y, z].
+All this is brought into Keras' order of today while it is read, so that our network has no step for it and is laid out like
+any other.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ FLATTENED = (64, 2, 2, 2)
 """Channel, x, y, z of what goes into the first dense layer, d1."""
 LARGEST_WEIGHT = 1e6
 """Trained weights are of the order of 1; with this much larger ones every probability is 0, 1 or NaN."""
+BACKENDS = ("tensorflow", "theano")
+"""Of Keras, which trained the weights: what a file may name as its `backend`. One that names none is read as the first."""
 REMEDY = "give a file of weights that nicMSlesions saved for T1 and FLAIR"
 
 
@@ -45,9 +49,8 @@ def import_network(path: Path) -> Imported:
     """Our network with the weights of one file of nicMSlesions; contrasts T1w, FLAIR in this order.
 
     Reads numbers only: neither code nor the network's own description is taken from the file. Raises InputError when it is
-    missing, no HDF5, has other layers or shapes, or values that are no weights.
+    missing, no HDF5, of another backend of Keras than BACKENDS, has other layers or shapes, or values that are no weights.
     """
-
     network = build_network(ARCHITECTURE)
     expected = {layer.name: {weight.name: _shape_in_file(weight.shape) for weight in layer.weights} for layer in network.layers}
     expected = {layer: shapes for layer, shapes in expected.items() if shapes}
@@ -75,9 +78,9 @@ def refuse_unlike_a_pair(paths: tuple[Path, Path], pair: tuple[Imported, Importe
 def read_layers(
     path: Path, expected: dict[str, dict[str, tuple[int, ...]]]
 ) -> tuple[dict[str, dict[str, np.ndarray]], int | None]:
-    """(arrays as stored by layer and weight, number of the flatten layer) of a file that holds exactly the expected layers.
+    """(arrays by layer and weight, number of the flatten layer) of a file that holds exactly the expected layers.
 
-    Raises InputError as `import_network` says.
+    Arrays are as stored, but for kernels of Theano, which are flipped. Raises InputError as `import_network` says.
     """
     import h5py
 
@@ -85,6 +88,7 @@ def read_layers(
         raise InputError(f"{path}: no such file; check the path")
     try:
         with h5py.File(path, "r") as file:
+            backend = _backend(path, file)
             found = _datasets(file)
             _refuse_other_layers(path, found, expected)
             arrays = {layer: {name: found[layer][name][()] for name in shapes} for layer, shapes in expected.items()}
@@ -100,7 +104,18 @@ def read_layers(
                     f"{path}: {layer}/{name} holds {np.abs(array).max():g}, but trained weights are of the order of 1, at most "
                     f"{LARGEST_WEIGHT:g}; copy the file again"
                 )
+    if backend == "theano":
+        arrays = {layer: {name: _flipped(array) for name, array in weights.items()} for layer, weights in arrays.items()}
     return arrays, number
+
+
+def _backend(path: Path, file: h5py.File) -> str:
+    """What of BACKENDS trained the weights; raises InputError when the file names something else."""
+    named = file.get("model_weights", file).attrs.get("backend", file.attrs.get("backend", BACKENDS[0]))
+    backend = named.decode(errors="replace") if isinstance(named, bytes) else str(named)
+    if backend not in BACKENDS:
+        raise InputError(f"{path}: was saved under the backend {backend!r} of Keras, not {' or '.join(BACKENDS)}; {REMEDY}")
+    return backend
 
 
 def _datasets(file: h5py.File) -> dict[str, dict[str, h5py.Dataset]]:
@@ -147,6 +162,11 @@ def _flatten_number(file: h5py.File) -> int | None:
 def _shape_in_file(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The stored shape of a weight: only the PReLU slopes of convolutions have four axes, and they are channel-first."""
     return (shape[-1], *shape[:-1]) if len(shape) == 4 else tuple(shape)
+
+
+def _flipped(array: np.ndarray) -> np.ndarray:
+    """A convolution kernel [x, y, z, in, out] turned about its centre; whatever else has other axes stays as it is."""
+    return array[::-1, ::-1, ::-1] if array.ndim == 5 else array
 
 
 def _to_channel_last(layer: str, array: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
-"""Laws of the measures, then examples small enough to count by hand."""
+"""Laws of the measures of an arm, then examples small enough to count by hand."""
 
-from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lesionforge.evaluate.metrics import DESCRIPTIONS, measure
+from lesionforge.evaluate.arms import MEASURES, PROTOCOL, measures_of_arm
+from lesionforge.evaluate.protocols import measure_pair
 
 SHAPE = (9, 8, 7)
 
@@ -24,10 +25,16 @@ def noise(seed: int, density: float = 0.04) -> np.ndarray:
 EMPTY = np.zeros(SHAPE, bool)
 
 
+def measure(prediction: np.ndarray, reference: np.ndarray, voxel_mm3: float = 1.0) -> SimpleNamespace:
+    values, reasons = measures_of_arm(measure_pair(prediction, reference, (1, 1, voxel_mm3), voxel_mm3, PROTOCOL))
+    assert list(values) == list(MEASURES)
+    return SimpleNamespace(**values, reasons=reasons)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_mask_with_itself_is_perfect(seed):
     mask = noise(seed)
-    got = measure(mask, mask, 1.0)
+    got = measure(mask, mask)
     assert (got.dice, got.lesion_sensitivity, got.lesion_false_discovery) == (1, 1, 0)
     assert (got.voxel_precision, got.voxel_recall) == (1, 1)
     assert got.lesions_found == got.lesions_reference == got.lesions_predicted > 0
@@ -35,7 +42,7 @@ def test_a_mask_with_itself_is_perfect(seed):
 
 
 def test_disjoint_masks_share_nothing():
-    got = measure(boxes((0, 0, 0)), boxes((5, 5, 4)), 1.0)
+    got = measure(boxes((0, 0, 0)), boxes((5, 5, 4)))
     assert (got.dice, got.lesion_sensitivity, got.lesion_false_discovery) == (0, 0, 1)
     assert not got.reasons
 
@@ -43,7 +50,7 @@ def test_disjoint_masks_share_nothing():
 @pytest.mark.parametrize("seed", range(5))
 def test_swapping_roles_keeps_dice_and_swaps_the_rest(seed):
     prediction, reference = noise(seed, 0.05), noise(seed + 100, 0.1)
-    one, other = measure(prediction, reference, 1.0), measure(reference, prediction, 1.0)
+    one, other = measure(prediction, reference), measure(reference, prediction)
     assert one.dice == other.dice
     assert one.voxel_precision == other.voxel_recall
     assert one.lesion_sensitivity == pytest.approx(1 - other.lesion_false_discovery)
@@ -53,12 +60,12 @@ def test_swapping_roles_keeps_dice_and_swaps_the_rest(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_dice_is_the_harmonic_mean_of_precision_and_recall(seed):
-    got = measure(noise(seed, 0.3), noise(seed + 1, 0.3), 1.0)
+    got = measure(noise(seed, 0.3), noise(seed + 1, 0.3))
     assert got.dice == pytest.approx(2 / (1 / got.voxel_precision + 1 / got.voxel_recall))
 
 
 def test_a_subset_of_the_lesions_finds_that_many_and_invents_none():
-    got = measure(boxes((0, 0, 0)), boxes((0, 0, 0), (5, 0, 0), (0, 5, 0), (5, 5, 5)), 1.0)
+    got = measure(boxes((0, 0, 0)), boxes((0, 0, 0), (5, 0, 0), (0, 5, 0), (5, 5, 5)))
     assert got.lesion_sensitivity == 1 / 4
     assert got.lesion_false_discovery == 0
     assert got.voxel_precision == 1
@@ -67,7 +74,7 @@ def test_a_subset_of_the_lesions_finds_that_many_and_invents_none():
 def test_one_shared_voxel_is_enough_to_find_a_lesion():
     touching = np.zeros(SHAPE, bool)
     touching[1, 1, 1] = True
-    got = measure(touching, boxes((0, 0, 0)), 1.0)
+    got = measure(touching, boxes((0, 0, 0)))
     assert got.lesions_found == 1
     assert got.dice == pytest.approx(2 * 1 / (1 + 8))
 
@@ -75,28 +82,28 @@ def test_one_shared_voxel_is_enough_to_find_a_lesion():
 def test_lesions_that_meet_at_a_corner_are_one():
     mask = np.zeros(SHAPE, bool)
     mask[1, 1, 1] = mask[2, 2, 2] = True
-    assert measure(mask, mask, 1.0).lesions_reference == 1
+    assert measure(mask, mask).lesions_reference == 1
 
 
 def test_a_prediction_that_bridges_two_lesions_finds_both():
     bridge = np.zeros(SHAPE, bool)
     bridge[1:6, 0, 0] = True
-    got = measure(bridge, boxes((0, 0, 0), (5, 0, 0)), 1.0)
+    got = measure(bridge, boxes((0, 0, 0), (5, 0, 0)))
     assert (got.lesions_found, got.lesions_reference, got.lesions_predicted) == (2, 2, 1)
     assert got.lesion_false_discovery == 0
 
 
 def test_a_false_lesion_is_discovered_once_whatever_its_size():
-    small = measure(boxes((0, 0, 0)) | boxes((5, 5, 4), size=1), boxes((0, 0, 0)), 1.0)
-    large = measure(boxes((0, 0, 0)) | boxes((5, 5, 4), size=3), boxes((0, 0, 0)), 1.0)
+    small = measure(boxes((0, 0, 0)) | boxes((5, 5, 4), size=1), boxes((0, 0, 0)))
+    large = measure(boxes((0, 0, 0)) | boxes((5, 5, 4), size=3), boxes((0, 0, 0)))
     assert small.lesion_false_discovery == large.lesion_false_discovery == 1 / 2
     assert small.dice > large.dice
 
 
 def test_volumes_scale_with_the_voxel_and_nothing_else_does():
     prediction, reference = noise(1), noise(2)
-    one, eight = asdict(measure(prediction, reference, 1.0)), asdict(measure(prediction, reference, 8.0))
-    for name in DESCRIPTIONS:
+    one, eight = vars(measure(prediction, reference)), vars(measure(prediction, reference, 8))
+    for name in MEASURES:
         factor = 8 if name.endswith("_ml") else 1
         assert eight[name] == pytest.approx(one[name] * factor), name
     assert one["volume_reference_ml"] == pytest.approx(reference.sum() / 1000)
@@ -112,10 +119,10 @@ def test_volumes_scale_with_the_voxel_and_nothing_else_does():
     ids=["empty reference", "empty prediction", "both empty"],
 )
 def test_what_is_undefined_is_nan_with_a_reason_and_nothing_else_is(prediction, reference, missing):
-    got = asdict(measure(prediction, reference, 1.0))
-    assert {name for name in DESCRIPTIONS if np.isnan(got[name])} == missing == set(got["reasons"])
+    got = vars(measure(prediction, reference))
+    assert {name for name in MEASURES if np.isnan(got[name])} == missing == set(got["reasons"])
 
 
 def test_a_false_alarm_on_a_lesion_free_scan_has_dice_0():
-    got = measure(boxes((0, 0, 0)), EMPTY, 1.0)
+    got = measure(boxes((0, 0, 0)), EMPTY)
     assert (got.dice, got.lesion_false_discovery) == (0, 1)
