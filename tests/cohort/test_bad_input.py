@@ -426,7 +426,7 @@ def test_a_folder_of_others_is_not_replaced(sheet, place):
     (sheet.out / "mine").mkdir(parents=True)
     result = sheet.run("--out", str(Path(sheet.folder, place)))
     assert result.exit_code == 2
-    assert "would be lost; give an empty or new folder as --out" in result.stderr
+    assert "give a new or empty output folder" in result.stderr or "is read from it" in result.stderr
     assert (sheet.out / "mine").exists()
 
 

@@ -167,3 +167,13 @@ def test_four_hundred_subjects(sheet, record_property):
     assert result.exit_code == 0, result.output
     assert "1100 of" in result.stderr
     assert len(read_tsv(sheet.out / "pairs.tsv")) == 400
+
+
+def test_the_arm_augmented_needs_synthetic_scans(sheet):
+    """As main.nf refuses it, which a user of the command does not pass."""
+    result = sheet.run("--synthetic", "0")
+    assert result.exit_code == 2
+    assert "--synthetic 0 leaves nothing for the arm augmented" in result.stderr
+    assert not sheet.out.exists()
+    assert sheet.run("--synthetic", "0", "--arm", "real").exit_code == 0
+    assert "--synthetic" not in sheet.run("--synthetic", "0", "--mode", "segment").stderr

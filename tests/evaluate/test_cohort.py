@@ -106,6 +106,12 @@ def test_a_rater_of_another_protocol_or_without_its_measures_is_refused(tmp_path
     refused(run(*pair, "--protocol", "miccai2008", "--rater", rater), "rater.json", "ours")
     rater.write_text(json.dumps(read_json(rater) | {"protocol": "miccai2008", "assd_mm": "far"}))
     refused(run(*pair, "--protocol", "miccai2008", "--rater", rater), "rater.json", "assd_mm")
+    sound = read_json(rater) | {"protocol": "miccai2008", "assd_mm": 1}
+    for name in ("assd_mm", "avd_percent", "lesion_recall", "lesion_precision"):
+        wrong = [float("nan"), float("inf"), -0.1, True, 10**400, "far", []]
+        for value in [*wrong, *([1.5] if name.startswith("lesion") else [])]:
+            rater.write_text(json.dumps(sound | {name: value}))
+            refused(run(*pair, "--protocol", "miccai2008", "--rater", rater), "rater.json", f"{name} is ")
     rater.write_text("{}")
     refused(run(*pair, "--protocol", "miccai2008", "--rater", rater), "rater.json", "lacks")
 
@@ -164,6 +170,17 @@ def test_the_isbi_score_is_of_the_cohort_and_undefined_with_an_empty_reference(t
     parts = {name: float(value[name]) for name in ("dice", "voxel_precision", "lesion_precision", "lesion_recall")}
     wanted = (parts["dice"] + parts["voxel_precision"]) / 8 + (parts["lesion_precision"] + parts["lesion_recall"]) / 4
     assert float(value["isbi2015_score"]) == pytest.approx(wanted + float(value["volume_pearson"]) / 4)
+
+
+@pytest.mark.parametrize("name", ["measures.tsv", "sizes.json", "agreement.tsv", "agreement.json"])
+def test_the_tables_appear_together_or_not_at_all(tmp_path, table, name):
+    """A hostile find: with a folder in the place of the last, the other tables were replaced already."""
+    (tmp_path / "out" / name).mkdir(parents=True)
+    refused(run("cohort", table, "--out", tmp_path / "out"), f"{name}: is a folder")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    (tmp_path / "out" / name).rmdir()
+    assert run("cohort", table, "--out", tmp_path / "out").exit_code == 0
+    assert len(list((tmp_path / "out").iterdir())) == 6
 
 
 def test_one_scan_has_no_correlation(tmp_path, table):

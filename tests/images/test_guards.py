@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
-from lesionforge.images import new_folder, read_image, read_tsv, read_volume, refuse_foreign_folder, refuse_input_as_output
+from lesionforge.images import new_folder, read_image, read_json, read_tsv, read_volume, refuse_loss
 
 
 def test_a_model_folder_never_replaces_the_files_of_others(tmp_path):
@@ -26,11 +26,51 @@ def test_a_model_folder_never_replaces_the_files_of_others(tmp_path):
 
 
 def test_a_folder_of_ours_and_an_empty_one_may_be_replaced(tmp_path):
-    refuse_foreign_folder(tmp_path / "new", "model.json")
+    refuse_loss(tmp_path / "new", own=nets.MODEL_FILES)
     (tmp_path / "model").mkdir()
-    refuse_foreign_folder(tmp_path / "model", "model.json")
-    (tmp_path / "model" / "model.json").touch()
-    refuse_foreign_folder(tmp_path / "model", "model.json")
+    refuse_loss(tmp_path / "model", own=nets.MODEL_FILES)
+    for name in ("model.json", "cnn1.keras", "history.tsv"):
+        (tmp_path / "model" / name).touch()
+    refuse_loss(tmp_path / "model", own=nets.MODEL_FILES)
+
+
+@pytest.mark.parametrize("name", ["thesis.doc", "inner/model.json", "m1.hdf5"])
+def test_a_card_is_no_proof_that_a_folder_is_ours(tmp_path, name):
+    """A hostile find: any model.json, even an empty one, let a folder be replaced with all it held."""
+    (tmp_path / "model" / name).parent.mkdir(parents=True)
+    (tmp_path / "model" / "model.json").write_text("{}")
+    (tmp_path / "model" / name).write_text("years")
+    for command in (["train", "--index", "x.tsv", "--out"], ["import-nicmslesions", "a.hdf5", "b.hdf5"]):
+        result = CliRunner().invoke(main, [*command, str(tmp_path / "model")])
+        assert result.exit_code == 2 and "which would be lost" in result.output, result.output
+    assert (tmp_path / "model" / name).read_text() == "years"
+
+
+def test_what_is_read_is_not_lost_however_deep_it_lies(tmp_path):
+    (tmp_path / "out" / "model.json").parent.mkdir()
+    for name in ("model.json", "history.tsv"):
+        (tmp_path / "out" / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for read in ("out", "out/inner", "out/inner/deep/m1.hdf5", "link/inner", "out/../out/x"):
+        with pytest.raises(InputError, match="is read from it"):
+            refuse_loss(tmp_path / "out", tmp_path / read, own=nets.MODEL_FILES)
+    refuse_loss(tmp_path / "out", tmp_path / "out2" / "x", None, own=nets.MODEL_FILES)
+    index = tmp_path / "out" / "history.tsv"
+    result = CliRunner().invoke(main, ["train", "--index", str(index), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and "is read from it" in result.output
+    assert index.exists()
+
+
+@pytest.mark.parametrize("name", ["anat/sub-a_T1w.nii.gz", "sub-a_T1w.nii.gz", "notes.txt"])
+def test_a_folder_of_raw_scans_is_not_replaced_by_results_of_its_name(tmp_path, write_blob_scan, name):
+    prepared = write_blob_scan(tmp_path / "prepare", "sub-a", 1)
+    raw = tmp_path / "bids" / "sub-a" / name
+    raw.parent.mkdir(parents=True)
+    raw.write_text("years")
+    for command in (["synthesize", "levels"], ["register"]):
+        result = CliRunner().invoke(main, [*command, "--prepared", str(prepared), "--out", str(tmp_path / "bids")])
+        assert result.exit_code == 2 and "which would be lost" in result.output, result.output
+    assert raw.read_text() == "years"
 
 
 def test_the_folder_that_is_read_is_not_replaced(tmp_path, write_blob_scan):
@@ -39,10 +79,10 @@ def test_the_folder_that_is_read_is_not_replaced(tmp_path, write_blob_scan):
     for command in (["synthesize", "levels"], ["register"]):
         result = CliRunner().invoke(main, [*command, "--prepared", str(prepared), "--out", str(tmp_path / "prepare")])
         assert result.exit_code == 2, result.output
-        assert "give another --out" in result.output
+        assert "give another output folder" in result.output
     assert sorted(path.name for path in prepared.iterdir()) == before
     with pytest.raises(InputError):
-        refuse_input_as_output(tmp_path / "prepare", prepared)
+        refuse_loss(prepared, prepared)
 
 
 def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
@@ -77,11 +117,34 @@ def test_a_table_that_is_none_is_named(tmp_path, content):
         read_tsv(tmp_path / "cohort.tsv")
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "nonsense", "1" * 5000])
+def test_json_that_cannot_be_read_is_named(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(InputError, match=r"x\.json: is n"):
+        read_json(tmp_path / "x.json")
+
+
 @pytest.mark.parametrize("dtype", [np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
 def test_colours_and_complex_numbers_are_no_scan(tmp_path, dtype):
     nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), dtype), np.eye(4)), tmp_path / "odd.nii.gz")
     with pytest.raises(InputError, match="not one number each"):
         read_image(tmp_path / "odd.nii.gz")
+
+
+@pytest.mark.parametrize("fault", ["singular", "NaN", "no voxels"])
+def test_a_grid_that_is_none_is_named(tmp_path, fault):
+    """A hostile find: evaluate divided by the voxel's volume, zero."""
+    affine = {"singular": np.diag([1.0, 1, 0, 1]), "NaN": np.diag([np.nan, 1, 1, 1])}.get(fault, np.eye(4))
+    image = nib.Nifti1Image(np.ones((3, 3, 0 if fault == "no voxels" else 3), np.uint8), None)
+    image.header["sform_code"] = 1
+    image.header["srow_x"], image.header["srow_y"], image.header["srow_z"] = affine[:3]
+    path = tmp_path / "odd.nii"
+    nib.Nifti1Image(image.dataobj, None, image.header).to_filename(path)
+    said = "odd.nii: holds no voxels" if fault == "no voxels" else "odd.nii: has an affine that is singular or not finite"
+    with pytest.raises(InputError, match=said):
+        read_volume(path)
+    result = CliRunner().invoke(main, ["evaluate", "--prediction", str(path), "--reference", str(path)])
+    assert result.exit_code == 2 and said in result.output
 
 
 def test_a_truncated_scan_is_named(tmp_path):

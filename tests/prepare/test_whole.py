@@ -56,7 +56,7 @@ def test_the_way_to_the_template_ends_within_millimetres_of_the_truth(prepared_p
     field, affine = smooth_displacement(np.random.default_rng(head["displacement_seed"]), head["displacement_mm"])
     voxels = nib.affines.apply_affine(np.linalg.inv(affine), points).T
     expected += np.stack([ndimage.map_coordinates(part, voxels, order=1) for part in field], axis=-1)
-    away_mm = np.linalg.norm(prepared.in_template(points) - expected, axis=1)
+    away_mm = np.linalg.norm(prepared.way_to_template()(points) - expected, axis=1)
     assert np.median(away_mm) < 2.5 and np.percentile(away_mm, 95) < 5
 
 

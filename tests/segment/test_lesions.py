@@ -1,5 +1,6 @@
 """Laws of the tables: every voxel is counted once, a lesion is the same one on every grid, every scan is listed."""
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -112,5 +113,36 @@ def test_a_scan_given_twice_and_what_is_no_summary_are_refused(tmp_path: Path) -
     assert result.exit_code == 2 and "is of the same scan, model and thresholds as" in result.output
     write_json({"id": "sub-02"}, tmp_path / "other.json")
     result = CliRunner().invoke(main, ["segment", "tabulate", str(tmp_path / "other.json"), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 2 and "other.json: lacks model" in result.output
+    assert result.exit_code == 2 and "other.json: lacks model;" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("model_checksums", value) for value in (None, [], "x", {"cnn1.keras": 5})),
+        *(("id", value) for value in (5, None, ["sub-1"])),
+        ("model", {"a": 1}),
+        ("lesion_count", "many"),
+        ("lesion_count", 10**4000),
+        ("lesion_count", True),
+        ("volume_ml", "x"),
+        ("volume_ml", -1),
+        ("lesion_threshold", None),
+        ("volume_native_t1w_ml", "much"),
+    ],
+)
+def test_an_edited_summary_is_one_sentence_that_names_the_file(tmp_path: Path, name: str, value: object) -> None:
+    path = summary(tmp_path, "sub-02", "real", {"deep": 250.0})
+    path.write_text(json.dumps(read_json(path) | {name: value}))
+    result = CliRunner().invoke(main, ["segment", "tabulate", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2, result.output
+    assert f"{path}: {name} is " in result.output
+    assert "write it again with lesionforge segment" in result.output
+    path.write_text(json.dumps(read_json(path) | {name: "", "id": "../sub-02"}))
+    result = CliRunner().invoke(main, ["segment", "tabulate", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and f"{path}: " in result.output
+    path.write_text("[]")
+    result = CliRunner().invoke(main, ["segment", "tabulate", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and f"{path}" in result.output
     assert not (tmp_path / "out").exists()

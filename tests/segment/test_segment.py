@@ -138,6 +138,16 @@ def test_centroids_are_in_template_space_where_the_prepared_folder_knows_the_way
     assert len(unknown) and (unknown["x_mni152_mm"] == "n/a").all()
 
 
+def test_a_rough_registration_that_cannot_be_read_is_named_before_networks_run(root: Path, tmp_path: Path, monkeypatch) -> None:
+    shutil.copytree(root / "prepare/sub-9", tmp_path / "sub-9")
+    rough = next((tmp_path / "sub-9").glob("*_desc-rough_xfm.nii.gz"))
+    rough.write_bytes(rough.read_bytes()[:-20])
+    monkeypatch.setattr("lesionforge.segment.workflow.lesion_probability", None)
+    call = ["segment", "--prepared", tmp_path / "sub-9", "--model", root / "model", "--out", tmp_path / "out"]
+    result = CliRunner().invoke(main, [str(word) for word in call])
+    assert result.exit_code == 2 and f"{rough}: cannot be read as a displacement" in result.output
+
+
 def test_native_results_keep_the_users_header(root: Path) -> None:
     for space in ("T1w", "FLAIR"):
         like = read_image(root / f"prepare/sub-9/sub-9_space-{space}_res-native_desc-brain_mask.nii.gz")

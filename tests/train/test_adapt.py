@@ -126,7 +126,7 @@ def test_a_start_that_does_not_fit_is_refused_in_a_sentence(root: Path, tmp_path
         code, output = train(root, tmp_path / "out", *options)
         assert code == 2 and said in output and output.count("Error: ") == 1
     code, output = train(root, other, "--init", other)
-    assert code == 2 and "would replace it" in output
+    assert code == 2 and "is read from it" in output
     assert not (tmp_path / "out").exists()
 
 

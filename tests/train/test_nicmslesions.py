@@ -201,6 +201,8 @@ def spoiled(weights: dict, fault: str) -> dict:
         weights["out"]["bias"] = np.array([b"a", b"b"])
     elif fault == "NaN":
         weights["d3"]["kernel"][5, 5] = np.nan
+    elif fault == "huge":
+        weights["d2"]["kernel"][0, 0] = -3e8
     elif fault == "negative variance":
         weights["bn_2_1"]["moving_variance"][3] = -1
     else:
@@ -217,6 +219,7 @@ def spoiled(weights: dict, fault: str) -> dict:
         ("three contrasts", "conv1_1/kernel is float32 3 x 3 x 3 x 3 x 32, not float32 3 x 3 x 3 x 2 x 32"),
         ("text", "out/bias is |S1 2, not float32 2"),
         ("NaN", "d3/kernel holds numbers that are no weights"),
+        ("huge", "d2/kernel holds 3e+08, but trained weights are of the order of 1"),
         ("negative variance", "bn_2_1/moving_variance holds numbers that are no weights"),
         ("another program", "lacks conv1_1, bn_1_1, prelu_conv1_1 and 16 more of the layers"),
     ],
@@ -234,6 +237,27 @@ def test_a_file_that_is_no_whole_hdf5_is_refused(pair, tmp_path: Path) -> None:
     for name, said in (("text.hdf5", "cannot be read as HDF5"), ("cut.hdf5", "cannot be read as HDF5"), ("none", "no such file")):
         sentence = refused(pair[0], tmp_path / name, tmp_path / "model")
         assert f"{tmp_path / name}: {said}" in sentence
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("way", ["external storage", "virtual"])
+def test_numbers_of_another_file_are_not_followed(way: str, weights, write_weights, pair, tmp_path: Path) -> None:
+    """Such a file could read any other of the user's."""
+    bias = weights["d3"]["bias"]
+    bias.tofile(tmp_path / "secret")
+    bad = write_weights(tmp_path / "bad.hdf5", weights)
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        file["bias"] = bias
+    with h5py.File(bad, "a") as file:
+        del file["d3/d3/bias:0"]
+        if way == "virtual":
+            layout = h5py.VirtualLayout(bias.shape, bias.dtype)
+            layout[:] = h5py.VirtualSource(tmp_path / "other.hdf5", "bias", bias.shape)
+            file.create_virtual_dataset("d3/d3/bias:0", layout)
+        else:
+            source = [(str(tmp_path / "secret"), 0, bias.nbytes)]
+            file.create_dataset("d3/d3/bias:0", bias.shape, bias.dtype, external=source)
+    assert "d3/bias takes its numbers from another file" in refused(bad, pair[1], tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -257,5 +281,5 @@ def test_weights_that_lie_in_the_folder_to_write_are_not_lost(model: Path, pair,
     (tmp_path / "model.json").write_text("{}")
     own = tmp_path / "model_1.hdf5"
     own.write_bytes(pair[0].read_bytes())
-    assert "is read from and would replace it" in refused(own, pair[1], tmp_path)
+    assert "is read from it; give another output folder" in refused(own, pair[1], tmp_path)
     assert own.is_file()

@@ -119,6 +119,13 @@ def test_saved_network_gives_the_same_answer(model: Path, scans) -> None:
     np.testing.assert_array_equal(first, second)
 
 
+def test_a_loss_that_is_no_number_ends_the_training(scans) -> None:
+    """A hostile find: the networks were saved, and segmented nothing."""
+    broken = [replace(scan, volume=replace(scan.volume, data=np.full_like(scan.volume.data, np.nan))) for scan in scans]
+    with pytest.raises(InputError, match="cnn1: its loss or weights are NaN or infinite in epoch 1, so nothing is saved"):
+        train_cascade(broken, [], TINY, 1, silent)
+
+
 def test_same_seed_same_weights(scans, monkeypatch) -> None:
     monkeypatch.setenv("LESIONFORGE_REPRODUCIBLE", "1")
 

@@ -21,8 +21,10 @@ from lesionforge.cohort.pairs import Plan, plan_pairs
 from lesionforge.cohort.rows import ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
 from lesionforge.cohort.sheet import parse_sheet
 from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
-from lesionforge.cohort.tables import check_destination, write_cohort
+from lesionforge.cohort.tables import FILES, write_cohort
 from lesionforge.errors import InputError
+from lesionforge.images import refuse_loss
+from lesionforge.options import FiniteRange
 from lesionforge.prepare.engines import NAMES, require_engine
 
 PROGRESS_EVERY = 100
@@ -38,7 +40,7 @@ PROGRESS_EVERY = 100
 @click.option("--lesion-library", type=click.Path(path_type=Path), default=None, help="Folder of lesion masks in template space.")
 @click.option(
     "--lesion-load",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=None,
     help="Lesion load of each synthetic scan in ml [default: drawn from those of the donors].",
 )
@@ -47,7 +49,7 @@ PROGRESS_EVERY = 100
 @click.option("--network", type=click.Choice(get_args(Architecture)), default=None, help="Network that --init must hold.")
 @click.option(
     "--voxel-mm",
-    type=click.FloatRange(0.5, 4),
+    type=FiniteRange(0.5, 4),
     default=1.0,
     show_default=True,
     help="Voxel size that the scans will be prepared at; --model and --init must be for it.",
@@ -93,9 +95,11 @@ def cohort(
     out = Path(os.path.abspath(out))  # noqa: PTH100
     source = Path(os.path.abspath(source))  # noqa: PTH100
     rows, problems, remarks = read_rows(source, root, mode)
-    check_destination(out, source if source.is_dir() else source.parent)
+    refuse_loss(out, source, own=FILES)
     # A row or column that was lost could be the very one the cohort needs.
     complete = not problems
+    if synthetic == 0 and mode != "segment" and "augmented" in arms:
+        problems.append(Problem("--synthetic 0 leaves nothing for the arm augmented; give a number above 0, or --arm real"))
     cascades = Cascades(mode, model, init, network, voxel_mm)
     rows, row_problems = judge_rows(rows, os.path.abspath(root or source.parent))  # noqa: PTH100
     problems += row_problems + list(shared_files(rows)) + cascades.model_problems() + check_strip(strip_engine, rows)

@@ -9,7 +9,6 @@ from pathlib import Path
 from lesionforge import __version__
 from lesionforge.cohort.pairs import Plan
 from lesionforge.cohort.rows import Problem, Row
-from lesionforge.errors import InputError
 from lesionforge.images import new_folder, write_json, write_tsv
 
 COHORT_COLUMNS = {
@@ -40,14 +39,6 @@ TABLES = ("cohort", "pairs", "problems")
 FILES = {*(f"{name}.{ending}" for name in TABLES for ending in ("tsv", "json")), "warnings.txt", "dataset_description.json"}
 
 
-def check_destination(out: Path, source: Path) -> None:
-    """Raise InputError unless `out` is absent, empty, or a cohort folder that may be replaced without losing anything else."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give another --out")
-    if out.is_dir() and (source == out.resolve() or {path.name for path in out.iterdir()} - FILES):
-        raise InputError(f"{out}: holds files of others that would be lost; give an empty or new folder as --out")
-
-
 def write_cohort(
     out: Path, rows: Sequence[Row], plan: Plan, refused: Sequence[tuple[str, Problem]], warnings: Sequence[str]
 ) -> None:
@@ -61,7 +52,7 @@ def write_cohort(
     planned = [(one.synthetic_id, one.donor.donor_id, one.canvas, "train", one.load_ml, one.donor.mask) for one in plan.pairs]
     pairs = pd.DataFrame(planned, columns=list(PAIRS_COLUMNS))
     problems = pd.DataFrame([(scan, problem.column, problem.text) for scan, problem in refused], columns=list(PROBLEMS_COLUMNS))
-    with new_folder(out) as folder:
+    with new_folder(out, own=FILES) as folder:
         write_tsv(cohort, folder / "cohort.tsv", COHORT_COLUMNS)
         write_tsv(pairs, folder / "pairs.tsv", PAIRS_COLUMNS)
         write_tsv(problems, folder / "problems.tsv", PROBLEMS_COLUMNS)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from lesionforge.options import OwnOptionsGroup
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
 PROTOCOL = click.option(
@@ -32,7 +34,7 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--prediction", type=FILE, help="Predicted lesion mask, 0/1 NIfTI.")
 @click.option("--reference", type=FILE, help="Reference lesion mask on the same grid.")
 @PROTOCOL
@@ -74,16 +76,16 @@ def cohort(table: Path, protocol: str, rater: Path | None, out: Path) -> None:
     """Measure the pairs of a TABLE: a TSV with id, prediction, reference and, if wanted, probability and brain_mask."""
     from lesionforge.evaluate.cohort import AGREEMENT_COLUMNS, SIZE_COLUMNS, evaluate_cohort, read_pairs, summarise_cohort
     from lesionforge.evaluate.masks import read_rater
-    from lesionforge.images import refuse_overwritten_input, write_tsv
+    from lesionforge.images import refuse_overwritten_input, whole_files, write_tsv
 
     tables = [out / f"{name}.tsv" for name in ("measures", "sizes", "agreement")]
     refuse_overwritten_input([*tables, *(path.with_suffix(".json") for path in tables)], table, rater)
     scans, columns, by_size = evaluate_cohort(read_pairs(table), protocol, read_rater(rater, protocol))
     agreement = summarise_cohort(scans, columns, protocol)
-    for path, content, meanings in zip(
-        tables, (scans, by_size, agreement), (columns, SIZE_COLUMNS, AGREEMENT_COLUMNS), strict=True
-    ):
-        write_tsv(content, path, meanings)
+    contents = zip(tables, (scans, by_size, agreement), (columns, SIZE_COLUMNS, AGREEMENT_COLUMNS), strict=True)
+    with whole_files(out) as folder:
+        for path, content, meanings in contents:
+            write_tsv(content, folder / path.name, meanings)
     dice = float(agreement.set_index("measure")["value"]["dice"])
     click.echo(f"{tables[-1]}: {len(scans)} pairs under {protocol}, mean Dice {in_words(dice)}")
 
@@ -110,12 +112,13 @@ def scan(arm: str, prediction: Path, prepared: Path, out: Path) -> None:
 def compare(rows: tuple[Path, ...], out: Path) -> None:
     """Put the ROWS that `evaluate scan` wrote side by side: one table of scans, one of arms."""
     from lesionforge.evaluate.arms import ARMS_COLUMNS, SUMMARY_COLUMNS, read_rows, summarise
-    from lesionforge.images import write_tsv
+    from lesionforge.images import whole_files, write_tsv
 
     arms = read_rows(list(rows))
     summary = summarise(arms)
     arms[["session", "undefined"]] = arms[["session", "undefined"]].replace("", "n/a")
-    write_tsv(arms, out / "arms.tsv", ARMS_COLUMNS)
-    write_tsv(summary, out / "summary.tsv", SUMMARY_COLUMNS)
+    with whole_files(out) as folder:
+        write_tsv(arms, folder / "arms.tsv", ARMS_COLUMNS)
+        write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
     means = ", ".join(f"{arm} {in_words(dice)}" for arm, dice in zip(summary["arm"], summary["dice"], strict=True))
     click.echo(f"{out / 'summary.tsv'}: mean Dice {means}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from lesionforge.errors import InputError
 from lesionforge.evaluate.calibration import CALIBRATION_DESCRIPTIONS, measure_calibration
 from lesionforge.evaluate.protocols import Evaluation, Measured, Reasons, descriptions, measure_pair
-from lesionforge.evaluate.scores import RATED, SCORE_DESCRIPTIONS, score_against_rater
+from lesionforge.evaluate.scores import SCORE_DESCRIPTIONS, Rater, score_against_rater
 from lesionforge.images import Grid, read_record, read_volume, same_grid, voxel_volume_mm3
+from lesionforge.nets.settings import settings_of
 
 # How far a stored label may be from 0 or 1: scaled integer headers round.
 LABEL_TOLERANCE = 1e-3
@@ -114,16 +115,13 @@ def read_rater(path: Path | None, protocol: str) -> dict[str, Any] | None:
     """Read what `lesionforge evaluate` printed for a second rater, if it is given.
 
     Raises InputError when the protocol is not MICCAI 2008, whose scores are the only ones that need it, when the file is of
-    another protocol or lacks a measure.
+    another protocol, lacks a measure or has one that is none.
     """
     if path is None:
         return None
     if protocol != "miccai2008":
         raise InputError(f"{path}: a second rater counts under the protocol miccai2008 only; leave --rater out")
-    record = read_record(path, "protocol", *RATED)
+    record = read_record(path, "protocol")
     if record["protocol"] != protocol:
         raise InputError(f"{path}: is of the protocol {record['protocol']}; evaluate the second rater under {protocol}")
-    odd = [name for name in RATED if not isinstance(record[name], int | float | None)]
-    if odd:
-        raise InputError(f"{path}: has no number as {odd[0]}; give what `lesionforge evaluate` printed for the second rater")
-    return record
+    return asdict(settings_of(Rater, record, str(path), "give what `lesionforge evaluate` printed for the second rater"))

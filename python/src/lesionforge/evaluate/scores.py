@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated
 
 import numpy as np
 
 from lesionforge.evaluate.protocols import Measured, Reasons
+from lesionforge.nets.settings import Within
+
+Error = Annotated[float, Within(0, 1e12)] | None
+Fraction = Annotated[float, Within(0, 1)] | None
+
+
+@dataclass(frozen=True)
+class Rater:
+    """The measures of a second human rater that the scores hold a prediction's against; None is undefined."""
+
+    avd_percent: Error
+    assd_mm: Error
+    lesion_recall: Fraction
+    lesion_precision: Fraction
+
 
 FRACTIONS = ("lesion_recall", "lesion_precision")
-RATED = ("avd_percent", "assd_mm", *FRACTIONS)
+RATED = tuple(field.name for field in fields(Rater))
 TEXT = "score of {}, 0..100: 90 for the second rater's; undefined when that is 0 or either is undefined"
 SCORE_DESCRIPTIONS = {f"score_{name}": TEXT.format(name) for name in RATED} | {
     "score": "mean of the four scores; undefined when one of them is"

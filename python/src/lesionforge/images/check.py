@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 
 from lesionforge.errors import InputError
-from lesionforge.images.files import read_image, read_volume
-from lesionforge.images.geometry import corners_apart, voxel_volume_mm3
+from lesionforge.images.files import read_image, voxels_of
+from lesionforge.images.geometry import corners_apart, grid_fault, voxel_volume_mm3
 
 # Masks saved with a scale factor hold 1 only nearly.
 MASK_TOLERANCE = 1e-3
@@ -82,7 +82,7 @@ def inspect_file(path: str, is_mask: bool) -> Facts:
     warnings = () if faults else form_warnings(image)
     try:
         with np.errstate(all="ignore"):  # what overflows is found below, as infinite voxels
-            data, _ = read_volume(path)
+            data = voxels_of(image, path)
     except InputError as error:
         return Facts((*faults, without_path(error)), image.shape, affine)
     minimum, maximum, voxel_faults = judge_voxels(data, is_mask)
@@ -95,12 +95,10 @@ def inspect_file(path: str, is_mask: bool) -> Facts:
 
 def grid_faults(shape: tuple[int, ...], affine: np.ndarray, voxel_sizes: np.ndarray) -> list[str]:
     """Faults of a grid: no voxels, a voxel size (mm, as the header has it) zero, not finite or huge, a singular affine."""
-    if 0 in shape:
-        return ["holds no voxels; export it again"]
-    if not np.isfinite(voxel_sizes).all() or (voxel_sizes == 0).any():
+    if 0 not in shape and (not np.isfinite(voxel_sizes).all() or (voxel_sizes == 0).any()):
         return [f"has the voxel size {times(voxel_sizes)} mm in its header; correct the header or convert the scan again"]
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        return ["has an affine that is singular or not finite; correct the sform or qform of its header or convert it again"]
+    if fault := grid_fault(shape, affine):
+        return [fault]
     sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if sizes_mm.max() > LARGEST_VOXEL_MM:
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from lesionforge.errors import InputError
 from lesionforge.images.files import whole_file
-from lesionforge.images.geometry import RAS_TO_LPS
+from lesionforge.images.geometry import RAS_TO_LPS, grid_fault
 
 if TYPE_CHECKING:
     import ants
@@ -102,10 +104,26 @@ def write_displacement(displacement: np.ndarray, affine: np.ndarray, path: Path)
         nib.save(image, temporary)
 
 
-def displaced(points: np.ndarray, path: Path) -> np.ndarray:
-    """Where the displacement of a file of `write_displacement` takes points [n, 3], RAS mm; linear between its voxels."""
-    image = nib.nifti1.Nifti1Image.from_filename(path)
-    field = np.asanyarray(image.dataobj, dtype=np.float32).squeeze(axis=3) @ RAS_TO_LPS
-    voxels = nib.affines.apply_affine(np.linalg.inv(image.affine), points).T
-    moved = [ndimage.map_coordinates(field[..., axis], voxels, order=1, mode="nearest") for axis in range(3)]
-    return np.asarray(points + np.stack(moved, axis=-1))
+def read_displacement(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The way that a file of `write_displacement` leads points [n, 3], RAS mm: a function, linear between its voxels.
+
+    Raises InputError when the file cannot be read or is none.
+    """
+    try:
+        image = nib.nifti1.Nifti1Image.from_filename(path)
+        field = np.asanyarray(image.dataobj, dtype=np.float32).squeeze(axis=3) @ RAS_TO_LPS
+    except Exception as error:  # nibabel and the archives under it raise many
+        raise InputError(f"{path}: cannot be read as a displacement ({type(error).__name__}); prepare the scan again") from error
+    fault = grid_fault(field.shape[:3], image.affine)
+    if fault is None and not np.isfinite(field).all():
+        fault = "holds NaN or infinite voxels; prepare the scan again"
+    if fault:
+        raise InputError(f"{path}: {fault}")
+    to_voxel = np.linalg.inv(image.affine)
+
+    def displaced(points: np.ndarray) -> np.ndarray:
+        voxels = nib.affines.apply_affine(to_voxel, points).T
+        moved = [ndimage.map_coordinates(field[..., axis], voxels, order=1, mode="nearest") for axis in range(3)]
+        return np.asarray(points + np.stack(moved, axis=-1))
+
+    return displaced

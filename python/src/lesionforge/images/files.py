@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,14 @@ import nibabel as nib
 import numpy as np
 
 from lesionforge.errors import InputError
-from lesionforge.images.geometry import Grid, same_grid
-from lesionforge.images.names import grid_of_name
+from lesionforge.images.geometry import Grid, grid_fault, same_grid
+from lesionforge.images.names import grid_of_name, shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+DERIVATIVES = tuple(f"{kind}-*_{entity}-*" for kind in ("sub", "lib") for entity in ("space", "desc", "label", "from"))
+"""What the files are called in the folder of a scan, real or synthetic, or of a pair."""
 
 
 def read_image(path: str | Path) -> nib.Nifti1Image:
@@ -53,17 +57,23 @@ def read_image(path: str | Path) -> nib.Nifti1Image:
 def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a 3-D NIfTI image as (float32 array [x, y, z], 4 x 4 RAS affine).
 
-    Raises InputError as `read_image` does, and when the voxel data are cut short.
+    Raises InputError as `read_image` does, when the grid has no voxels or no place, and when the voxel data are cut short.
     NaN and infinite voxels are returned as they are.
     """
     image = read_image(path)
+    if fault := grid_fault(image.shape, image.affine):
+        raise InputError(f"{path}: {fault}")
+    return voxels_of(image, path), image.affine
+
+
+def voxels_of(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
+    """The voxels [x, y, z] of an image that `read_image` opened, float32; raises InputError when they are cut short."""
     try:
-        data = np.asanyarray(image.dataobj, dtype=np.float32)
+        return np.asanyarray(image.dataobj, dtype=np.float32)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"{path}: its voxels cannot be read ({type(error).__name__}); the file may be truncated, copy it again"
         ) from error
-    return data, image.affine
 
 
 def read_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -127,17 +137,36 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder for files that belong together; all of them move into `folder` if the block ends well, else none.
+
+    Raises InputError when one cannot, because a folder has its name.
+    """
+    with made_folder(folder):
+        temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+        try:
+            with naming(folder, temporary):
+                yield temporary
+            made = sorted(temporary.iterdir())
+            for path in made:
+                if (folder / path.name).is_dir():
+                    raise InputError(
+                        f"{folder / path.name}: is a folder where a file is to be written; give another output folder"
+                    )
+            for path in made:
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(path: str | Path, *inputs: str | Path | None, own: Iterable[str] = DERIVATIVES) -> Iterator[Path]:
     """Give an empty temporary folder beside `path`; it replaces `path` if the block ends well, else it is deleted.
 
-    Raises InputError when `path` is a file, or holds the current folder. What a folder of this name held is lost: see
-    `refuse_foreign_folder` where the user names it.
+    Raises InputError, before the block, as `refuse_loss` does.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file where a folder is to be written; give another --out")
-    if Path.cwd().is_relative_to(path.resolve()):
-        raise InputError(f"{path}: holds the current folder and cannot be replaced; give a new folder as --out")
+    refuse_loss(path, *inputs, own=own)
     with made_folder(path.parent):
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
@@ -151,15 +180,6 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_input_as_output(out: str | Path, *folders: str | Path | None) -> None:
-    """Raise InputError when an input folder lies in `out`, where a folder of its name is to be written."""
-    for folder in folders:
-        if folder is not None and Path(folder).resolve().parent == Path(out).resolve():
-            raise InputError(
-                f"{out}: is the folder that {Path(folder).name} is read from and would replace it; give another --out"
-            )
-
-
 def refuse_overwritten_input(outputs: Iterable[Path], *inputs: str | Path | None) -> None:
     """Raise InputError when an input file is one of the files to be written, through links too."""
     written = {path.resolve() for path in outputs}
@@ -168,13 +188,25 @@ def refuse_overwritten_input(outputs: Iterable[Path], *inputs: str | Path | None
             raise InputError(f"{path}: would be replaced by the output of this name; give another --out")
 
 
-def refuse_foreign_folder(path: str | Path, mark: str) -> None:
-    """Raise InputError unless `path` is absent, an empty folder, or one that holds a file named `mark`: ours, to be replaced."""
+def refuse_loss(path: str | Path, *inputs: str | Path | None, own: Iterable[str] = DERIVATIVES) -> None:
+    """Raise InputError when writing `path` as a new folder would lose something.
+
+    That is when it is a file, holds the current folder or one of the `inputs` (files or folders that are read), or holds
+    anything but files whose names match one of the patterns `own`, those that such a folder of ours has.
+    """
     path = Path(path)
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file where a folder is to be written; give another --out")
-    if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
-        raise InputError(f"{path}: holds other files, which would be lost; give a new or empty folder as --out")
+        raise InputError(f"{path}: is a file where a folder is to be written; give another output folder")
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise InputError(f"{path}: holds the current folder and cannot be replaced; give a new output folder")
+    for given in inputs:
+        if given is not None and Path(given).resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{path}: would be replaced, but {given} is read from it; give another output folder")
+    for held in sorted(path.iterdir()) if path.is_dir() else ():
+        if not held.is_file() or not any(fnmatchcase(held.name, pattern) for pattern in own):
+            raise InputError(
+                f"{path}: holds other files, such as {shown(held.name)}, which would be lost; give a new or empty output folder"
+            )
 
 
 def write_volume(
@@ -224,6 +256,8 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: no such file; check the path") from error
     except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error}); write it again with the command that made it") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: is nested too deep; write it again with the command that made it") from error
 
 
 def read_record(path: str | Path, *fields: str) -> dict[str, Any]:

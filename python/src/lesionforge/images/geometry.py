@@ -13,8 +13,19 @@ if TYPE_CHECKING:
     import ants
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+# Of an affine that is not singular.
+SMALLEST_VOXEL_MM3 = 1e-9
 
 Grid = tuple[tuple[int, ...], np.ndarray]  # shape and 4 x 4 RAS affine
+
+
+def grid_fault(shape: tuple[int, ...], affine: np.ndarray) -> str | None:
+    """What makes a grid none, as the rest of a sentence: no voxels, or an affine that is singular or not finite."""
+    if 0 in shape:
+        return "holds no voxels; export it again"
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < SMALLEST_VOXEL_MM3:
+        return "has an affine that is singular or not finite; correct the sform or qform of its header or convert it again"
+    return None
 
 
 def same_grid(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from nipype.interfaces.base import Directory, TraitedSpec
+from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, TraitedSpec
 
-from lesionforge.images.files import made_folder, refuse_input_as_output
+from lesionforge.images.files import made_folder, new_folder
 
 
 class FolderOutput(TraitedSpec):
@@ -15,12 +16,17 @@ class FolderOutput(TraitedSpec):
     out_folder = Directory(exists=True)
 
 
+def result_folder(inputs: BaseInterfaceInputSpec, name: str) -> AbstractContextManager[Path]:
+    """`new_folder` of this name in an interface's `out`; none of the files and folders that `run` gave it to read is lost."""
+    given = {key: value for key, value in inputs.get_traitsfree().items() if key != "out" and isinstance(value, str)}
+    return new_folder(Path(inputs.out) / name, *(value for value in given.values() if Path(value).is_absolute()))
+
+
 def run(interface: type, *, out: Path, **inputs: object) -> Path:
     """Run one of our interfaces here and now; the path of the folder it wrote into `out`.
 
     Paths become absolute (nipype changes the working folder while it runs); inputs that are None are left out.
     """
-    refuse_input_as_output(out, *(value for value in inputs.values() if isinstance(value, Path) and value.is_dir()))
     given = {
         name: str(value.resolve()) if isinstance(value, Path) else value for name, value in inputs.items() if value is not None
     }

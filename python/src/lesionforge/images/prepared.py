@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lesionforge.errors import InputError
-from lesionforge.images.deform import displaced
+from lesionforge.images.deform import read_displacement
 from lesionforge.images.files import read_image, read_mask, read_volume
 from lesionforge.images.geometry import same_grid
 from lesionforge.images.names import find_image, find_images
@@ -58,13 +59,13 @@ class Prepared:
         """The 4 x 4 RAS matrix from points of the T1w or FLAIR as given to points of the T1w and the working grid."""
         return np.eye(4) if space == "T1w" else np.linalg.inv(world_matrix(find_image(self.folder, FLAIR_TO_T1W)))
 
-    def in_template(self, points: np.ndarray) -> np.ndarray:
-        """Points [n, 3] of the T1w (RAS, mm) as points of the template, by the rough registration of `prepare`.
+    def way_to_template(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What takes points [n, 3] of the T1w (RAS, mm) to points of the template, by the rough registration of `prepare`.
 
-        NaN in the folder of a synthetic scan, which has no registration.
+        To NaN in the folder of a synthetic scan, which has no registration. Raises InputError as `read_displacement` does.
         """
         found = find_images(self.folder, ROUGH_TEMPLATE_TO_T1W)
-        return displaced(points, found[0]) if found else np.full(points.shape, np.nan)
+        return read_displacement(found[0]) if found else lambda points: np.full(points.shape, np.nan)
 
     def read(self) -> Scan:
         """Read all volumes; raises InputError when they do not lie on one grid."""

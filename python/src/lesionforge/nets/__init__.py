@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lesionforge import __version__
 from lesionforge.errors import InputError
 from lesionforge.images import naming, read_json, write_json
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 CARD = "model.json"
 # The networks of each kind of model folder.
 NETWORKS_OF = {"generator": ("generator",), "cascade": ("cnn1", "cnn2")}
+MODEL_FILES = (CARD, "history.tsv", "history.json", *(f"{name}.keras" for names in NETWORKS_OF.values() for name in names))
+"""All that a model folder may hold."""
 
 
 def set_up(seed: int) -> None:
@@ -50,8 +54,12 @@ def checksum(path: Path) -> str:
 
 
 def save_models(folder: Path, models: dict[str, keras.Model], card: dict[str, Any]) -> None:
-    """Write each network as `<name>.keras` and the card `model.json` with their checksums into an existing folder."""
+    """Write each network as `<name>.keras` and the card `model.json` with their checksums into an existing folder.
+
+    Raises InputError when a weight is NaN or infinite.
+    """
     for name, model in models.items():
+        refuse_infinite(model, f"{name}: its training")
         with naming(folder / f"{name}.keras"):
             model.save(folder / f"{name}.keras")
     sums = {f"{name}.keras": checksum(folder / f"{name}.keras") for name in models}
@@ -82,11 +90,28 @@ def read_card(folder: str | Path, kind: str) -> dict[str, Any]:
 
 
 def load_model(folder: str | Path, name: str) -> keras.Model:
-    """Load one network of a model folder; no code from the file is executed. Check the folder with `read_card` first."""
+    """Load one network of a model folder; no code from the file is executed. Check the folder with `read_card` first.
+
+    Raises InputError when it cannot be loaded, and when a weight is NaN or infinite.
+    """
     import keras
 
     path = Path(folder) / f"{name}.keras"
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError) as error:
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    # What is damaged in the archive decides which of many errors Keras, zipfile, json or HDF5 raises.
+    except Exception as error:
         raise InputError(f"{path}: is no network that Keras can load ({type(error).__name__}); copy the model again") from error
+    refuse_infinite(network, f"{path}: its training")
+    return network
+
+
+def is_finite(network: keras.Model) -> bool:
+    """Whether no weight of a network is NaN or infinite."""
+    return all(np.isfinite(weight).all() for weight in network.get_weights())
+
+
+def refuse_infinite(network: keras.Model, what: str) -> None:
+    """Raise InputError when a weight of a network is NaN or infinite: it finds nothing. `what` begins the sentence."""
+    if not is_finite(network):
+        raise InputError(f"{what} ended in weights that are NaN or infinite; train it again or give another model")

@@ -33,33 +33,34 @@ class Within:
         return f"above {self.low:g}, at most {self.high:g}" if self.above else f"from {self.low:g} to {self.high:g}"
 
 
-def settings_of(kind: type[Settings], content: object, where: str) -> Settings:
+def settings_of(kind: type[Settings], content: object, where: str, remedy: str = REMEDY) -> Settings:
     """The JSON `content` as the dataclass `kind`; what the dataclass has no field for is left out.
 
     Fields may be bool, int, float, str, a Literal, None besides another, a tuple or dict of these, and dataclasses; numbers
     may have limits (`Within`). Raises InputError, which begins with `where` (the file), when a field without a default is
-    missing, a value is of another type or beyond its limits, or `kind` itself refuses the values with a ValueError.
+    missing, a value is of another type or beyond its limits, or `kind` itself refuses the values with a ValueError;
+    it ends with `remedy`.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{where} is {reprlib.repr(content)}, but must hold settings; {REMEDY}")
+        raise InputError(f"{where} is {reprlib.repr(content)}, but must hold settings; {remedy}")
     hints = get_type_hints(kind, include_extras=True)
     found = {}
     for field in fields(kind):  # type: ignore[arg-type]
         name, hint = field.name, hints[field.name]
         if name not in content:
             if field.default is MISSING and field.default_factory is MISSING:
-                raise InputError(f"{where}: lacks {name}; {REMEDY}")
+                raise InputError(f"{where}: lacks {name}; {remedy}")
         elif is_dataclass(hint):
-            found[name] = settings_of(hint, content[name], f"{where}: {name}")  # type: ignore[arg-type]
+            found[name] = settings_of(hint, content[name], f"{where}: {name}", remedy)  # type: ignore[arg-type]
         elif fits(content[name], hint):
             found[name] = as_typed(content[name], hint)
         else:
             shown = reprlib.repr(content[name])
-            raise InputError(f"{where}: {name} is {shown}, but must be {in_words(hint)}; {REMEDY}")
+            raise InputError(f"{where}: {name} is {shown}, but must be {in_words(hint)}; {remedy}")
     try:
         return kind(**found)
     except ValueError as error:
-        raise InputError(f"{where}: {error}; {REMEDY}") from error
+        raise InputError(f"{where}: {error}; {remedy}") from error
 
 
 def limits_of(kind: type, name: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lesionforge.errors import InputError
+from lesionforge.options import FiniteRange, OwnOptionsGroup
 from lesionforge.prepare.engines import NAMES, require_engine
 
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -21,7 +22,7 @@ brain_option = click.option(
     "--brain-mask", help="Brain mask on the T1w grid, or the word stripped for scans that hold only brain."
 )
 voxel_option = click.option(
-    "--voxel-mm", type=click.FloatRange(0.5, 4), default=1.0, show_default=True, help="Voxel size of the working grid, mm."
+    "--voxel-mm", type=FiniteRange(0.5, 4), default=1.0, show_default=True, help="Voxel size of the working grid, mm."
 )
 engine_option = click.option(
     "--strip-engine",
@@ -68,7 +69,7 @@ def brain_mask_of(value: str | None) -> str | None:
     return str(Path(value).resolve())
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--t1w", type=existing_file, help="T1w scan, NIfTI.")
 @click.option("--flair", type=existing_file, help="FLAIR scan, NIfTI.")
 @click.option("--subject", help="BIDS subject label.")

@@ -18,7 +18,6 @@ from lesionforge.images import (
     derivative,
     find_image,
     grid_entities,
-    new_folder,
     read_image,
     read_json,
     read_mask,
@@ -37,7 +36,7 @@ from lesionforge.images import (
 from lesionforge.images.check import form_disagreement_mm, judge_voxels
 from lesionforge.images.deform import dice, displacement_field, folding_fraction, write_displacement
 from lesionforge.images.geometry import box_around, sub_grid
-from lesionforge.images.interfaces import FolderOutput
+from lesionforge.images.interfaces import FolderOutput, result_folder
 from lesionforge.images.prepared import FLAIR_TO_T1W, ROUGH_TEMPLATE_TO_T1W
 from lesionforge.images.resample import covered
 from lesionforge.prepare import align, engines, figures, strip, tissues
@@ -79,7 +78,7 @@ class Strip(SimpleInterface):
         t1w, flair = _read_scan(inputs.t1w), _read_scan(inputs.flair)
         grid = working_grid(t1w[0].shape, t1w[1], inputs.voxel_mm)
         coarse_grid = working_grid(t1w[0].shape, t1w[1], align.COARSE_MM)
-        with new_folder(Path(inputs.out) / inputs.scan_id) as folder, ants_scratch(folder) as outprefix:
+        with result_folder(inputs, inputs.scan_id) as folder, ants_scratch(folder) as outprefix:
             given = self._given_mask(t1w, Path(outprefix).parent)
             head = resample(*t1w, coarse_grid)
             coarse = strip.coarse_without_bias(head, coarse_grid[1])
@@ -193,7 +192,7 @@ class Align(SimpleInterface):
         def name(*parts: str, extension: str = ".nii.gz") -> str:
             return derivative(inputs.scan_id, *parts, extension=extension)
 
-        with new_folder(Path(inputs.out) / inputs.scan_id) as folder, ants_scratch(folder):
+        with result_folder(inputs, inputs.scan_id) as folder, ants_scratch(folder):
             given = {}
             for suffix, path, matrix in (("T1w", inputs.t1w, None), ("FLAIR", inputs.flair, to_flair)):
                 data, own_affine = _read_scan(path)
@@ -263,7 +262,7 @@ class Tissues(SimpleInterface):
         transform = str(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
         rigid = find_image(inputs.stripped, FLAIR_TO_T1W)
 
-        with new_folder(Path(inputs.out) / inputs.scan_id) as folder:
+        with result_folder(inputs, inputs.scan_id) as folder:
             with ants_scratch(folder) as outprefix:
                 priors = _priors_in(brain, affine, transform, "csf", "gm", "wm")
                 classes = tissues.classify(t1w, brain, priors, affine)

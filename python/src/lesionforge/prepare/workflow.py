@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lesionforge.images import derivative
+from lesionforge.images import derivative, refuse_loss
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.engines import require_engine
@@ -35,9 +35,11 @@ def prepare_scan(
     prepared, before any work, and as the three steps do.
     """
     require_engine(engine)
+    brain_file = None if brain_mask == STRIPPED else brain_mask
+    refuse_loss(out / scan_id, t1w, flair, lesion_mask, brain_file)
     for scan in (t1w, flair):
         check_scan(scan)
-    for mask in (lesion_mask, None if brain_mask == STRIPPED else brain_mask):
+    for mask in (lesion_mask, brain_file):
         if mask is not None:
             check_mask(mask)
     out.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from lesionforge.errors import InputError
+from lesionforge.options import OwnOptionsGroup
 
 existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 out_option = click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Output folder.")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--prepared", type=existing_folder, help="Prepared folder of one scan.")
 @out_option
 @click.pass_context

@@ -20,7 +20,6 @@ from lesionforge.images import (
     label_lesions,
     lesions_touching,
     library_id,
-    new_folder,
     read_mask,
     resample,
     to_ants,
@@ -30,7 +29,7 @@ from lesionforge.images import (
 from lesionforge.images.check import check_mask
 from lesionforge.images.deform import FINE, affine_and_syn, displacement_field, folding_fraction
 from lesionforge.images.geometry import box_around
-from lesionforge.images.interfaces import FolderOutput
+from lesionforge.images.interfaces import FolderOutput, result_folder
 from lesionforge.images.template import load_template
 from lesionforge.register.deformation import source_voxels, tissue_overlap, warp_tissues
 from lesionforge.register.lesions import warp_lesions
@@ -68,7 +67,7 @@ class ToTemplate(SimpleInterface):
         box, affine = box_around(template.brain, template.affine, MARGIN_MM)
         fixed = to_ants(template.t1w[box], affine)
         expected = np.stack([1 - template.brain, template.csf, template.gm, template.wm]).argmax(axis=0)[box]
-        with new_folder(Path(self.inputs.out) / prepared.scan_id) as folder, ants_scratch(folder) as outprefix:
+        with result_folder(self.inputs, prepared.scan_id) as folder, ants_scratch(folder) as outprefix:
             moving = to_ants(registration_image(scan), scan.affine)
             forward, inverse = affine_and_syn(fixed, moving, outprefix, FINE)
             for made, name in ((forward, TO_TEMPLATE), (inverse, FROM_TEMPLATE)):
@@ -106,7 +105,7 @@ class Pair(SimpleInterface):
         donor_scan, canvas_scan = donor.read(), canvas.read()
         name = f"{donor.scan_id}_to_{canvas.scan_id}"
         space = space_entity(canvas)
-        with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
+        with result_folder(self.inputs, name) as folder, ants_scratch(folder) as outprefix:
             if self.inputs.donor_transforms:
                 method = "composed"
                 # antspyx applies the last transform of a list first: donor to template, then template to canvas.
@@ -158,7 +157,7 @@ class LibraryPair(SimpleInterface):
         name = f"{donor}_to_{canvas.scan_id}"
         template = load_template(TEMPLATE_MM)
         grey = resample(template.gm, template.affine, (lesion.shape, lesion_affine)) > 0.5
-        with new_folder(Path(self.inputs.out) / name) as folder, ants_scratch(folder) as outprefix:
+        with result_folder(self.inputs, name) as folder, ants_scratch(folder) as outprefix:
             transforms = [str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE))]
             lesions, _, figures = lesions_onto_canvas(lesion, grey, lesion_affine, scan, transforms, outprefix)
             if not lesions.any():

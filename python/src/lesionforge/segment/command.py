@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lesionforge import nets
+from lesionforge.options import FiniteRange, OwnOptionsGroup
 from lesionforge.segment.workflow import Cascade, in_words, segment_scan
 
 model_path = click.Path(path_type=Path)
@@ -20,12 +21,12 @@ def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
             "--lesion-threshold",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=FiniteRange(0, 1, min_open=True),
             help="A voxel is lesion from this probability on [default: the model's].",
         ),
         click.option(
             "--min-volume-mm3",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(0, 1_000_000),
             help="Lesions of this volume or less are dropped [default: the model's].",
         ),
     )
@@ -34,7 +35,7 @@ def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--prepared", type=click.Path(path_type=Path), help="Folder of one prepared scan.")
 @click.option("--model", type=model_path, help=MODEL_HELP)
 @threshold_options
@@ -63,10 +64,11 @@ def segment(
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for scans.tsv.")
 def tabulate(summaries: tuple[Path, ...], out: Path) -> None:
     """Put the SUMMARIES of segmented scans (their desc-segment.json) into one table of a cohort."""
-    from lesionforge.images import write_tsv
+    from lesionforge.images import whole_files, write_tsv
     from lesionforge.segment.lesions import SCAN_COLUMNS, scans_table
 
     table = scans_table(list(summaries))
-    write_tsv(table, out / "scans.tsv", SCAN_COLUMNS)
+    with whole_files(out) as folder:
+        write_tsv(table, folder / "scans.tsv", SCAN_COLUMNS)
     empty = int((table["lesion_count"] == 0).sum())
     click.echo(f"{out / 'scans.tsv'}: {len(table)} segmentations, {empty} of them without a lesion")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
 from lesionforge.errors import InputError
-from lesionforge.images import PLACES, label_lesions, places, read_record, resample, scan_labels, voxel_volume_mm3
+from lesionforge.images import PLACES, label_lesions, places, read_json, resample, scan_labels, voxel_volume_mm3
 from lesionforge.images.geometry import box_around
+from lesionforge.nets.settings import Within, settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +59,39 @@ SCAN_COLUMNS = {
 
 # What a user sets when segmenting, so that a scan may be in a table once with each.
 THRESHOLDS = ("lesion_threshold", "min_volume_mm3")
+Volume = Annotated[float, Within(0, 1e9)]
+Count = Annotated[int, Within(0, 10**9)]
+
+
+@dataclass(frozen=True)
+class ScanSummary:
+    """What the table of the cohort takes from a `desc-segment.json`; a synthetic scan has no native volumes."""
+
+    id: str
+    model: str
+    model_checksums: dict[str, str]
+    lesion_count: Count
+    volume_ml: Volume
+    lesions_infratentorial: Count
+    volume_infratentorial_ml: Volume
+    lesions_periventricular: Count
+    volume_periventricular_ml: Volume
+    lesions_juxtacortical: Count
+    volume_juxtacortical_ml: Volume
+    lesions_deep: Count
+    volume_deep_ml: Volume
+    largest_lesion_mm3: Volume
+    lesion_threshold: Annotated[float, Within(0, 1, above=True)]
+    min_volume_mm3: Volume
+    cnn1_threshold: Annotated[float, Within(0, 1)]
+    candidate_flair_z: float
+    voxel_mm: Annotated[float, Within(0, 100, above=True)]
+    volume_native_t1w_ml: Volume | None = None
+    volume_native_flair_ml: Volume | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when the id is none of a scan."""
+        scan_labels(self.id)
 
 
 def number_lesions(mask: np.ndarray) -> np.ndarray:
@@ -128,18 +163,17 @@ def scans_table(summaries: list[Path]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    needed = [name for name in SCAN_COLUMNS if not name.startswith(("volume_native_", "subject", "session", "model_checksum"))]
     first: dict[tuple[Any, ...], Path] = {}
     rows = []
     for path in summaries:
-        summary = read_record(path, *needed, "model_checksums")
-        checksums = "-".join(str(checksum)[:8] for _, checksum in sorted(summary["model_checksums"].items()))
-        key = (summary["id"], summary["model"], checksums, *(summary[name] for name in THRESHOLDS))
+        summary = settings_of(ScanSummary, read_json(path), str(path), "write it again with lesionforge segment")
+        checksums = "-".join(checksum[:8] for _, checksum in sorted(summary.model_checksums.items()))
+        key = (summary.id, summary.model, checksums, *(getattr(summary, name) for name in THRESHOLDS))
         if key in first:
             raise InputError(f"{path}: is of the same scan, model and thresholds as {first[key]}; give each once")
         first[key] = path
-        subject, session = scan_labels(summary["id"])
-        rows.append(summary | {"subject": subject, "session": session or "n/a", "model_checksum": checksums})
+        subject, session = scan_labels(summary.id)
+        rows.append(asdict(summary) | {"subject": subject, "session": session or "n/a", "model_checksum": checksums})
     table = pd.DataFrame(rows).round(6)
     return table.assign(later=table["model"] != "real").sort_values(
         ["id", "later", "model", "model_checksum", *THRESHOLDS], ignore_index=True

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from lesionforge import nets
+from lesionforge.images import refuse_loss
 from lesionforge.prepare.command import brain_mask_of, denoise_option, engine_option, scan_id_of
 from lesionforge.segment.command import MODEL_HELP, model_path, threshold_options
 from lesionforge.segment.workflow import Cascade, in_words, segment_scan
@@ -40,6 +41,7 @@ def predict(
     from lesionforge.prepare.workflow import prepare_scan
 
     scan_id = scan_id_of(subject, session=None)
+    refuse_loss(out / scan_id, t1w, flair, model)
     cascade = Cascade.open(model, lesion_threshold, min_volume_mm3)
     nets.set_up(seed=0)
     prepared = prepare_scan(

@@ -18,7 +18,7 @@ from lesionforge.images import (
     find_images,
     new_folder,
     read_image,
-    refuse_input_as_output,
+    refuse_loss,
     resample,
     voxel_volume_mm3,
     write_json,
@@ -81,8 +81,8 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     Every file is written even when no lesion is found. A synthetic scan has no native grids. Raises InputError when the
     folder is incomplete or was prepared at another voxel size than the model's.
     """
-    refuse_input_as_output(out, prepared_folder)
     prepared = Prepared.open(prepared_folder)
+    refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder)
     scan = prepared.read()
     voxel_mm = float(np.linalg.norm(scan.affine[:3, 0]))
     if abs(voxel_mm - cascade.voxel_mm) > 0.01:
@@ -91,12 +91,13 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             f"prepare it with --voxel-mm {cascade.voxel_mm:g}"
         )
     config = cascade.config
+    in_template = prepared.way_to_template()
     voxel_mm3 = voxel_volume_mm3(scan.affine)
     models = load_cascade(cascade.folder, config)
     probability = lesion_probability(models, scan.t1w, scan.flair, scan.brain, config)
     mask = lesion_mask(probability, voxel_mm3, config.lesion_threshold, config.min_volume_mm3)
     numbers = number_lesions(mask)
-    lesions = lesion_table(numbers, scan, prepared.in_template)
+    lesions = lesion_table(numbers, scan, in_template)
     with new_folder(out / prepared.scan_id) as folder:
         name = (prepared.scan_id, prepared.grid)
         target = folder / derivative(*name, "label-lesion_probseg")

@@ -12,6 +12,7 @@ import click
 
 from lesionforge.errors import InputError
 from lesionforge.nets.settings import limits_of
+from lesionforge.options import FiniteRange, OwnOptionsGroup
 from lesionforge.synthesize.config import CONFIGURATIONS, DEFAULT_CONFIGURATION, GeneratorConfig
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -75,7 +76,7 @@ def train(
     )
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--root", type=FOLDER, default=None, help="Folder with cohort/, prepare/ and register/ of the cohort.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Output folder of the whole stage.")
 @training_options
@@ -191,7 +192,7 @@ def statistics(prepared_folders: tuple[Path, ...], levels_folders: tuple[Path, .
 @click.option(
     "--statistics", type=FOLDER, default=None, help="For a mask of a library without --draw: the folder that statistics wrote."
 )
-@click.option("--load-ml", type=click.FloatRange(min=0, min_open=True), default=None, help="Lesion load [default: the donor's].")
+@click.option("--load-ml", type=FiniteRange(min=0, min_open=True), default=None, help="Lesion load [default: the donor's].")
 @click.option("--draw", "draw_file", type=FILE, default=None, help="Repeat this desc-draw.json instead of drawing.")
 @SEED
 @OUT

@@ -70,7 +70,7 @@ def save_generator(
         "validated_on": validated_on,
         "parameters": model.count_params(),
     }
-    with new_folder(out) as folder:
+    with new_folder(out, own=nets.MODEL_FILES) as folder:
         nets.save_models(folder, {NETWORK: model}, card)
         columns = {name: _history_description(name) for name in history[0]}
         write_tsv(pd.DataFrame(history).astype({"epoch": int}), folder / "history.tsv", columns)

@@ -23,6 +23,7 @@ from lesionforge.images import (
     read_mask,
     read_mask_on,
     read_volume,
+    refuse_loss,
     resample,
     voxel_volume_mm3,
     write_json,
@@ -70,7 +71,7 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
     record["filled"] = "lesion mask" if prepared.lesion else "hyperintensities of white matter"
     scan = prepared.read()
     levels = None if prepared.lesion else levels_of_scan(prepared, scan)[0]["flair"]
-    with new_folder(out / prepared.scan_id) as folder:
+    with new_folder(out / prepared.scan_id, prepared.folder, *scans.values()) as folder:
         for space, path in scans.items():
             entities = f"space-{space}_res-native"
             like = read_image(path)
@@ -154,6 +155,7 @@ def write_painted_native(
     the grids of the scans as given, in their own intensities.
     """
     card, config = read_generator_card(generator, tuple(SUFFIXES))
+    refuse_loss(out / prepared.scan_id, prepared.folder, *scans.values(), mask, generator)
     nets.set_up(card["seed"])
     scan = prepared.read()
     lesion = mask_on_working_grid(mask, prepared, scan, scans)

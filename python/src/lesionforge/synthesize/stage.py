@@ -25,8 +25,7 @@ from lesionforge.images import (
     read_record,
     read_tsv,
     read_volume,
-    refuse_foreign_folder,
-    refuse_input_as_output,
+    refuse_loss,
     same_grid,
     voxel_volume_mm3,
     write_json,
@@ -61,7 +60,7 @@ def write_levels(
     `also` may add files before the folder appears: it gets the folder and the levels. Raises InputError when the scan has no
     usable grey or white matter.
     """
-    refuse_input_as_output(out, prepared.folder)
+    refuse_loss(out / prepared.scan_id, prepared.folder)
     scan = prepared.read()
     levels, scales = levels_of_scan(prepared, scan)
     hyperintense = (levels["flair"] > 0) & scan.brain
@@ -214,7 +213,7 @@ def write_generator(
     Which scans validate is said by `validating_scans`. Raises InputError when no training scan holds a hyperintensity, when
     there is no such device, and as `train_generator`.
     """
-    refuse_foreign_folder(out, nets.CARD)
+    refuse_loss(out, own=nets.MODEL_FILES)
     if checkpoint and checkpoint.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{checkpoint}: lies in {out}, which the model folder replaces; give a --checkpoint beside it")
     nets.set_up(seed)
@@ -309,7 +308,8 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     if canvas_levels and canvas_levels.scan_id != canvas.scan_id:
         raise InputError(f"{canvas_levels.folder}: belongs to {canvas_levels.scan_id}, not {canvas.scan_id}; give its folder")
     card, config = read_generator_card(generator, tuple(SUFFIXES))
-    refuse_input_as_output(out, transplant)
+    synthetic_id = str(record["id"])
+    refuse_loss(out / synthetic_id, transplant, canvas.folder, canvas_levels.folder if canvas_levels else None, generator)
     nets.set_up(card["seed"])
     scan = canvas.read()
     if canvas_levels is None and scan.lesion.any():
@@ -325,7 +325,6 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     synthetic = paint_lesions(load_generator(generator, config), config, images, scan.brain, lesion, levels, scales)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
     tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues).astype(np.uint8)
-    synthetic_id = str(record["id"])
     provenance = record | {
         "synthetic": True,
         "canvas_filled": canvas_levels is not None,

@@ -56,13 +56,15 @@ def prepared(
     out: Path,
 ) -> Prepared:
     """Prepare one scan into `out/prepare/<id>`."""
-    from lesionforge.images import Prepared
+    from lesionforge.images import Prepared, refuse_loss
     from lesionforge.prepare.workflow import prepare_scan
 
+    scan_id = scan_id_of(subject, session=None)
+    refuse_loss(out / scan_id, t1w, flair, lesion_mask)
     folder = prepare_scan(
         t1w=t1w,
         flair=flair,
-        scan_id=scan_id_of(subject, session=None),
+        scan_id=scan_id,
         out=out / "prepare",
         lesion_mask=lesion_mask,
         brain_mask=brain_mask_of(brain_mask),

@@ -59,7 +59,7 @@ def write_statistics(patients: Sequence[tuple[Prepared, Levels]], out: Path) -> 
         found += lesion_statistics(prepared.scan_id, units, lesion, scan.tissues, scan.brain, voxel_mm)
     if not found:
         raise InputError(f"{patients[0][0].folder.parent}: no training patient has a lesion; give patients with lesions")
-    with new_folder(out) as folder:
+    with new_folder(out, own=(STATISTICS,)) as folder:
         write_json({"lesions": statistics_json(found), "versions": nets.versions()}, folder / STATISTICS)
     return found
 
@@ -136,7 +136,8 @@ def write_transplant(
     } | result.summary()
     if isinstance(brightness, Levels):
         content["donor_scales"] = {name: asdict(scale) for name, scale in brightness.scales.items()}
-    with new_folder(out / synthetic_id) as folder:
+    source = brightness.folder if isinstance(brightness, Levels) else None
+    with new_folder(out / synthetic_id, pair, canvas.folder, source) as folder:
         stem = (synthetic_id, canvas.grid)
         description = f"Lesions of {draw.donor} transplanted into the white matter of {canvas.scan_id}"
         write_mask(result.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)

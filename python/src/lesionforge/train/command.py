@@ -19,8 +19,7 @@ from lesionforge.images import (
     new_folder,
     read_record,
     read_tsv,
-    refuse_foreign_folder,
-    refuse_input_as_output,
+    refuse_loss,
     write_tsv,
 )
 from lesionforge.nets.settings import fits, limits_of
@@ -138,8 +137,7 @@ def train(
     """Read the arm, train, save the model folder."""
     import pandas as pd
 
-    refuse_foreign_folder(out, nets.CARD)
-    refuse_input_as_output(out, init and init / nets.CARD)
+    refuse_loss(out, index, init, own=nets.MODEL_FILES)
     initial = initial_model(init, retrain, network)
     config = initial.config if initial else replace(DEFAULTS, network=network or DEFAULTS.network)
     config = replace(config, epochs=epochs, samples_per_epoch=samples_per_epoch)
@@ -164,7 +162,7 @@ def train(
         "validation": [scan.scan_id for scan in scans["validation"]],
         "derived_from": sources,
     }
-    with new_folder(out) as folder:
+    with new_folder(out, own=nets.MODEL_FILES) as folder:
         nets.save_models(folder, models, card)
         write_tsv(pd.DataFrame([asdict(row) for row in history]), folder / "history.tsv", HISTORY_COLUMNS)
     last = history[-1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lesionforge import nets
 from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.train.network import build_network, build_optimizer
@@ -60,6 +61,7 @@ def fit_network(
     """Train what is trainable of a network; returns it with its best weights by validation loss (else the last) and its history.
 
     Every epoch draws new negatives and new augmentations. Both pools of `training` hold a voxel.
+    Raises InputError when a loss or weight is not finite.
     """
     network.compile(optimizer=build_optimizer(config), loss="sparse_categorical_crossentropy")
     history: list[EpochRow] = []
@@ -74,6 +76,12 @@ def fit_network(
             patches = turn_half(gather_pooled(training.scans, voxels[batch]), rng)
             loss = float(network.train_on_batch(patches, labels[batch]))
         val_loss = cross_entropy(network, validation) if validation else np.nan
+        # Of a network that breaks, the loss can stay a number: ReLU makes 0 of NaN.
+        if not (np.isfinite(loss) and nets.is_finite(network) and (np.isfinite(val_loss) or not validation)):
+            raise InputError(
+                f"{name}: its loss or weights are NaN or infinite in epoch {epoch}, so nothing is saved; check the intensities "
+                "of the training scans, and start from another model if one was given"
+            )
         history.append(EpochRow(name, epoch, loss, val_loss))
         report(f"{name} epoch {epoch}/{config.epochs}: loss {loss:.4f}" + (f", validation {val_loss:.4f}" if validation else ""))
         if validation and val_loss < best_loss:

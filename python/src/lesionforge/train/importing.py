@@ -9,7 +9,8 @@ import click
 from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import NETWORKS, CascadeConfig
-from lesionforge.images import new_folder, refuse_foreign_folder, refuse_input_as_output
+from lesionforge.images import new_folder, refuse_loss
+from lesionforge.options import FiniteRange
 from lesionforge.train.nicmslesions import ARCHITECTURE, import_network, refuse_unlike_a_pair
 
 # The program's own settings: t_bin 0.5, l_min 10 voxels of 1 mm³, candidates above a FLAIR z-score of 0.5, CNN1 above 0.8.
@@ -41,21 +42,20 @@ def provenance(checksums: tuple[str, str]) -> dict[str, object]:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--voxel-mm",
-    type=click.FloatRange(0.5, 4),
+    type=FiniteRange(0.5, 4),
     default=1.0,
     show_default=True,
     help="Voxel size of the scans that the weights were trained on.",
 )
 def import_nicmslesions(model_1: Path, model_2: Path, out: Path, voxel_mm: float) -> None:
     """Read both files, check that they are a pair, save the model folder."""
-    refuse_foreign_folder(out, nets.CARD)
-    refuse_input_as_output(out, model_1, model_2)
+    refuse_loss(out, model_1, model_2, own=nets.MODEL_FILES)
     nets.set_up(seed=0)
     paths = (model_1, model_2)
     pair = (import_network(model_1), import_network(model_2))
     refuse_unlike_a_pair(paths, pair)
     models = {name: one.network for name, one in zip(NETWORKS, pair, strict=True)}
     card = cascade_entries(SETTINGS, voxel_mm) | provenance((pair[0].checksum, pair[1].checksum))
-    with new_folder(out) as folder:
+    with new_folder(out, own=nets.MODEL_FILES) as folder:
         nets.save_models(folder, models, card)
     click.echo(f"both networks of nicMSlesions imported (weights under {card['licence']}) -> {out}")

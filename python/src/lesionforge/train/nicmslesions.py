@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ARCHITECTURE: Architecture = "nicmslesions"
 FLATTENED = (64, 2, 2, 2)
 """Channel, x, y, z of what goes into the first dense layer, d1."""
+LARGEST_WEIGHT = 1e6
+"""Trained weights are of the order of 1; with this much larger ones every probability is 0, 1 or NaN."""
 BACKENDS = ("tensorflow", "theano")
 """Of Keras, which trained the weights: what a file may name as its `backend`. One that names none is read as the first."""
 REMEDY = "give a file of weights that nicMSlesions saved for T1 and FLAIR"
@@ -97,6 +99,11 @@ def read_layers(
         for name, array in weights.items():
             if not np.isfinite(array).all() or (name == "moving_variance" and array.min() < 0):
                 raise InputError(f"{path}: {layer}/{name} holds numbers that are no weights, such as NaN; copy the file again")
+            if np.abs(array).max(initial=0) > LARGEST_WEIGHT:
+                raise InputError(
+                    f"{path}: {layer}/{name} holds {np.abs(array).max():g}, but trained weights are of the order of 1, at most "
+                    f"{LARGEST_WEIGHT:g}; copy the file again"
+                )
     if backend == "theano":
         arrays = {layer: {name: _flipped(array) for name, array in weights.items()} for layer, weights in arrays.items()}
     return arrays, number
@@ -138,6 +145,8 @@ def _refuse_other_layers(
             raise InputError(f"{path}: {layer} holds {_listed(sorted(found[layer]))}, not {_listed(sorted(shapes))}; {REMEDY}")
         for name, shape in shapes.items():
             stored = found[layer][name]
+            if stored.is_virtual or stored.external:
+                raise InputError(f"{path}: {layer}/{name} takes its numbers from another file; {REMEDY}")
             if stored.shape != shape or stored.dtype.kind != "f":
                 raise InputError(
                     f"{path}: {layer}/{name} is {stored.dtype} {_by(stored.shape or ())}, not float32 {_by(shape)}; {REMEDY}"

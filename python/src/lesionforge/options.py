@@ -1,0 +1,30 @@
+"""What the options of all commands share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+
+class FiniteRange(click.FloatRange):
+    """A number within limits that is neither NaN, which is within any, nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class OwnOptionsGroup(click.Group):
+    """A group that is a command itself: its options are for it alone, and not taken for those of a sub-command."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        for param in self.params:
+            source = ctx.get_parameter_source(param.name or "")
+            if source is click.core.ParameterSource.COMMANDLINE and not ctx.resilient_parsing:
+                name = param.opts[-1]
+                ctx.fail(f"{name} before {args[0]} is not passed on to it; give the options of {args[0]} after its name.")
+        return super().resolve_command(ctx, args)
