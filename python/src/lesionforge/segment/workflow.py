@@ -37,21 +37,22 @@ PROBABILITY_SIDECAR = {"Description": "probability of lesion by the cascade, 0 t
 
 @dataclass(frozen=True)
 class Cascade:
-    """A model folder whose card was checked: where it lies, its voxel size, and the parameters to use it with."""
+    """A model folder whose card was checked: where it lies, its voxel size, the parameters to use it with, its checksums."""
 
     folder: Path
     voxel_mm: float
     config: CascadeConfig
+    checksums: dict[str, str]
 
     @classmethod
     def open(cls, folder: Path, lesion_threshold: float | None = None, min_volume_mm3: float | None = None) -> Cascade:
         """Read the card; the two numbers replace the card's when given. Raises InputError as `read_cascade_card` does."""
-        _card, config, voxel_mm = read_cascade_card(folder)
+        card, config, voxel_mm = read_cascade_card(folder)
         if lesion_threshold is not None:
             config = replace(config, lesion_threshold=lesion_threshold)
         if min_volume_mm3 is not None:
             config = replace(config, min_volume_mm3=min_volume_mm3)
-        return cls(folder, voxel_mm, config)
+        return cls(folder, voxel_mm, config, card["checksums"])
 
 
 def write_native(
@@ -117,7 +118,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             "min_volume_mm3": config.min_volume_mm3,
             "voxel_mm": voxel_mm,
             "model": cascade.folder.name,
-            "model_checksums": nets.read_card(cascade.folder, "cascade")["checksums"],
+            "model_checksums": cascade.checksums,
             "versions": nets.versions(),
         }
         table = folder / derivative(prepared.scan_id, "desc-lesions", extension=".tsv")
