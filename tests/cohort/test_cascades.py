@@ -23,7 +23,10 @@ def refusal(sheet, *options: object) -> str:
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ({"contrasts": ["T1w", "FLAIR", "T2w"]}, "takes T1w, FLAIR, T2w, but scans are prepared as T1w, FLAIR"),
+        ({"contrasts": ["T1w", "FLAIR", "T2w"]}, "takes T1w, FLAIR, T2w, but the scans have no T2w; give the scans' T2w too"),
+        ({"contrasts": ["T1w", "FLAIR", "SWI"]}, "takes T1w, FLAIR, SWI, but scans are prepared as T1w, FLAIR"),
+        ({"contrasts": ["FLAIR", "T1w"]}, "takes FLAIR, T1w, but scans are prepared as T1w, FLAIR"),
+        ({"contrasts": []}, "scans are prepared as T1w, FLAIR"),
         ({"voxel_mm": 2}, "is for voxels of 2 mm, but the scans will have 1 mm; give --voxel_mm 2, or another model"),
         ({"voxel_mm": 0}, "voxel_mm is 0, but must be a number from 0.5 to 4"),
         ({"parameters": {"lesion_threshold": 7}}, "parameters: lesion_threshold is 7, but must be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,14 +10,15 @@ from typing import Annotated, Any
 from lesionforge import nets
 from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
 from lesionforge.errors import InputError
+from lesionforge.images.names import ALWAYS, in_order
 from lesionforge.nets.settings import Within, settings_of
 
 
-def cascade_entries(config: CascadeConfig, voxel_mm: float) -> dict[str, Any]:
-    """What the card of a cascade holds of its input and settings; `read_cascade_card` reads it back."""
+def cascade_entries(config: CascadeConfig, voxel_mm: float, contrasts: Sequence[str] = CONTRASTS) -> dict[str, Any]:
+    """What the card of a cascade with these contrasts as channels holds of its input and settings; `read_cascade_card` reads it."""
     return {
         "kind": "cascade",
-        "contrasts": list(CONTRASTS),
+        "contrasts": list(contrasts),
         "normalisation": "z-score inside the brain mask, 0 outside",
         "voxel_mm": voxel_mm,
         "parameters": asdict(config),
@@ -61,14 +63,29 @@ def lineages(card: dict[str, Any], where: str) -> list[Lineage]:
 def read_cascade_card(folder: Path) -> tuple[dict[str, Any], CascadeConfig, float]:
     """(card, settings, voxel size in mm) of a model folder; settings that an older card lacks have their defaults.
 
-    Raises InputError as `nets.read_card` does, when a value of the card is missing, of another type or out of its limits, and
-    when it names other contrasts than T1w and FLAIR.
+    The card's `contrasts_of` are sound. Raises InputError as `nets.read_card` does, when a value of the card is missing, of
+    another type or out of its limits, and when its contrasts are not T1w, FLAIR and what may follow them.
     """
     card = nets.read_card(folder, "cascade")
     held = settings_of(CascadeCard, card, str(folder / nets.CARD))
-    if held.contrasts != CONTRASTS:
+    if held.contrasts[:2] != ALWAYS or held.contrasts != in_order(held.contrasts):
         raise InputError(
-            f"{folder}: takes {', '.join(held.contrasts)}, but scans are prepared as {', '.join(CONTRASTS)}; "
+            f"{folder}: takes {', '.join(held.contrasts)}, but scans are prepared as T1w, FLAIR and maybe T2w, PDw; "
             "give a model of these contrasts"
         )
     return card, held.parameters, held.voxel_mm
+
+
+def contrasts_of(card: dict[str, Any]) -> tuple[str, ...]:
+    """The contrasts that a cascade takes, in the order of its channels, from a card that `read_cascade_card` has checked."""
+    return tuple(card["contrasts"])
+
+
+def refuse_missing_contrasts(model: Path, contrasts: Sequence[str], held: Sequence[str]) -> None:
+    """Raise InputError when a cascade takes a contrast that the scans do not have; it leaves alone what it does not take."""
+    missing = [name for name in contrasts if name not in held]
+    if missing:
+        raise InputError(
+            f"{model}: takes {', '.join(contrasts)}, but the scans have no {' and no '.join(missing)}; "
+            f"give the scans' {' and '.join(missing)} too, or another model"
+        )

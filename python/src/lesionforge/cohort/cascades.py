@@ -9,20 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from lesionforge import nets
-from lesionforge.cascade.card import Lineage, lineages, read_cascade_card
+from lesionforge.cascade.card import Lineage, contrasts_of, lineages, read_cascade_card, refuse_missing_contrasts
 from lesionforge.cohort.rows import Problem, Row
 from lesionforge.errors import InputError
+from lesionforge.images.names import ALWAYS
 
 
 @dataclass(frozen=True)
 class Cascades:
-    """The options of `lesionforge cohort` about cascades: model folders, or None, and what they must fit."""
+    """The options of `lesionforge cohort` about cascades: model folders, or None, and what they must fit.
+
+    `contrasts` are those of the scans.
+    """
 
     mode: str
     model: Path | None = None
     init: Path | None = None
     network: str | None = None
     voxel_mm: float = 1.0
+    contrasts: tuple[str, ...] = ALWAYS
 
     def model_problems(self) -> list[Problem]:
         """The problem of --model for the mode, if there is one."""
@@ -61,6 +66,7 @@ class Cascades:
     def _read_card(self, folder: Path) -> dict[str, Any]:
         """The checked card of a cascade for the scans as they will be prepared, for what is to be trained."""
         card, config, voxel_mm = read_cascade_card(folder)
+        refuse_missing_contrasts(folder, contrasts_of(card), self.contrasts)
         if abs(voxel_mm - self.voxel_mm) > 0.01:
             raise InputError(
                 f"{folder}: is for voxels of {voxel_mm:g} mm, but the scans will have {self.voxel_mm:g} mm; "

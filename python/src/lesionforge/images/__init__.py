@@ -22,13 +22,14 @@ from lesionforge.images.files import (
 from lesionforge.images.geometry import Grid, from_ants, same_grid, to_ants, voxel_volume_mm3, working_grid
 from lesionforge.images.intensity import zscore
 from lesionforge.images.lesions import label_lesions, lesions_touching, most_probable
-from lesionforge.images.names import derivative, find_image, find_images, grid_entities, library_id, scan_labels
+from lesionforge.images.names import CONTRASTS, derivative, find_image, find_images, grid_entities, library_id, scan_labels
 from lesionforge.images.places import PLACES, places
-from lesionforge.images.prepared import Prepared, Scan
+from lesionforge.images.prepared import Prepared, Scan, refuse_lacking
 from lesionforge.images.resample import resample, world_matrix
 from lesionforge.images.scratch import ants_scratch
 
 __all__ = [
+    "CONTRASTS",
     "PLACES",
     "Grid",
     "Prepared",
@@ -54,6 +55,7 @@ __all__ = [
     "read_record",
     "read_tsv",
     "read_volume",
+    "refuse_lacking",
     "refuse_loss",
     "refuse_overwritten_input",
     "resample",

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from lesionforge.errors import InputError
+
+# The contrasts of a scan, in the order in which they are always given; the first two are always there.
+CONTRASTS = ("T1w", "FLAIR", "T2w", "PDw")
+ALWAYS = CONTRASTS[:2]
+
+
+def in_order(contrasts: Iterable[str]) -> tuple[str, ...]:
+    """Those of CONTRASTS that are named, in that order, each once."""
+    named = set(contrasts)
+    return tuple(name for name in CONTRASTS if name in named)
 
 
 def grid_entities(voxel_mm: float) -> str:

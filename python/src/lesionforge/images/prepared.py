@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from lesionforge.errors import InputError
 from lesionforge.images.deform import read_displacement
 from lesionforge.images.files import read_image, read_mask, read_volume
 from lesionforge.images.geometry import same_grid
-from lesionforge.images.names import find_image, find_images
+from lesionforge.images.names import ALWAYS, CONTRASTS, find_image, find_images
 from lesionforge.images.resample import world_matrix
 
 FLAIR_TO_T1W = "from-FLAIR_to-T1w_mode-image_xfm.mat"
@@ -21,7 +21,10 @@ ROUGH_TEMPLATE_TO_T1W = "from-MNI152_to-T1w_mode-image_desc-rough_xfm.nii.gz"
 
 @dataclass(frozen=True)
 class Prepared:
-    """Paths of one prepared scan; everything lies on its working grid. `lesion` is None without a lesion mask."""
+    """Paths of one prepared scan; everything lies on its working grid. `lesion` is None without a lesion mask.
+
+    `further` holds the contrasts besides T1w and FLAIR, by name.
+    """
 
     folder: Path
     scan_id: str
@@ -31,6 +34,7 @@ class Prepared:
     brain: Path
     tissues: Path
     lesion: Path | None
+    further: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Prepared:
@@ -53,7 +57,24 @@ class Prepared:
             if not path.is_file():
                 raise InputError(f"{path}: no such file; run lesionforge prepare for {scan_id} again")
         lesion = folder / f"{scan_id}_{grid}_label-lesion_mask.nii.gz"
-        return cls(folder=folder, scan_id=scan_id, grid=grid, lesion=lesion if lesion.is_file() else None, **paths)
+        further = {name: folder / f"{scan_id}_{grid}_desc-preproc_{name}.nii.gz" for name in CONTRASTS if name not in ALWAYS}
+        return cls(
+            folder=folder,
+            scan_id=scan_id,
+            grid=grid,
+            lesion=lesion if lesion.is_file() else None,
+            further={name: path for name, path in further.items() if path.is_file()},
+            **paths,
+        )
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """The names of its contrasts, in the order of CONTRASTS."""
+        return (*ALWAYS, *self.further)
+
+    def refuse_lacking(self, contrasts: Sequence[str]) -> None:
+        """Raise InputError, which names the folder, when one of these contrasts is not there."""
+        refuse_lacking(contrasts, self.contrasts, str(self.folder))
 
     def given_to_t1w(self, space: str) -> np.ndarray:
         """The 4 x 4 RAS matrix from points of the T1w or FLAIR as given to points of the T1w and the working grid."""
@@ -70,7 +91,7 @@ class Prepared:
     def read(self) -> Scan:
         """Read all volumes; raises InputError when they do not lie on one grid."""
         t1w, affine = read_volume(self.t1w)
-        for path in (self.flair, self.brain, self.tissues, self.lesion):
+        for path in (self.flair, *self.further.values(), self.brain, self.tissues, self.lesion):
             if path is not None:
                 other = read_image(path)
                 if not same_grid(other.shape, other.affine, t1w.shape, affine):
@@ -83,6 +104,8 @@ class Prepared:
             tissues=tissues.astype(np.uint8),
             lesion=read_mask(self.lesion)[0] if self.lesion else np.zeros(t1w.shape, bool),
             affine=affine,
+            further={name: read_volume(path)[0] for name, path in self.further.items()},
+            where=str(self.folder),
         )
 
 
@@ -90,8 +113,9 @@ class Prepared:
 class Scan:
     """One scan's volumes [x, y, z] on its working grid.
 
-    `t1w` and `flair` are float32, normalised (mean 0, standard deviation 1 in the brain, 0 outside); `brain` and
-    `lesion` are bool; `tissues` is uint8 with 0 background, 1 CSF, 2 GM, 3 WM.
+    `t1w` and `flair` are float32, normalised (mean 0, standard deviation 1 in the brain, 0 outside), and so are the `further`
+    contrasts, by name; `brain` and `lesion` are bool; `tissues` is uint8 with 0 background, 1 CSF, 2 GM, 3 WM. `where` names
+    the scan in errors.
     """
 
     t1w: np.ndarray
@@ -100,3 +124,30 @@ class Scan:
     tissues: np.ndarray
     lesion: np.ndarray
     affine: np.ndarray
+    further: dict[str, np.ndarray] = field(default_factory=dict)
+    where: str = "the scan"
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """The names of its contrasts, in the order of CONTRASTS."""
+        return (*ALWAYS, *self.further)
+
+    def images(self, contrasts: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The volumes of these contrasts by name, in their order; all of them by default.
+
+        Raises InputError when the scan lacks one.
+        """
+        wanted = self.contrasts if contrasts is None else contrasts
+        refuse_lacking(wanted, self.contrasts, self.where)
+        held = {"T1w": self.t1w, "FLAIR": self.flair} | self.further
+        return {name: held[name] for name in wanted}
+
+
+def refuse_lacking(wanted: Sequence[str], held: Sequence[str], where: str) -> None:
+    """Raise InputError when a wanted contrast is not among those that a folder or scan holds; `where` names it."""
+    lacking = [name for name in wanted if name not in held]
+    if lacking:
+        raise InputError(
+            f"{where}: has {', '.join(held)} but no {' and no '.join(lacking)}; "
+            "prepare the scan with that too, or leave it out of all scans"
+        )

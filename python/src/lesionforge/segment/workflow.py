@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lesionforge import nets
-from lesionforge.cascade.card import read_cascade_card
+from lesionforge.cascade.card import contrasts_of, read_cascade_card
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.images import (
@@ -37,10 +37,11 @@ PROBABILITY_SIDECAR = {"Description": "probability of lesion by the cascade, 0 t
 
 @dataclass(frozen=True)
 class Cascade:
-    """A model folder whose card was checked: where it lies, its voxel size, the parameters to use it with, its checksums."""
+    """A model folder whose card was checked: where it lies, voxel size, contrasts, the parameters to use it with, checksums."""
 
     folder: Path
     voxel_mm: float
+    contrasts: tuple[str, ...]
     config: CascadeConfig
     checksums: dict[str, str]
 
@@ -52,7 +53,7 @@ class Cascade:
             config = replace(config, lesion_threshold=lesion_threshold)
         if min_volume_mm3 is not None:
             config = replace(config, min_volume_mm3=min_volume_mm3)
-        return cls(folder, voxel_mm, config, card["checksums"])
+        return cls(folder, voxel_mm, contrasts_of(card), config, card["checksums"])
 
 
 def write_native(
@@ -80,10 +81,11 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     """Segment one prepared scan into `out/<id>/`; returns the content of `desc-segment.json`.
 
     Every file is written even when no lesion is found. A synthetic scan has no native grids. Raises InputError when the
-    folder is incomplete or was prepared at another voxel size than the model's.
+    folder is incomplete, lacks a contrast of the model or was prepared at another voxel size than the model's.
     """
     prepared = Prepared.open(prepared_folder)
     refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder)
+    prepared.refuse_lacking(cascade.contrasts)
     scan = prepared.read()
     voxel_mm = float(np.linalg.norm(scan.affine[:3, 0]))
     if abs(voxel_mm - cascade.voxel_mm) > 0.01:
