@@ -31,10 +31,10 @@ workflow LESIONFORGE {
 
     // Act 2: run the stages.
     segmenting = mode == 'segment'
-    scans = COHORT.out.scans.filter { meta, _t1w, _flair, _lesion_mask, _brain_mask -> !segmenting || meta.role == 'patient' }
+    scans = COHORT.out.scans.filter { meta, _t1w, _flair, _further, _lesion_mask, _brain_mask -> !segmenting || meta.role == 'patient' }
     PREPARE(scans, limits)
     prepared = PREPARE.out.folder
-    metas = scans.map { meta, _t1w, _flair, lesion_mask, _brain_mask -> [meta.id, meta, lesion_mask ? true : false] }
+    metas = scans.map { meta, _t1w, _flair, _further, lesion_mask, _brain_mask -> [meta.id, meta, lesion_mask ? true : false] }
     by_meta = metas.join(prepared) // [id, meta, has a reference mask, prepared folder]
 
     transforms = channel.empty()

@@ -38,7 +38,7 @@ from lesionforge.images import (
 )
 from lesionforge.images.interfaces import run
 from lesionforge.register import interfaces
-from lesionforge.synthesize.levels import CONTRASTS, FLAIR
+from lesionforge.synthesize.levels import ALWAYS, FLAIR
 from lesionforge.synthesize.library import hyperintensities
 from lesionforge.synthesize.stage import Levels, level_entity
 from lesionforge.synthesize.transplant import FATES
@@ -179,7 +179,7 @@ def transplanted(plan: Pair, pair: Path, canvas: Path, brightness: Levels | Path
 
 def levels_and_mask(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Levels [contrast, x, y, z] and lesion mask of a transplant folder."""
-    levels = [read_volume(find_image(folder, f"{level_entity(name)}.nii.gz"))[0].astype(np.uint8) for name in CONTRASTS]
+    levels = [read_volume(find_image(folder, f"{level_entity(name)}.nii.gz"))[0].astype(np.uint8) for name in ALWAYS]
     return np.stack(levels), read_mask(find_image(folder, "label-lesion_mask.nii.gz"))[0]
 
 

@@ -30,10 +30,10 @@ from lesionforge.images import Prepared, Scan, label_lesions, new_folder, read_t
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.segment.workflow import Cascade
 from lesionforge.synthesize.generator_folder import read_generator_card
-from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, PUBLISHED_LEVELS, WHITE_MATTER, Scale
+from lesionforge.synthesize.levels import ALWAYS, LEVEL_COUNT, PUBLISHED_LEVELS, SUFFIXES, WHITE_MATTER, Scale
 from lesionforge.synthesize.library import hyperintensities
 from lesionforge.synthesize.paint import SEAM_WIDTH_VOXELS, paint_lesions
-from lesionforge.synthesize.stage import SUFFIXES, Levels
+from lesionforge.synthesize.stage import Levels
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.loading import load_cascade
 from lesionforge.train.sampling import label_scan
@@ -67,12 +67,12 @@ class Test:
         """Read a patient's prepared and levels folders."""
         scan = prepared.read()
         levels = {name: level * scan.lesion for name, level in found.read(scan).items()}
-        return cls(scan, dict(zip(SUFFIXES, found.read_filled(), strict=True)), levels, found.scales)
+        return cls(scan, found.read_filled(), levels, found.scales)
 
 
 def images_of(scan: Scan) -> Images:
     """The contrasts of a scan by name."""
-    return {name: getattr(scan, name) for name in SUFFIXES}
+    return {name: getattr(scan, name) for name in ALWAYS}
 
 
 def published(contrast: str, levels: Images, scales: dict[str, Scale]) -> tuple[np.ndarray, Scale]:
@@ -87,7 +87,7 @@ def own(contrast: str, levels: Images, scales: dict[str, Scale]) -> tuple[np.nda
 
 def mean_by_level(patients: Patients, known: Callable) -> dict[str, np.ndarray]:
     """Mean of each level (0..12) in the training patients' hyperintensities, by contrast; an empty one has its nearest's."""
-    total = {name: np.zeros((2, LEVEL_COUNT + 1)) for name in CONTRASTS}
+    total = {name: np.zeros((2, LEVEL_COUNT + 1)) for name in ALWAYS}
     for prepared, found in patients:
         scan = prepared.read()
         levels = found.read(scan)
@@ -115,7 +115,7 @@ def painted_with_means(patients: Patients, known: Callable, test: Test) -> Image
 
 def painted_by(generator: Path, test: Test, levels: Images) -> Images:
     """The lesions of the test patient painted by a generator onto its filled scan, as the pipeline paints."""
-    card, config = read_generator_card(generator, tuple(SUFFIXES))
+    card, config = read_generator_card(generator, ALWAYS)
     nets.set_up(card["seed"])
     network = nets.load_model(generator, "generator")
     lesion, images = test.scan.lesion, list(test.filled.values())
@@ -125,7 +125,7 @@ def painted_by(generator: Path, test: Test, levels: Images) -> Images:
 
 def levels_from_flair(generator: Path, levels: Images) -> Images:
     """The levels of the FLAIR, and in other contrasts those that mostly go with them."""
-    typical = read_generator_card(generator, tuple(SUFFIXES))[0]["typical_levels"]
+    typical = read_generator_card(generator, ALWAYS)[0]["typical_levels"]
     return {name: np.array(found, np.uint8)[levels["flair"]] for name, found in typical.items()} | {"flair": levels["flair"]}
 
 
@@ -167,7 +167,7 @@ def contrast_rows(apart: dict[str, Images]) -> list[list[str]]:
     """Lesion against surrounding white matter: the 10th, 50th and 90th percentile over lesions, real and made."""
     return [
         [SUFFIXES[name], method, *(f"{value:.2f}" for value in np.percentile(found[name], (10, 50, 90)))]
-        for name in SUFFIXES
+        for name in ALWAYS
         for method, found in apart.items()
     ]
 
@@ -176,12 +176,12 @@ def draw_contrasts(apart: dict[str, Images], path: Path) -> None:
     """The distributions of lesion contrasts, real and made, side by side."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(SUFFIXES), figsize=(11, 4.2), constrained_layout=True)
-    for axis, (name, suffix) in zip(axes, SUFFIXES.items(), strict=True):
+    figure, axes = plt.subplots(1, len(ALWAYS), figsize=(11, 4.2), constrained_layout=True)
+    for axis, name in zip(axes, ALWAYS, strict=True):
         axis.violinplot([found[name] for found in apart.values()], showmedians=True)
         axis.axhline(np.median(apart["real"][name]), color="grey", linewidth=0.8)
         axis.set_xticks(range(1, len(apart) + 1), list(apart), rotation=30, ha="right")
-        axis.set_title(f"{suffix}: lesion minus white matter around it")
+        axis.set_title(f"{SUFFIXES[name]}: lesion minus white matter around it")
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
@@ -194,9 +194,9 @@ def draw_examples(scan: Scan, made: dict[str, Images], path: Path, slices: int =
     load = np.count_nonzero(scan.lesion, axis=(0, 1))
     chosen = [int(part[load[part].argmax()]) for part in np.array_split(np.flatnonzero(load), slices)]
     box = tuple(slice(side.min() - 2, side.max() + 3) for side in np.nonzero(scan.brain.any(axis=2)))
-    shape = (slices * len(SUFFIXES), len(volumes) + 1)
+    shape = (slices * len(ALWAYS), len(volumes) + 1)
     figure, axes = plt.subplots(*shape, figsize=(2.2 * shape[1], 2.6 * shape[0]), constrained_layout=True)
-    for row, (z, name) in enumerate((z, name) for z in chosen for name in SUFFIXES):
+    for row, (z, name) in enumerate((z, name) for z in chosen for name in ALWAYS):
         limits = np.percentile(images_of(scan)[name][scan.brain], (1, 99.8))
         for column, (title, images) in enumerate((*volumes.items(), ("lesion mask", volumes["real"]))):
             axis = axes[row, column]
@@ -284,7 +284,7 @@ def segmentation_row(method: str, cascade: Cascade, networks: dict, scan: Scan, 
 def train(name: str, patients: Patients, out: Path, width: int, epochs: int, tiles: int) -> float:
     """Train one configuration on the patients unless an earlier run did as much; seconds it took, NaN if it was there."""
     if (out / name).is_dir():
-        settings = read_generator_card(out / name, tuple(SUFFIXES))[1]
+        settings = read_generator_card(out / name, ALWAYS)[1]
         if (settings.width, settings.epochs, settings.tiles_per_epoch) == (width, epochs, tiles):
             return float("nan")
     folders = [

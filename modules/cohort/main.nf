@@ -96,7 +96,7 @@ workflow COHORT {
 
     emit:
     folder // cohort.tsv and pairs.tsv
-    scans // [meta, t1w, flair, lesion_mask or [], brain_mask or [] or 'stripped']
+    scans // [meta, t1w, flair, [t2w or [], pdw or []], lesion_mask or [], brain_mask or [] or 'stripped']
     pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask]
     refused // [id, column, problem] of scans and masks left out
 }
@@ -111,7 +111,7 @@ def warn(lines) {
 def scanOf(row) {
     def meta = row.subMap(['id', 'subject', 'session', 'role', 'split'])
     def brain_mask = row.brain_mask == 'stripped' ? 'stripped' : fileOf(row.brain_mask)
-    return [meta, fileOf(row.t1w), fileOf(row.flair), fileOf(row.lesion_mask), brain_mask]
+    return [meta, fileOf(row.t1w), fileOf(row.flair), [fileOf(row.t2w), fileOf(row.pdw)], fileOf(row.lesion_mask), brain_mask]
 }
 
 // The file that a cell names; an empty list for an empty cell, which a process takes as no file.
@@ -151,7 +151,7 @@ def masksIn(folder) {
 
 // A resampled image (entity res), such as lesionforge writes, is none of its inputs.
 def isImage(name) {
-    return name ==~ /sub-.*_(T1w|FLAIR|mask)\.nii(\.gz)?/ && !name.contains('_res-')
+    return name ==~ /sub-.*_(T1w|FLAIR|T2w|PDw|mask)\.nii(\.gz)?/ && !name.contains('_res-')
 }
 
 def isTable(name) {

@@ -8,17 +8,18 @@ process STRIP {
     label 'one_scan'
 
     input:
-    tuple val(id), path(t1w, stageAs: 't1w/*'), path(flair, stageAs: 'flair/*'), path(brain_mask, stageAs: 'brain_mask/*'), val(stripped)
+    tuple val(id), path(t1w, stageAs: 't1w/*'), path(flair, stageAs: 'flair/*'), path(t2w, stageAs: 't2w/*'), path(pdw, stageAs: 'pdw/*'), path(brain_mask, stageAs: 'brain_mask/*'), val(stripped)
     val code
 
     output:
     tuple val(id), path("${id}"), emit: folder
 
     script:
+    def further = furtherOptions(t2w, pdw)
     def mask_option = stripped ? '--brain-mask stripped' : brain_mask ? "--brain-mask ${brain_mask}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} prepare strip \\
-        --id ${id} --t1w ${t1w} --flair ${flair} ${mask_option} ${task.ext.args} --out .
+        --id ${id} --t1w ${t1w} --flair ${flair} ${further} ${mask_option} ${task.ext.args} --out .
     """
 
     stub:
@@ -34,17 +35,18 @@ process ALIGN {
     label 'one_scan'
 
     input:
-    tuple val(id), path(t1w, stageAs: 't1w/*'), path(flair, stageAs: 'flair/*'), path(lesion_mask, stageAs: 'lesion_mask/*'), path(stripped, stageAs: 'strip/*')
+    tuple val(id), path(t1w, stageAs: 't1w/*'), path(flair, stageAs: 'flair/*'), path(t2w, stageAs: 't2w/*'), path(pdw, stageAs: 'pdw/*'), path(lesion_mask, stageAs: 'lesion_mask/*'), path(stripped, stageAs: 'strip/*')
     val code
 
     output:
     tuple val(id), path("${id}"), emit: folder
 
     script:
+    def further = furtherOptions(t2w, pdw)
     def mask_option = lesion_mask ? "--lesion-mask ${lesion_mask}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} prepare align \\
-        --id ${id} --t1w ${t1w} --flair ${flair} ${mask_option} ${task.ext.args} --stripped ${stripped} --out .
+        --id ${id} --t1w ${t1w} --flair ${flair} ${further} ${mask_option} ${task.ext.args} --stripped ${stripped} --out .
     """
 
     stub:
@@ -108,19 +110,19 @@ process QUALITY {
 
 workflow PREPARE {
     take:
-    scans // [meta, t1w, flair, lesion_mask or [], brain_mask or [] or 'stripped']
+    scans // [meta, t1w, flair, [t2w or [], pdw or []], lesion_mask or [], brain_mask or [] or 'stripped']
     limits // file of own quality limits, or an empty list
 
     main:
     // The processes get the id alone, not the meta: a scan that changes its split needs no new preparation.
     code = codeOf('prepare')
-    raw = scans.map { meta, t1w, flair, lesion_mask, brain_mask -> [meta.id, t1w, flair, lesion_mask, brain_mask] }
-    to_strip = raw.map { id, t1w, flair, _lesion_mask, brain_mask ->
-        brain_mask == 'stripped' ? [id, t1w, flair, [], true] : [id, t1w, flair, brain_mask, false]
+    raw = scans.map { meta, t1w, flair, further, lesion_mask, brain_mask -> [meta.id, t1w, flair] + further + [lesion_mask, brain_mask] }
+    to_strip = raw.map { id, t1w, flair, t2w, pdw, _lesion_mask, brain_mask ->
+        [id, t1w, flair, t2w, pdw] + (brain_mask == 'stripped' ? [[], true] : [brain_mask, false])
     }
     STRIP(to_strip, code)
     to_align = raw
-        .map { id, t1w, flair, lesion_mask, _brain_mask -> [id, t1w, flair, lesion_mask] }
+        .map { row -> row.take(6) } // [id, t1w, flair, t2w, pdw, lesion_mask]
         .join(STRIP.out.folder)
     ALIGN(to_align, code)
     TISSUES(STRIP.out.folder.join(ALIGN.out.folder), code)
@@ -131,4 +133,9 @@ workflow PREPARE {
     emit:
     folder // [id, prepared folder] of scans within their quality limits
     measured // the same of all scans
+}
+
+// The options of the contrasts besides T1w and FLAIR that a scan has.
+def furtherOptions(t2w, pdw) {
+    return [t2w ? "--t2w ${t2w}" : '', pdw ? "--pdw ${pdw}" : ''].findAll { option -> option }.join(' ')
 }

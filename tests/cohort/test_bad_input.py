@@ -140,7 +140,7 @@ def test_unknown_and_repeated_columns(sheet):
         sheet,
         sheet.run(content=text),
         "cohort.csv, row 1, column lesionmask: is unknown; remove it or correct its name to one of "
-        "subject, role, split, t1w, flair, session, lesion_mask, brain_mask",
+        "subject, role, split, t1w, flair, session, t2w, pdw, lesion_mask, brain_mask",
         "cohort.csv, row 1, column flair: is there twice; keep one",
     )
 

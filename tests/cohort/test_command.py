@@ -22,7 +22,8 @@ def test_outputs_and_result_line(sheet):
     assert result.exit_code == 0, result.output
     assert result.stdout == "cohort: 5 scans (train 2 patient and 2 healthy, test 1 patient), synthetic scans planned: 3\n"
     table = read_tsv(sheet.out / "cohort.tsv")
-    assert list(table.columns) == ["id", "subject", "session", "role", "split", "t1w", "flair", "lesion_mask", "brain_mask"]
+    scans, masks = ["t1w", "flair", "t2w", "pdw"], ["lesion_mask", "brain_mask"]
+    assert list(table.columns) == ["id", "subject", "session", "role", "split", *scans, *masks]
     assert list(table["id"]) == ["sub-01", "sub-02", "sub-03", "sub-11", "sub-12"]
     assert list(table["split"]) == ["train", "train", "test", "train", "train"]
     assert table["t1w"][0] == str(sheet.folder / "01__T1w.nii.gz")

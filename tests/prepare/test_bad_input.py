@@ -50,7 +50,7 @@ def test_the_flair_of_another_patient_half_a_flair_and_a_copy_of_the_t1w_are_see
     half = scan.flair.copy()
     half[: half.shape[0] // 2] = 0
     own, wrong, cut, copy = (
-        figures.flair_mismatch(scan.t1w, flair, scan.brain, 3.0) for flair in (scan.flair, moved, half, 2 * scan.t1w + 5)
+        figures.mismatch(scan.t1w, flair, scan.brain, 3.0) for flair in (scan.flair, moved, half, 2 * scan.t1w + 5)
     )
     assert failed(flair_mismatch=own) == []
     for value in (wrong, cut, copy):
@@ -60,9 +60,9 @@ def test_the_flair_of_another_patient_half_a_flair_and_a_copy_of_the_t1w_are_see
 def test_edges_that_know_nothing_of_each_other_are_at_right_angles_in_two_thirds(rng):
     brain = np.ones((40, 40, 40), bool)
     one, another = rng.normal(size=(2, *brain.shape))
-    assert figures.flair_mismatch(one, another, brain, 1.0) == pytest.approx(2 / 3, abs=0.05)
-    assert figures.flair_mismatch(one, -one, brain, 1.0) == pytest.approx(0, abs=1e-6)
-    assert figures.flair_mismatch(one, np.zeros_like(one), brain, 1.0) == 1
+    assert figures.mismatch(one, another, brain, 1.0) == pytest.approx(2 / 3, abs=0.05)
+    assert figures.mismatch(one, -one, brain, 1.0) == pytest.approx(0, abs=1e-6)
+    assert figures.mismatch(one, np.zeros_like(one), brain, 1.0) == 1
 
 
 def test_a_t1w_given_as_flair_and_a_swap_are_seen_by_their_contrast(prepared_phantom):

@@ -51,8 +51,8 @@ def write_scan(scan: Scan, folder: Path) -> Path:
     """Write a scan as the prepared folder `folder`, named by its id."""
     folder.mkdir(parents=True)
     stem = (folder.name, grid_entities(1))
-    write_volume(scan.t1w, scan.affine, folder / derivative(*stem, "desc-preproc_T1w"))
-    write_volume(scan.flair, scan.affine, folder / derivative(*stem, "desc-preproc_FLAIR"))
+    for name, image in scan.images().items():
+        write_volume(image, scan.affine, folder / derivative(*stem, f"desc-preproc_{name}"))
     write_mask(scan.brain, scan.affine, folder / derivative(*stem, "desc-brain_mask"), "brain")
     write_volume(scan.tissues, scan.affine, folder / derivative(*stem, "dseg"))
     write_mask(scan.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), "lesions")
@@ -118,7 +118,7 @@ def inputs(cohort_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scales(scan: Scan) -> dict[str, Scale]:
-    return scales_of(scan.t1w, scan.flair, scan.tissues, scan.lesion)
+    return scales_of(stage.images_of(scan), scan.tissues, scan.lesion)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from lesionforge import nets
 from lesionforge.images import Scan
 from lesionforge.synthesize import paint
 from lesionforge.synthesize.config import CONFIGURATIONS
-from lesionforge.synthesize.levels import CONTRASTS, Scale, levels_of
+from lesionforge.synthesize.levels import ALWAYS, Scale, levels_of
 from lesionforge.synthesize.network import LATENT_VARIANCE, build_generator, compile_for_training
 from lesionforge.synthesize.paint import SEAM_WIDTH_VOXELS, generate, paint_lesions, seam_weight
 from lesionforge.synthesize.tiles import StoredScan
@@ -164,7 +164,7 @@ def test_ours_adds_to_the_coarse_painting_of_the_slice_in_the_middle() -> None:
             for weight in layer.layers[-1].weights:
                 weight.assign(np.zeros(weight.shape))
     rng = np.random.default_rng(0)
-    inputs = [rng.normal(size=(1, 16, 16, 3 * OURS.slice_channels)).astype(np.float32) for _ in CONTRASTS]
+    inputs = [rng.normal(size=(1, 16, 16, 3 * OURS.slice_channels)).astype(np.float32) for _ in ALWAYS]
     for given, made in zip(inputs, inference.predict_on_batch(inputs), strict=True):
         assert np.array_equal(made[..., 0], given[..., OURS.slice_channels])
 
@@ -172,7 +172,7 @@ def test_ours_adds_to_the_coarse_painting_of_the_slice_in_the_middle() -> None:
 def test_a_canvas_without_lesions_stays_itself(trained: tuple, healthy: Scan, healthy_scales: dict[str, Scale]) -> None:
     none = np.zeros(healthy.brain.shape, np.uint8)
     canvas, scales = [healthy.t1w, healthy.flair], healthy_scales
-    painted = paint_lesions(trained[0], QUICK, canvas, healthy.brain, none > 0, dict.fromkeys(CONTRASTS, none), scales)
+    painted = paint_lesions(trained[0], QUICK, canvas, healthy.brain, none > 0, dict.fromkeys(ALWAYS, none), scales)
     for before, after in zip(canvas, painted, strict=True):
         assert np.array_equal(after, before)
 
@@ -190,7 +190,7 @@ def test_the_published_network_paints_nothing_past_the_seam(
         assert (after != before)[patient.lesion].mean() > 0.9
 
 
-PLAIN = dict.fromkeys(CONTRASTS, Scale(0.0, 1.0))
+PLAIN = dict.fromkeys(ALWAYS, Scale(0.0, 1.0))
 
 
 class EchoOfPlace:

@@ -89,7 +89,7 @@ def test_few_bright_outliers_hardly_move_the_scale(patient: Scan, patient_scales
     grey = np.argwhere(patient.tissues == 2)
     spoiled[tuple(grey[:: len(grey) // 100].T)] = 50
     clean = patient_scales["flair"]
-    dirty = scales_of(patient.t1w, spoiled, patient.tissues, patient.lesion)["flair"]
+    dirty = scales_of({"t1w": patient.t1w, "flair": spoiled}, patient.tissues, patient.lesion)["flair"]
     assert dirty.zero == pytest.approx(clean.zero, abs=0.02)
     assert dirty.unit == pytest.approx(clean.unit, rel=0.1)
 
@@ -98,13 +98,13 @@ def test_a_missing_tissue_or_a_flat_contrast_is_said(patient: Scan) -> None:
     for label, name in ((2, "grey"), (3, "white")):
         tissues = np.where(patient.tissues == label, 1, patient.tissues)
         with pytest.raises(InputError, match=f"no {name} matter"):
-            scales_of(patient.t1w, patient.flair, tissues, patient.lesion)
+            scales_of({"t1w": patient.t1w, "flair": patient.flair}, tissues, patient.lesion)
     flat = np.zeros_like(patient.t1w)
     for t1w, flair, name in ((flat, patient.flair, "T1w"), (patient.t1w, flat, "FLAIR")):
         with pytest.raises(InputError, match=f"{name} is constant"):
-            scales_of(t1w, flair, patient.tissues, patient.lesion)
+            scales_of({"t1w": t1w, "flair": flair}, patient.tissues, patient.lesion)
     with pytest.raises(InputError, match="check that it is a T1w"):
-        scales_of(-patient.t1w, patient.flair, patient.tissues, patient.lesion)
+        scales_of({"t1w": -patient.t1w, "flair": patient.flair}, patient.tissues, patient.lesion)
 
 
 def fill(scan: Scan, lesion: np.ndarray, seed: int = 1) -> list[np.ndarray]:

@@ -8,13 +8,13 @@ import pytest
 from scipy import ndimage
 
 from lesionforge.images import Scan, label_lesions
-from lesionforge.synthesize.levels import CONTRASTS, FLAIR
+from lesionforge.synthesize.levels import ALWAYS, FLAIR
 from lesionforge.synthesize.midsagittal import midsagittal_reflection
 from lesionforge.synthesize.sampler import Candidate, Draw, LesionDraw, Profile, apply_draw, draw_lesions
 from lesionforge.synthesize.transplant import Lesion, Room, transplant_lesions
 
-PROFILES = dict.fromkeys(CONTRASTS, Profile((0.9, 1.5, 2.0, 2.5, 3.0), 0.2))
-PLAIN = LesionDraw(1, False, 1.0, dict.fromkeys(CONTRASTS, 0), 0.0, 7, None)
+PROFILES = dict.fromkeys(ALWAYS, Profile((0.9, 1.5, 2.0, 2.5, 3.0), 0.2))
+PLAIN = LesionDraw(1, False, 1.0, dict.fromkeys(ALWAYS, 0), 0.0, 7, None)
 
 
 def middle_mirror(shape: tuple[int, ...]) -> np.ndarray:

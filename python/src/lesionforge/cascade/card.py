@@ -15,7 +15,7 @@ from lesionforge.nets.settings import Within, settings_of
 
 
 def cascade_entries(config: CascadeConfig, voxel_mm: float, contrasts: Sequence[str] = CONTRASTS) -> dict[str, Any]:
-    """What the card of a cascade with these contrasts as channels holds of its input and settings; `read_cascade_card` reads it."""
+    """What the card of a cascade holds of its input, these contrasts, and its settings; `read_cascade_card` reads it back."""
     return {
         "kind": "cascade",
         "contrasts": list(contrasts),

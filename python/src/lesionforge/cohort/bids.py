@@ -14,6 +14,8 @@ from lesionforge.errors import InputError
 from lesionforge.images import read_image, same_grid
 
 SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
+# Taken when every scan has one.
+FURTHER = {"t2w": "T2w", "pdw": "PDw"}
 # A mask's name in label- or desc-, and the spaces that it may be in: a scan's own, or unsaid.
 MASKS = {
     "lesion_mask": ("lesion", (None, "orig", "T1w", "FLAIR")),
@@ -50,10 +52,10 @@ def read_bids(folder: Path) -> tuple[list[Row], list[Problem], list[Problem]]:
 
     Masks come from derivatives/*, role and split from participants.tsv; where that says no roles all are patients.
     """
-    scans = by_session(find_images(folder, ["bids"], list(SUFFIXES.values()), [*IGNORED, OUTSIDE_SUBJECTS]))
+    scans = by_session(find_images(folder, ["bids"], [*SUFFIXES.values(), *FURTHER.values()], [*IGNORED, OUTSIDE_SUBJECTS]))
     masks = by_session(find_images(folder / "derivatives", ["bids", "derivatives"], ["mask"], IGNORED))
     participants, problems = read_participants(folder / "participants.tsv")
-    rows, left_out = [], []
+    rows, left_out, further = [], [], []
     for line, (subject, session) in enumerate(sorted(scans), start=1):
         row = Row(line, subject, session)
         row = replace(row, place=row.scan_id)
@@ -77,6 +79,10 @@ def read_bids(folder: Path) -> tuple[list[Row], list[Problem], list[Problem]]:
         else:
             row = replace(row, role="patient")
         rows.append(row)
+        of_row = {name: [path for path, entities in images if entities["suffix"] == suffix] for name, suffix in FURTHER.items()}
+        further.append(of_row)
+    rows, remarks = with_further(rows, further)
+    left_out += remarks
     if not rows:
         problems.append(
             Problem(
@@ -85,6 +91,25 @@ def read_bids(folder: Path) -> tuple[list[Row], list[Problem], list[Problem]]:
             )
         )
     return rows, problems, left_out
+
+
+def with_further(rows: list[Row], found: list[dict[str, list[str]]]) -> tuple[list[Row], list[Problem]]:
+    """The rows with the further contrasts that each of them has exactly once, and what is left out.
+
+    `found` holds the paths of each row by column.
+    """
+    remarks = []
+    for name, suffix in FURTHER.items():
+        paths = [of_row[name] for of_row in found]
+        odd = [(row, len(own)) for row, own in zip(rows, paths, strict=True) if len(own) != 1]
+        if not odd:
+            rows = [replace(row, **{name: own[0]}) for row, own in zip(rows, paths, strict=True)]  # type: ignore[arg-type]
+        elif any(paths):
+            row, count = odd[0]
+            others = f", and {len(odd) - 1} more are so" if len(odd) > 1 else ""
+            text = f"has {count or 'no'} {suffix}{others}, so no {suffix} of any scan is used; give each scan one to use them"
+            remarks.append(row.problem(text, ""))
+    return rows, remarks
 
 
 def find_images(root: Path, configs: list[str], suffixes: list[str], ignored: list[re.Pattern[str]]) -> list[Image]:

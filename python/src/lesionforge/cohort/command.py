@@ -15,7 +15,7 @@ from lesionforge.cascade.settings import Architecture
 from lesionforge.cohort.bids import read_bids
 from lesionforge.cohort.cascades import Cascades
 from lesionforge.cohort.files import file_warnings, inspect_files, judge_files, judge_lesions, shared_files
-from lesionforge.cohort.judge import judge_rows
+from lesionforge.cohort.judge import contrasts_of, judge_rows, uneven_contrasts, used_rows
 from lesionforge.cohort.library import Library, read_library, training_donors
 from lesionforge.cohort.pairs import Plan, plan_pairs
 from lesionforge.cohort.rows import ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
@@ -89,8 +89,9 @@ def cohort(
     """Check a samplesheet or BIDS folder and every file of it, split it by subject, plan the synthetic scans.
 
     Columns of a sheet: subject, session (optional), role (patient or healthy), split (train, validation, test or empty), t1w,
-    flair, lesion_mask (optional), brain_mask (optional: a file, or the word `stripped`). A BIDS folder says role and split in
-    participants.tsv and has its masks in derivatives. All problems are reported together.
+    flair, t2w and pdw (optional, for all scans or none), lesion_mask (optional), brain_mask (optional: a file, or the word
+    `stripped`). A BIDS folder says role and split in participants.tsv and has its masks in derivatives. All problems are
+    reported together.
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100
     source = Path(os.path.abspath(source))  # noqa: PTH100
@@ -100,8 +101,10 @@ def cohort(
     complete = not problems
     if synthetic == 0 and mode != "segment" and "augmented" in arms:
         problems.append(Problem("--synthetic 0 leaves nothing for the arm augmented; give a number above 0, or --arm real"))
-    cascades = Cascades(mode, model, init, network, voxel_mm)
     rows, row_problems = judge_rows(rows, os.path.abspath(root or source.parent))  # noqa: PTH100
+    used = used_rows(rows, mode)
+    cascades = Cascades(mode, model, init, network, voxel_mm, contrasts_of(used))
+    problems += uneven_contrasts(used)
     problems += row_problems + list(shared_files(rows)) + cascades.model_problems() + check_strip(strip_engine, rows)
     skip = on_subject_error == "skip"
     needs = None if mode == "segment" else needs_of(mode, arms, lesion_library)

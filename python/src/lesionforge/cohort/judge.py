@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lesionforge.cohort.rows import FILE_COLUMNS, ROLES, SPLITS, STRIPPED, Problem, Row
+from lesionforge.cohort.rows import FILE_COLUMNS, FURTHER_COLUMNS, ROLES, SPLITS, STRIPPED, Problem, Row
+from lesionforge.images import CONTRASTS
+from lesionforge.images.names import ALWAYS
 
 LABEL = re.compile(r"[A-Za-z0-9]+")
 # What a task's shell would interpret in the name of a file that Nextflow stages.
 UNSAFE = '$`\\"*?[]{};|<>!'
+# Of the rows that lack a contrast so many are named.
+MOST_NAMED = 20
 RESERVED = re.compile(r"syn[0-9]+", re.IGNORECASE)
 
 
@@ -99,6 +103,32 @@ def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | Non
             f"{path!r} holds a control character or one of {unsafe} which no shell carries safely; rename it",
         )
     return path, None
+
+
+def used_rows(rows: Sequence[Row], mode: str) -> list[Row]:
+    """The rows whose scans a run works on: in the mode segment patients only."""
+    return [row for row in rows if mode != "segment" or row.role in ("patient", None)]
+
+
+def contrasts_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The contrasts that scans of these rows have; a cell with a problem counts as a scan."""
+    return (*ALWAYS, *(name for name in CONTRASTS if name.lower() in FURTHER_COLUMNS and _having(rows, name.lower())))
+
+
+def uneven_contrasts(rows: Sequence[Row]) -> Iterator[Problem]:
+    """A problem for each further contrast that some of the rows have and others lack."""
+    for column in FURTHER_COLUMNS:
+        lacking = [row for row in rows if not getattr(row, column) and getattr(row, column) is not None]
+        if not lacking or not _having(rows, column):
+            continue
+        named = ", ".join(row.where for row in lacking[:MOST_NAMED])
+        more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+        remedy = "give all scans the same contrasts, or leave this one out of all"
+        yield Problem(f"is empty in {named}{more}, but not in all rows; {remedy}", column=column)
+
+
+def _having(rows: Sequence[Row], column: str) -> bool:
+    return any(getattr(row, column) != "" for row in rows)
 
 
 def duplicate_scans(rows: list[Row]) -> Iterator[Problem]:

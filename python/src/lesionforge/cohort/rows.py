@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 REQUIRED_COLUMNS = ("subject", "role", "split", "t1w", "flair")
-OPTIONAL_COLUMNS = ("session", "lesion_mask", "brain_mask")
-FILE_COLUMNS = ("t1w", "flair", "lesion_mask", "brain_mask")
+OPTIONAL_COLUMNS = ("session", "t2w", "pdw", "lesion_mask", "brain_mask")
+# The contrasts that all scans have, or none.
+FURTHER_COLUMNS = ("t2w", "pdw")
+FILE_COLUMNS = ("t1w", "flair", *FURTHER_COLUMNS, "lesion_mask", "brain_mask")
 ROLES = ("patient", "healthy")
 SPLITS = ("train", "validation", "test")
 ARMS = ("real", "augmented")
@@ -52,6 +54,8 @@ class Row:
     brain_mask: str | None = ""
     split_drawn: bool = False
     place: str = ""
+    t2w: str | None = ""
+    pdw: str | None = ""
 
     def problem(self, text: str, column: str) -> Problem:
         """A problem of one of its cells."""

@@ -19,6 +19,8 @@ COHORT_COLUMNS = {
     "split": "train, validation or test; empty where the scan is only segmented",
     "t1w": "absolute path of the T1-weighted scan",
     "flair": "absolute path of the FLAIR scan",
+    "t2w": "absolute path of the T2-weighted scan; empty where the cohort has none",
+    "pdw": "absolute path of the proton-density-weighted scan; empty where the cohort has none",
     "lesion_mask": "absolute path of the manual lesion mask; empty without one",
     "brain_mask": "absolute path of the brain mask, `stripped` where the scan holds only brain, empty without one",
 }

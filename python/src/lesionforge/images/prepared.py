@@ -15,8 +15,12 @@ from lesionforge.images.geometry import same_grid
 from lesionforge.images.names import ALWAYS, CONTRASTS, find_image, find_images
 from lesionforge.images.resample import world_matrix
 
-FLAIR_TO_T1W = "from-FLAIR_to-T1w_mode-image_xfm.mat"
 ROUGH_TEMPLATE_TO_T1W = "from-MNI152_to-T1w_mode-image_desc-rough_xfm.nii.gz"
+
+
+def to_t1w_name(contrast: str) -> str:
+    """The end of the name of the file with the transform of a contrast to the T1w."""
+    return f"from-{contrast}_to-T1w_mode-image_xfm.mat"
 
 
 @dataclass(frozen=True)
@@ -70,15 +74,20 @@ class Prepared:
     @property
     def contrasts(self) -> tuple[str, ...]:
         """The names of its contrasts, in the order of CONTRASTS."""
-        return (*ALWAYS, *self.further)
+        return tuple(self.images)
+
+    @property
+    def images(self) -> dict[str, Path]:
+        """The paths of its contrasts by name, in the order of CONTRASTS."""
+        return {"T1w": self.t1w, "FLAIR": self.flair} | self.further
 
     def refuse_lacking(self, contrasts: Sequence[str]) -> None:
         """Raise InputError, which names the folder, when one of these contrasts is not there."""
         refuse_lacking(contrasts, self.contrasts, str(self.folder))
 
     def given_to_t1w(self, space: str) -> np.ndarray:
-        """The 4 x 4 RAS matrix from points of the T1w or FLAIR as given to points of the T1w and the working grid."""
-        return np.eye(4) if space == "T1w" else np.linalg.inv(world_matrix(find_image(self.folder, FLAIR_TO_T1W)))
+        """The 4 x 4 RAS matrix from points of a contrast as given to points of the T1w and the working grid."""
+        return np.eye(4) if space == "T1w" else np.linalg.inv(world_matrix(find_image(self.folder, to_t1w_name(space))))
 
     def way_to_template(self) -> Callable[[np.ndarray], np.ndarray]:
         """What takes points [n, 3] of the T1w (RAS, mm) to points of the template, by the rough registration of `prepare`.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import nibabel as nib
 import numpy as np
@@ -28,12 +29,22 @@ class ScanSpec:
 
 
 @dataclass(frozen=True)
+class FurtherSpec:
+    """Another contrast than T1w and FLAIR: how the head lay in it against the T1w, its slices' tilt, the acquisition."""
+
+    motion_rotation: list[float]
+    motion_shift: list[float]
+    tilt_degrees: float
+    scan: ScanSpec
+
+
+@dataclass(frozen=True)
 class HeadSpec:
     """Everything drawn for one subject.
 
     Rotations in degrees about x, y, z; shifts in mm; `scale` per axis, subject to template. The displacement and the noise
     maps are drawn from their own seeds. `motion_*` is how the head lay in the FLAIR against the T1w, `tilt_degrees` how the
-    FLAIR's slices are inclined.
+    FLAIR's slices are inclined. `further` holds the contrasts besides these, by name.
     """
 
     rotation: list[float]
@@ -49,10 +60,14 @@ class HeadSpec:
     t1w: ScanSpec
     flair: ScanSpec
     lesions: list[LesionSpec]
+    further: dict[str, FurtherSpec] = field(default_factory=dict)
 
 
-def draw_head(rng: np.random.Generator, anatomy: Anatomy, with_lesions: bool) -> HeadSpec:
-    """Draw one subject: anatomy, position, contrast and, for a patient, lesions."""
+def draw_head(rng: np.random.Generator, anatomy: Anatomy, with_lesions: bool, further: Sequence[str] = ()) -> HeadSpec:
+    """Draw one subject: anatomy, position, contrast and, for a patient, lesions.
+
+    What is drawn for further contrasts is drawn last, so that they change nothing else.
+    """
 
     def seed() -> int:
         return int(rng.integers(2**31))
@@ -80,6 +95,15 @@ def draw_head(rng: np.random.Generator, anatomy: Anatomy, with_lesions: bool) ->
         t1w=scan(500, 700),
         flair=scan(150, 250),
         lesions=draw_lesions(rng, anatomy) if with_lesions else [],
+        further={
+            name: FurtherSpec(
+                motion_rotation=rng.uniform(-4, 4, 3).tolist(),
+                motion_shift=rng.uniform(-5, 5, 3).tolist(),
+                tilt_degrees=float(rng.uniform(-10, 10)),
+                scan=scan(150, 250),
+            )
+            for name in further
+        },
     )
 
 

@@ -1,8 +1,8 @@
-"""From a continuous head to the voxels of a T1w and a FLAIR."""
+"""From a continuous head to the voxels of a T1w, a FLAIR and further contrasts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
@@ -30,6 +30,12 @@ class Contrast:
 
 T1W = Contrast(tissues=(0.28, 0.68, 1.0), bone=0.10, muscle=0.50, fat=1.20, texture=0.6)
 FLAIR = Contrast(tissues=(0.22, 1.25, 1.0), bone=0.08, muscle=0.45, fat=0.85, texture=-0.3)
+FURTHER = {
+    "T2w": Contrast(tissues=(3.2, 1.45, 1.0), bone=0.08, muscle=0.40, fat=1.10, texture=-0.3),
+    "PDw": Contrast(tissues=(1.35, 1.25, 1.0), bone=0.08, muscle=0.60, fat=1.00, texture=-0.2),
+}
+# Of what a lesion adds to white matter in the FLAIR.
+LESION_GAINS = {"T2w": 1.5, "PDw": 0.6}
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,11 @@ def centred_grid(
     affine[:3, :3] = axes * spacing_mm
     affine[:3, 3] = centre_mm - affine[:3, :3] @ ((shape - 1) / 2)
     return (int(shape[0]), int(shape[1]), int(shape[2])), affine
+
+
+def lesion_signal(samples: Samples, name: str) -> np.ndarray:
+    """Signal times fraction [x, y, z] of the lesions in a further contrast, which follows that in the FLAIR."""
+    return samples.lesion + LESION_GAINS[name] * (samples.lesion_flair - samples.lesion)
 
 
 def sample_head(head: Head, shape: tuple[int, int, int], to_t1w_world: np.ndarray, slices_per_voxel: int = 1) -> Samples:
@@ -162,7 +173,8 @@ class PhantomScans:
     """One subject's scans and truth.
 
     On the T1w grid [x, y, z]: `t1w`, `brain` and `lesion` bool, `tissues` uint8 (1 CSF, 2 GM, 3 WM, lesions are WM). `flair` is
-    on its own grid; `flair_to_t1w` (4 x 4) takes its world points to T1w world space (RAS, mm).
+    on its own grid; `flair_to_t1w` (4 x 4) takes its world points to T1w world space (RAS, mm). `further` holds image and affine
+    of the other contrasts by name, `further_to_t1w` their matrices.
     """
 
     t1w: np.ndarray
@@ -173,10 +185,12 @@ class PhantomScans:
     brain: np.ndarray
     tissues: np.ndarray
     lesion: np.ndarray
+    further: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    further_to_t1w: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def scan_head(spec: HeadSpec, head: Head, voxel_mm: float) -> PhantomScans:
-    """Acquire a T1w of isotropic `voxel_mm` and a FLAIR of slices twice as thick of one head."""
+    """Acquire of one head a T1w of isotropic `voxel_mm`, and a FLAIR and further contrasts of slices twice as thick."""
     shape, affine = t1w_grid(voxel_mm)
     samples = sample_head(head, shape, affine)
     t1w = render(samples, T1W, samples.lesion_t1w, spec.t1w)
@@ -187,4 +201,10 @@ def scan_head(spec: HeadSpec, head: Head, voxel_mm: float) -> PhantomScans:
     flair_to_t1w = rigid(spec.motion_rotation, spec.motion_shift)
     flair_samples = sample_head(head, flair_shape, flair_to_t1w @ flair_affine, slices_per_voxel=2)
     flair = render(flair_samples, FLAIR, flair_samples.lesion_flair, spec.flair)
-    return PhantomScans(t1w, affine, flair, flair_affine, flair_to_t1w, brain, tissues, lesion)
+    further, to_t1w = {}, {}
+    for name, own in spec.further.items():
+        own_shape, own_affine = flair_grid(voxel_mm, own.tilt_degrees)
+        to_t1w[name] = rigid(own.motion_rotation, own.motion_shift)
+        own_samples = sample_head(head, own_shape, to_t1w[name] @ own_affine, slices_per_voxel=2)
+        further[name] = render(own_samples, FURTHER[name], lesion_signal(own_samples, name), own.scan), own_affine
+    return PhantomScans(t1w, affine, flair, flair_affine, flair_to_t1w, brain, tissues, lesion, further, to_t1w)

@@ -1,4 +1,4 @@
-"""Bias field and alignment of FLAIR to T1w: functions on arrays [x, y, z] and ANTs images."""
+"""Bias field and alignment of FLAIR and other contrasts to T1w: functions on arrays [x, y, z] and ANTs images."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ folder = click.Path(file_okay=False, path_type=Path)
 
 t1w_option = click.option("--t1w", type=existing_file, required=True, help="T1w scan, NIfTI.")
 flair_option = click.option("--flair", type=existing_file, required=True, help="FLAIR scan, NIfTI.")
+t2w_option = click.option("--t2w", type=existing_file, help="T2w scan, NIfTI, if there is one.")
+pdw_option = click.option("--pdw", type=existing_file, help="PDw scan, NIfTI, if there is one.")
 lesion_option = click.option("--lesion-mask", type=existing_file, help="Lesion mask on the grid of the T1w or of the FLAIR.")
 brain_option = click.option(
     "--brain-mask", help="Brain mask on the T1w grid, or the word stripped for scans that hold only brain."
@@ -31,7 +33,7 @@ engine_option = click.option(
     show_default=True,
     help="What finds the brain where no mask is given; all but builtin and given call a program of that name.",
 )
-denoise_option = click.option("--denoise", is_flag=True, help="Remove noise from both scans first (non-local means).")
+denoise_option = click.option("--denoise", is_flag=True, help="Remove noise from all scans first (non-local means).")
 out_option = click.option(
     "--out", type=folder, required=True, help="Output folder; a folder named by the scan is written into it."
 )
@@ -49,6 +51,11 @@ def checked_scan_id(_context: click.Context, _parameter: click.Parameter, value:
 
 
 id_option = click.option("--id", "scan_id", required=True, callback=checked_scan_id, help="Scan id, such as sub-01_ses-1.")
+
+
+def further_scans(t2w: Path | None, pdw: Path | None) -> dict[str, Path]:
+    """The contrasts besides T1w and FLAIR that are there, by name."""
+    return {name: path for name, path in (("T2w", t2w), ("PDw", pdw)) if path is not None}
 
 
 def scan_id_of(subject: str, session: str | None) -> str:
@@ -72,6 +79,8 @@ def brain_mask_of(value: str | None) -> str | None:
 @click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--t1w", type=existing_file, help="T1w scan, NIfTI.")
 @click.option("--flair", type=existing_file, help="FLAIR scan, NIfTI.")
+@t2w_option
+@pdw_option
 @click.option("--subject", help="BIDS subject label.")
 @click.option("--session", help="BIDS session label.")
 @lesion_option
@@ -85,6 +94,8 @@ def prepare(
     ctx: click.Context,
     t1w: Path | None,
     flair: Path | None,
+    t2w: Path | None,
+    pdw: Path | None,
     subject: str | None,
     session: str | None,
     lesion_mask: Path | None,
@@ -107,6 +118,7 @@ def prepare(
     made = prepare_scan(
         t1w=t1w,
         flair=flair,
+        further=further_scans(t2w, pdw),
         scan_id=scan_id_of(subject, session),
         out=out,
         lesion_mask=lesion_mask,
@@ -122,18 +134,20 @@ def prepare(
 @id_option
 @t1w_option
 @flair_option
+@t2w_option
+@pdw_option
 @brain_option
 @engine_option
 @voxel_option
 @out_option
-def strip(scan_id: str, t1w: Path, flair: Path, brain_mask: str | None, strip_engine: str, voxel_mm: float, out: Path) -> None:
-    """Brain mask, rough template transform and FLAIR-to-T1w transform."""
+def strip(scan_id: str, brain_mask: str | None, strip_engine: str, voxel_mm: float, out: Path, **scans: Path | None) -> None:
+    """Brain mask, rough template transform and the transforms of FLAIR, T2w and PDw to the T1w."""
     require_engine(strip_engine)
     from lesionforge.images.interfaces import run
     from lesionforge.prepare.interfaces import Strip
 
     mask = brain_mask_of(brain_mask)
-    made = run(Strip, scan_id=scan_id, t1w=t1w, flair=flair, brain_mask=mask, engine=strip_engine, voxel_mm=voxel_mm, out=out)
+    made = run(Strip, scan_id=scan_id, **scans, brain_mask=mask, engine=strip_engine, voxel_mm=voxel_mm, out=out)
     click.echo(f"stripped {made}")
 
 
@@ -141,17 +155,19 @@ def strip(scan_id: str, t1w: Path, flair: Path, brain_mask: str | None, strip_en
 @id_option
 @t1w_option
 @flair_option
+@t2w_option
+@pdw_option
 @lesion_option
 @denoise_option
 @click.option("--stripped", type=existing_folder, required=True, help="Folder that strip wrote.")
 @out_option
-def align(scan_id: str, t1w: Path, flair: Path, lesion_mask: Path | None, denoise: bool, stripped: Path, out: Path) -> None:
-    """FLAIR and lesion mask onto the T1w's working grid, without bias field."""
+def align(scan_id: str, lesion_mask: Path | None, denoise: bool, stripped: Path, out: Path, **scans: Path | None) -> None:
+    """All contrasts and the lesion mask onto the T1w's working grid, without bias field."""
     from lesionforge.images.interfaces import run
     from lesionforge.prepare.interfaces import Align
 
-    inputs = {"scan_id": scan_id, "t1w": t1w, "flair": flair, "lesion_mask": lesion_mask, "stripped": stripped}
-    click.echo(f"aligned {run(Align, **inputs, denoise=denoise, out=out)}")
+    made = run(Align, scan_id=scan_id, **scans, lesion_mask=lesion_mask, stripped=stripped, denoise=denoise, out=out)
+    click.echo(f"aligned {made}")
 
 
 @prepare.command(name="tissues")

@@ -93,17 +93,17 @@ def mutual_information(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, af
     return -float(ants.image_mutual_information(to_ants(t1w[box] * brain[box], affine), to_ants(flair[box] * brain[box], affine)))
 
 
-def flair_mismatch(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray, voxel_mm: float) -> float:
-    """Mean squared sine of the angle between the gradients of T1w and FLAIR [x, y, z] at the strongest edges of the T1w.
+def mismatch(t1w: np.ndarray, other: np.ndarray, brain: np.ndarray, voxel_mm: float) -> float:
+    """Mean squared sine of the angle between the gradients of T1w and another contrast [x, y, z] at the T1w's strongest edges.
 
-    0 where the edges run alike, 2/3 where they know nothing of each other, 1 where the FLAIR is empty. Contrast, scale and
+    0 where the edges run alike, 2/3 where they know nothing of each other, 1 where the other is empty. Contrast, scale and
     bias do not count. `brain` may be a mask or the brain's share of each voxel. NaN for a brain without an inside.
     Source: normalised gradient fields, Haber and Modersitzki 2006, doi 10.1007/11866763_89.
     """
     inside = ndimage.distance_transform_edt(np.pad(brain >= 0.5, 1), sampling=voxel_mm)[1:-1, 1:-1, 1:-1] > EDGE_RIM_MM
     if not inside.any():
         return float("nan")
-    ours, theirs = (_gradients(image, inside, EDGE_SCALE_MM / voxel_mm) for image in (t1w, flair))
+    ours, theirs = (_gradients(image, inside, EDGE_SCALE_MM / voxel_mm) for image in (t1w, other))
     strength = np.linalg.norm(ours, axis=0)
     edges = strength >= np.percentile(strength, 100 - EDGE_SHARE_PERCENT)
     lengths = (strength * np.linalg.norm(theirs, axis=0))[edges]

@@ -13,10 +13,12 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, Simp
 
 from lesionforge.errors import InputError
 from lesionforge.images import (
+    CONTRASTS,
     Grid,
     ants_scratch,
     derivative,
     find_image,
+    find_images,
     grid_entities,
     read_image,
     read_json,
@@ -37,7 +39,8 @@ from lesionforge.images.check import form_disagreement_mm, judge_voxels
 from lesionforge.images.deform import dice, displacement_field, folding_fraction, write_displacement
 from lesionforge.images.geometry import box_around, sub_grid
 from lesionforge.images.interfaces import FolderOutput, result_folder
-from lesionforge.images.prepared import FLAIR_TO_T1W, ROUGH_TEMPLATE_TO_T1W
+from lesionforge.images.names import ALWAYS
+from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W, to_t1w_name
 from lesionforge.images.resample import covered
 from lesionforge.prepare import align, engines, figures, strip, tissues
 
@@ -58,6 +61,8 @@ class StripInput(BaseInterfaceInputSpec):
     scan_id = traits.Str(mandatory=True)
     t1w = File(exists=True, mandatory=True)
     flair = File(exists=True, mandatory=True)
+    t2w = File(exists=True)
+    pdw = File(exists=True)
     brain_mask = traits.Either(File(exists=True), traits.Enum(STRIPPED), desc="a mask on the T1w grid, or 'stripped'")
     engine = traits.Enum(*engines.NAMES, usedefault=True)
     voxel_mm = traits.Float(1.0, usedefault=True)
@@ -65,9 +70,9 @@ class StripInput(BaseInterfaceInputSpec):
 
 
 class Strip(SimpleInterface):
-    """Brain mask on the working grid, the rough transform from the template and the rigid one from the FLAIR.
+    """Brain mask on the working grid, the rough transform from the template and the rigid ones from the other contrasts.
 
-    A given mask, or one by an external engine, is taken as it is; the builtin engine looks at both contrasts.
+    A given mask, or one by an external engine, is taken as it is; the builtin engine looks at T1w and FLAIR.
     """
 
     input_spec = StripInput
@@ -87,20 +92,26 @@ class Strip(SimpleInterface):
             to_template = strip.template_onto(to_ants(coarse * rough, coarse_grid[1]), outprefix)
             prior = rough if given is not None else _template_brain(coarse_grid, to_template)
             around = strip.dilated(prior, SURROUNDINGS_MM, align.COARSE_MM)
-            rigid = align.rigid_between((head, coarse_grid[1]), t1w, flair, (around, coarse_grid[1]), outprefix)
-            # A rigid registration interpolates: scans that were aligned before stay as they are.
-            aligned_before = same_grid(t1w[0].shape, t1w[1], flair[0].shape, flair[1])
-            if aligned_before and not align.improves_alignment((head, coarse_grid[1]), flair, rigid):
-                align.write_identity(rigid)
+            rigid = {}
+            for name, moving in ({"FLAIR": flair} | {name: _read_scan(path) for name, path in _further(inputs).items()}).items():
+                own_prefix = f"{outprefix}{name}_"
+                found = align.rigid_between((head, coarse_grid[1]), t1w, moving, (around, coarse_grid[1]), own_prefix)
+                # A rigid registration interpolates: scans that were aligned before stay as they are.
+                aligned_before = same_grid(t1w[0].shape, t1w[1], moving[0].shape, moving[1])
+                if aligned_before and not align.improves_alignment((head, coarse_grid[1]), moving, found):
+                    align.write_identity(found)
+                rigid[name] = found
             if given is not None:
                 brain = resample(given, t1w[1], grid) >= 0.5
             else:
-                brain = self._by_both_contrasts(t1w, flair, world_matrix(rigid), (around, coarse_grid[1]), to_template, grid)
+                to_flair = world_matrix(rigid["FLAIR"])
+                brain = self._by_both_contrasts(t1w, flair, to_flair, (around, coarse_grid[1]), to_template, grid)
             self._refuse_small_brain(brain, grid[1])
-            name = derivative(inputs.scan_id, grid_entities(inputs.voxel_mm), "desc-brain_mask")
-            write_mask(brain, grid[1], folder / name, "brain, on the working grid")
+            mask_name = derivative(inputs.scan_id, grid_entities(inputs.voxel_mm), "desc-brain_mask")
+            write_mask(brain, grid[1], folder / mask_name, "brain, on the working grid")
             shutil.copyfile(to_template, folder / derivative(inputs.scan_id, TEMPLATE_TO_T1W[0], extension=TEMPLATE_TO_T1W[1]))
-            shutil.copyfile(rigid, folder / derivative(inputs.scan_id, FLAIR_TO_T1W, extension=""))
+            for name, path in rigid.items():
+                shutil.copyfile(path, folder / derivative(inputs.scan_id, to_t1w_name(name), extension=""))
             found_by = inputs.engine if not inputs.brain_mask else STRIPPED if inputs.brain_mask == STRIPPED else "given"
             record = folder / derivative(inputs.scan_id, "desc-strip", extension=".json")
             write_json({"skull_stripping": found_by}, record)
@@ -161,6 +172,8 @@ class AlignInput(BaseInterfaceInputSpec):
     scan_id = traits.Str(mandatory=True)
     t1w = File(exists=True, mandatory=True)
     flair = File(exists=True, mandatory=True)
+    t2w = File(exists=True)
+    pdw = File(exists=True)
     lesion_mask = File(exists=True)
     stripped = Directory(exists=True, mandatory=True, desc="folder that Strip wrote")
     denoise = traits.Bool(False, usedefault=True)
@@ -168,7 +181,7 @@ class AlignInput(BaseInterfaceInputSpec):
 
 
 class Align(SimpleInterface):
-    """T1w, FLAIR and lesion mask on the working grid, each interpolated once, without bias field.
+    """All contrasts and the lesion mask on the working grid, each interpolated once, the contrasts without bias field.
 
     Masks on the native grids carry the headers of the scans as given.
     """
@@ -183,8 +196,9 @@ class Align(SimpleInterface):
         brain, affine = read_mask(brain_path)
         grid = (brain.shape, affine)
         entities = _grid_entities_of(brain_path, inputs.scan_id)
-        rigid = find_image(stripped, FLAIR_TO_T1W)
-        to_flair = world_matrix(rigid)
+        scans = {"T1w": inputs.t1w, "FLAIR": inputs.flair} | _further(inputs)
+        # From points of the T1w to points of each contrast.
+        to_scan = {name: np.eye(4) if name == "T1w" else world_matrix(find_image(stripped, to_t1w_name(name))) for name in scans}
         transform = str(find_image(stripped, "".join(TEMPLATE_TO_T1W)))
         sure = brain & (_priors_in(brain, affine, transform, "wm")[0] > figures.SURE)
         found: dict[str, Any] = read_json(next(stripped.glob("*_desc-strip.json")))
@@ -194,24 +208,24 @@ class Align(SimpleInterface):
 
         with result_folder(inputs, inputs.scan_id) as folder, ants_scratch(folder):
             given = {}
-            for suffix, path, matrix in (("T1w", inputs.t1w, None), ("FLAIR", inputs.flair, to_flair)):
+            for suffix, path in scans.items():
                 data, own_affine = _read_scan(path)
                 given[suffix] = (data.shape, own_affine)
-                moved = resample(align.denoised(data) if inputs.denoise else data, own_affine, grid, matrix)
+                moved = resample(align.denoised(data) if inputs.denoise else data, own_affine, grid, to_scan[suffix])
                 corrected = align.without_bias(moved, brain, affine)
                 before, after = (figures.variation(image, sure) for image in (moved, corrected))
                 found[f"{suffix.lower()}_bias_reduction_percent"] = figures.reduction_percent(before, after)
                 write_volume(corrected, affine, folder / name(entities, f"desc-biascorr_{suffix}"))
             beyond = _grown_grid(grid, BEYOND_MM, 2 * align.COARSE_MM)
             template_brain = strip.template_on(beyond, transform, "brain")[0]
-            found["field_of_view_cut_percent"] = _cut_percent(template_brain, beyond, given, to_flair)
-            found["form_disagreement_mm"] = np.max([form_disagreement_mm(read_image(p)) for p in (inputs.t1w, inputs.flair)])
+            found["field_of_view_cut_percent"] = _cut_percent(template_brain, beyond, given, to_scan)
+            found["form_disagreement_mm"] = np.max([form_disagreement_mm(read_image(path)) for path in scans.values()])
             found["denoised"] = bool(inputs.denoise)
             write_json(found, folder / name("desc-align", extension=".json"))
 
-            natives = (("T1w", inputs.t1w, None), ("FLAIR", inputs.flair, np.linalg.inv(to_flair)))
             lesion = self._lesion(given)
-            for space, path, to_t1w in natives:
+            for space, path in scans.items():
+                to_t1w = np.linalg.inv(to_scan[space])
                 like = read_image(path)
                 native = folder / name(f"space-{space}_res-native", "desc-brain_mask")
                 mask = resample(brain, affine, given[space], to_t1w) >= 0.5
@@ -220,11 +234,11 @@ class Align(SimpleInterface):
                     # On the grid that it was given on the mask stays itself.
                     there, from_there = lesion
                     own = from_there == space
-                    mask = there[0] if own else resample(*there, given[space], to_flair if space == "T1w" else to_t1w) >= 0.5
+                    mask = there[0] if own else resample(*there, given[space], to_scan[from_there] @ to_t1w) >= 0.5
                     native = folder / name(f"space-{space}_res-native", "label-lesion_mask")
                     write_mask(mask, affine, native, f"lesions as given, on the grid of the {space} as given", like)
             if lesion is not None:
-                moved = resample(*lesion[0], grid, to_flair if lesion[1] == "FLAIR" else None) >= 0.5
+                moved = resample(*lesion[0], grid, to_scan[lesion[1]]) >= 0.5
                 target = folder / name(entities, "label-lesion_mask")
                 write_mask(moved, affine, target, "lesions as given, on the working grid")
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
@@ -233,7 +247,7 @@ class Align(SimpleInterface):
     def _lesion(self, given: dict[str, Any]) -> tuple[align.Volume, str] | None:
         """The lesion mask as given and whose grid it lies on; on a grid that both share it belongs to the T1w."""
         path = self.inputs.lesion_mask
-        return read_mask_on(path, given) if path else None
+        return read_mask_on(path, {space: given[space] for space in ("T1w", "FLAIR")}) if path else None
 
 
 class TissuesInput(BaseInterfaceInputSpec):
@@ -244,7 +258,7 @@ class TissuesInput(BaseInterfaceInputSpec):
 
 
 class Tissues(SimpleInterface):
-    """The prepared folder of a scan: tissues, normalised T1w and FLAIR, masks, the transform between them, quality figures."""
+    """The prepared folder of a scan: tissues, normalised contrasts, masks, the transforms between them, quality figures."""
 
     input_spec = TissuesInput
     output_spec = FolderOutput
@@ -254,13 +268,17 @@ class Tissues(SimpleInterface):
         aligned = Path(inputs.aligned)
         brain_path = find_image(inputs.stripped, "desc-brain_mask.nii.gz")
         brain, affine = read_mask(brain_path)
-        t1w, _ = read_volume(find_image(aligned, "desc-biascorr_T1w.nii.gz"))
-        flair, _ = read_volume(find_image(aligned, "desc-biascorr_FLAIR.nii.gz"))
+        images = {
+            name: read_volume(find_image(aligned, f"desc-biascorr_{name}.nii.gz"))[0]
+            for name in CONTRASTS
+            if name in ALWAYS or find_images(aligned, f"desc-biascorr_{name}.nii.gz")
+        }
+        t1w, flair = images["T1w"], images["FLAIR"]
         entities = _grid_entities_of(brain_path, inputs.scan_id)
         lesions = sorted(aligned.glob(f"*_{entities}_label-lesion_mask.nii.gz"))
         lesion = read_mask(lesions[0])[0] if lesions else None
         transform = str(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
-        rigid = find_image(inputs.stripped, FLAIR_TO_T1W)
+        rigid = {name: find_image(inputs.stripped, to_t1w_name(name)) for name in images if name != "T1w"}
 
         with result_folder(inputs, inputs.scan_id) as folder:
             with ants_scratch(folder) as outprefix:
@@ -269,8 +287,8 @@ class Tissues(SimpleInterface):
                 coarse = working_grid(brain.shape, affine, max(align.COARSE_MM, float(affine[0, 0])))
                 field = displacement_field(to_ants(np.zeros(coarse[0], np.float32), coarse[1]), [transform], outprefix)
             found: dict[str, Any] = read_json(next(aligned.glob("*_desc-align.json")))
-            for suffix, image in (("t1w", t1w), ("flair", flair)):
-                found[f"{suffix}_contrast"] = figures.contrast(image, brain, priors)
+            for name, image in images.items():
+                found[f"{name.lower()}_contrast"] = figures.contrast(image, brain, priors)
             expected = np.where(brain, np.argmax(priors, axis=0) + 1, 0)
             for label, tissue in ((tissues.GM, "gm"), (tissues.WM, "wm")):
                 found[f"template_dice_{tissue}"] = dice(expected == label, classes == label)
@@ -279,13 +297,17 @@ class Tissues(SimpleInterface):
             classes = tissues.lesions_to_white_matter(classes, flair, priors[2], lesion, float(affine[0, 0]))
             found |= figures.tissue_volumes(brain, classes, affine) | figures.lesion_figures(lesion, brain, affine)
             found["mutual_information_nats"] = figures.mutual_information(t1w, flair, brain, affine)
-            t1w_there, flair_there, brain_there = (resample(image, affine, coarse) for image in (t1w, flair, brain))
-            found["flair_mismatch"] = figures.flair_mismatch(t1w_there, flair_there, brain_there, float(coarse[1][0, 0]))
+            there = {name: resample(image, affine, coarse) for name, image in images.items()}
+            brain_there = resample(brain, affine, coarse)
+            for name in rigid:
+                found[f"{name.lower()}_mismatch"] = figures.mismatch(
+                    there["T1w"], there[name], brain_there, float(coarse[1][0, 0])
+                )
 
             def path(*parts: str, extension: str = ".nii.gz") -> Path:
                 return folder / derivative(inputs.scan_id, *parts, extension=extension)
 
-            for suffix, image in (("T1w", t1w), ("FLAIR", flair)):
+            for suffix, image in images.items():
                 says = f"{suffix}, without bias field, in units of a standard brain, on the working grid"
                 units = tissues.standard_units(image, brain, classes)
                 sidecar = {"Description": says, "SkullStripped": True, "StandardUnits": asdict(units)}
@@ -295,9 +317,11 @@ class Tissues(SimpleInterface):
             for pattern in ("*_label-lesion_mask.*", "*_res-native_*"):
                 for file in aligned.glob(pattern):
                     shutil.copyfile(file, folder / file.name)
-            shutil.copyfile(rigid, folder / rigid.name)
+            for transform_file in rigid.values():
+                shutil.copyfile(transform_file, folder / transform_file.name)
             _write_rough(field, coarse[1], coarse_brain, path(ROUGH_TEMPLATE_TO_T1W, extension=""))
-            for space, to_t1w in (("T1w", None), ("FLAIR", np.linalg.inv(world_matrix(rigid)))):
+            for space in images:
+                to_t1w = np.linalg.inv(world_matrix(rigid[space])) if space in rigid else None
                 like = read_image(find_image(aligned, f"space-{space}_res-native_desc-brain_mask.nii.gz"))
                 native = _classes_onto(classes, affine, (like.shape, like.affine), to_t1w)
                 target = path(f"space-{space}_res-native", "dseg")
@@ -305,6 +329,11 @@ class Tissues(SimpleInterface):
             write_json(found, path("desc-prepare", extension=".json"))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
+
+
+def _further(inputs: Any) -> dict[str, str]:
+    """The paths of the contrasts besides T1w and FLAIR that an interface was given, by name."""
+    return {name: path for name in CONTRASTS if name not in ALWAYS and (path := getattr(inputs, name.lower()))}
 
 
 def _grid_entities_of(brain_mask: Path, scan_id: str) -> str:
@@ -363,10 +392,10 @@ def _grown_grid(grid: Grid, by_mm: float, voxel_mm: float) -> Grid:
     return working_grid(tuple(n + 2 * voxels for n in grid[0]), affine, voxel_mm)
 
 
-def _cut_percent(template_brain: np.ndarray, grid: Grid, given: dict[str, Any], to_flair: np.ndarray) -> float:
-    """The share in percent of the template's brain, on a grid in T1w space, outside the field of view of T1w or FLAIR."""
+def _cut_percent(template_brain: np.ndarray, grid: Grid, given: dict[str, Any], to_scan: dict[str, np.ndarray]) -> float:
+    """The share in percent of the template's brain, on a grid in T1w space, outside the field of view of a contrast."""
     inside = np.ones(template_brain.shape, bool)
-    for space, matrix in (("T1w", np.eye(4)), ("FLAIR", to_flair)):
+    for space, matrix in to_scan.items():
         shape, affine = given[space]
         inside &= covered(shape, np.linalg.inv(affine) @ matrix @ grid[1], template_brain.shape)
     total = float(template_brain.sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,18 @@ def prepare_scan(
     voxel_mm: float,
     engine: str = "builtin",
     denoise: bool = False,
+    further: Mapping[str, Path] | None = None,
 ) -> Path:
     """Strip, align, classify and normalise one scan; the path of the prepared folder `out/<scan_id>`.
 
-    `brain_mask` is a file on the T1w grid, the word "stripped", or None. Raises InputError for a file that cannot be
-    prepared, before any work, and as the three steps do.
+    `further` holds the contrasts besides T1w and FLAIR, by name. `brain_mask` is a file on the T1w grid, the word "stripped",
+    or None. Raises InputError for a file that cannot be prepared, before any work, and as the three steps do.
     """
     require_engine(engine)
     brain_file = None if brain_mask == STRIPPED else brain_mask
-    refuse_loss(out / scan_id, t1w, flair, lesion_mask, brain_file)
-    for scan in (t1w, flair):
+    others = further or {}
+    refuse_loss(out / scan_id, t1w, flair, *others.values(), lesion_mask, brain_file)
+    for scan in (t1w, flair, *others.values()):
         check_scan(scan)
     for mask in (lesion_mask, brain_file):
         if mask is not None:
@@ -45,6 +48,7 @@ def prepare_scan(
     out.mkdir(parents=True, exist_ok=True)
     steps = Path(tempfile.mkdtemp(prefix=".prepare-", dir=out))
     scans: dict[str, Any] = {"scan_id": scan_id, "t1w": t1w, "flair": flair}
+    scans |= {name.lower(): path for name, path in others.items()}
     try:
         click.echo(f"{scan_id}: skull-stripping", err=True)
         strip = run(Strip, **scans, brain_mask=brain_mask, engine=engine, voxel_mm=voxel_mm, out=steps / "strip")

@@ -91,7 +91,7 @@ class PairInput(BaseInterfaceInputSpec):
 
 
 class Pair(SimpleInterface):
-    """Bring a donor's lesions, T1w and FLAIR onto a canvas, in one interpolation, where the canvas has brain.
+    """Bring a donor's lesions and contrasts onto a canvas, in one interpolation, where the canvas has brain.
 
     With the transforms of both to the template these are composed; without them the donor is registered to the canvas
     directly, by the same recipe at the same voxel size.
@@ -120,7 +120,7 @@ class Pair(SimpleInterface):
             lesions, source, figures = lesions_onto_canvas(*own, canvas_scan, transforms, outprefix)
             box, _ = canvas_box(canvas_scan)
             write_volume(lesions, canvas_scan.affine, folder / derivative(donor.scan_id, space, "label-lesion_dseg"))
-            for image, suffix in ((donor_scan.t1w, "T1w"), (donor_scan.flair, "FLAIR")):
+            for suffix, image in donor_scan.images().items():
                 warped = np.zeros(canvas_scan.t1w.shape, np.float32)
                 warped[box] = ndimage.map_coordinates(image, source, order=1)
                 write_volume(warped, canvas_scan.affine, folder / derivative(donor.scan_id, space, f"desc-preproc_{suffix}"))

@@ -11,6 +11,7 @@ from lesionforge.prepare.quality import Limit, Verdict, in_words, judge, named_f
 from lesionforge.report.gather import Results, expected_scans, sidecar
 
 STATUSES = ("fail", "missing", "warn", "pass")
+FURTHER_CONTRASTS = ("t2w_", "pdw_")
 UNPREPARED = "prepare left no complete folder"
 WITHOUT_FIGURES = "prepare left no quality figures"
 
@@ -68,8 +69,11 @@ def write_quality(scans: list[ScanQuality], limits: dict[str, Limit], path: Path
         "reasons": "what is beyond its limits, separated by semicolons",
     }
     rows = [_words(scan) | _numbers(scan) for scan in scans]
-    table = pd.DataFrame(rows, columns=[*columns, *limits])
-    write_tsv(table, path, columns | {name: describe(limit) for name, limit in limits.items()})
+    # Figures of contrasts that no scan has are not listed.
+    held = {name for scan in scans for name in scan.verdicts}
+    shown = {name: limit for name, limit in limits.items() if name in held or not name.startswith(FURTHER_CONTRASTS)}
+    table = pd.DataFrame(rows, columns=[*columns, *shown])
+    write_tsv(table, path, columns | {name: describe(limit) for name, limit in shown.items()})
 
 
 def _numbers(scan: ScanQuality) -> dict[str, Any]:

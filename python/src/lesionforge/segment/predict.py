@@ -7,17 +7,28 @@ from pathlib import Path
 import click
 
 from lesionforge import nets
+from lesionforge.cascade.card import refuse_missing_contrasts
 from lesionforge.images import refuse_loss
-from lesionforge.prepare.command import brain_mask_of, denoise_option, engine_option, scan_id_of
+from lesionforge.prepare.command import (
+    brain_mask_of,
+    denoise_option,
+    engine_option,
+    further_scans,
+    pdw_option,
+    scan_id_of,
+    t2w_option,
+)
 from lesionforge.segment.command import MODEL_HELP, model_path, threshold_options
 from lesionforge.segment.workflow import Cascade, in_words, segment_scan
 
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command(help="From one subject's raw T1w and FLAIR to its lesion mask: prepare, then segment.")
+@click.command(help="From one subject's raw scans to its lesion mask: prepare, then segment.")
 @click.option("--t1w", required=True, type=existing_file, help="T1w scan, NIfTI.")
 @click.option("--flair", required=True, type=existing_file, help="FLAIR scan, NIfTI.")
+@t2w_option
+@pdw_option
 @click.option("--brain-mask", help="Brain mask on the T1w grid, or the word stripped for scans that hold only brain.")
 @engine_option
 @denoise_option
@@ -28,6 +39,8 @@ existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 def predict(
     t1w: Path,
     flair: Path,
+    t2w: Path | None,
+    pdw: Path | None,
     brain_mask: str | None,
     strip_engine: str,
     denoise: bool,
@@ -41,12 +54,15 @@ def predict(
     from lesionforge.prepare.workflow import prepare_scan
 
     scan_id = scan_id_of(subject, session=None)
-    refuse_loss(out / scan_id, t1w, flair, model)
+    further = further_scans(t2w, pdw)
+    refuse_loss(out / scan_id, t1w, flair, *further.values(), model)
     cascade = Cascade.open(model, lesion_threshold, min_volume_mm3)
+    refuse_missing_contrasts(model, cascade.contrasts, ("T1w", "FLAIR", *further))
     nets.set_up(seed=0)
     prepared = prepare_scan(
         t1w=t1w,
         flair=flair,
+        further=further,
         scan_id=scan_id,
         out=out / "prepare",
         lesion_mask=None,

@@ -24,7 +24,7 @@ class GeneratorConfig:
     """The settings of one generator, saved in its card; the defaults are those of the published method."""
 
     name: str
-    # Published: T1w and FLAIR. Each contrast has its own encoder and decoder.
+    # Published: T1w and FLAIR; T2w and PDw may follow. Each contrast has its own encoder and decoder.
     contrasts: tuple[str, ...] = ("t1w", "flair")
     # Channels of the first level. Published: 32.
     width: Annotated[int, Within(1, 256)] = 32

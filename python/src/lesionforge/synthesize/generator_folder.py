@@ -13,7 +13,7 @@ from lesionforge.errors import InputError
 from lesionforge.images import new_folder, write_tsv
 from lesionforge.nets.settings import Within, settings_of
 from lesionforge.synthesize.config import SIZE_MULTIPLE, GeneratorConfig, config_entries, config_of_card
-from lesionforge.synthesize.levels import LEVEL_COUNT, LEVEL_FACTORS
+from lesionforge.synthesize.levels import ALWAYS, LEVEL_COUNT, LEVEL_FACTORS
 from lesionforge.synthesize.network import LATENT_VARIANCE
 from lesionforge.synthesize.tiles import NETWORK_UNITS, network_inputs
 from lesionforge.synthesize.training import best_epoch
@@ -29,7 +29,7 @@ class CardForPainting:
     """What painting takes from a card besides the settings; `save_generator` says what it means."""
 
     seed: Annotated[int, Within(0, 2**31 - 1)]
-    typical_levels: dict[Literal["t1w", "flair"], tuple[Annotated[int, Within(0, LEVEL_COUNT)], ...]]
+    typical_levels: dict[Literal["t1w", "flair", "t2w", "pdw"], tuple[Annotated[int, Within(0, LEVEL_COUNT)], ...]]
     trained_on: tuple[str, ...] = ()
     validated_on: tuple[str, ...] = ()
 
@@ -61,7 +61,7 @@ def save_generator(
         "epochs": len(history),
         "best_epoch": best_epoch(history) + 1,
         "seed": seed,
-        "level_factors": LEVEL_FACTORS,
+        "level_factors": {name: LEVEL_FACTORS[name] for name in config.contrasts},
         "typical_levels": typical_levels,
         "input_units": {name: NETWORK_UNITS[name] for name in config.contrasts}
         if config.own_levels
@@ -78,19 +78,21 @@ def save_generator(
 
 
 def read_generator_card(folder: Path, contrasts: tuple[str, ...]) -> tuple[dict[str, Any], GeneratorConfig]:
-    """The card and the settings of a generator that paints these contrasts.
+    """The card and the settings of a generator for canvases of these contrasts, of which it paints those it was trained on.
 
     Raises InputError as `nets.read_card` and `config_of_card` do, when what painting needs is missing or of another kind, and
-    when the contrasts are others.
+    when canvases lack a contrast of the generator.
     """
     card = nets.read_card(folder, NETWORK)
     config = config_of_card(card, folder / nets.CARD)
-    settings_of(CardForPainting, card, str(folder / nets.CARD))
-    if config.contrasts != contrasts:
+    held = settings_of(CardForPainting, card, str(folder / nets.CARD))
+    if config.contrasts[:2] != ALWAYS or config.contrasts != tuple(name for name in contrasts if name in config.contrasts):
         raise InputError(
             f"{folder}: was trained on {', '.join(config.contrasts)}, but canvases have {', '.join(contrasts)}; "
             "give a generator of these contrasts"
         )
+    if lacking := [name for name in config.contrasts if name != "flair" and name not in held.typical_levels]:
+        raise InputError(f"{folder / nets.CARD}: typical_levels lacks the {lacking[0]}; train the generator again")
     return card, config
 
 

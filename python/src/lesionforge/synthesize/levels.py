@@ -21,12 +21,17 @@ LEVEL_FACTORS = {
     "t1w": (0.25, 0.5, 0.75, 1.0, 1.4, 1.8, 2.3, 2.8, 3.4, 4.1, 5.0, 6.0),
     "flair": (0.5, 0.8, 1.1, 1.4, 1.7, 2.1, 2.4, 2.7, 3.1, 3.6, 4.2, 5.0),
 }
+# T2w and PDw: as the T1w, the way from white to grey matter, which leads to the bright there.
+LEVEL_FACTORS |= dict.fromkeys(("t2w", "pdw"), LEVEL_FACTORS["t1w"])
+# The suffix in the names of files.
+SUFFIXES = {"t1w": "T1w", "flair": "FLAIR", "t2w": "T2w", "pdw": "PDw"}
 LEVEL_COUNT = 12
 # The last published level holds all that is brighter.
 PUBLISHED_LEVELS = 8
-# The order of level maps that are stacked. A voxel has a level of any other contrast only where it has one in the FLAIR.
-CONTRASTS = tuple(LEVEL_FACTORS)
-FLAIR = CONTRASTS.index("flair")
+# The contrasts that every scan has, the first of level maps that are stacked; what else a scan has follows in the order of
+# SUFFIXES. A voxel has a level of any other contrast only where it has one in the FLAIR.
+ALWAYS = ("t1w", "flair")
+FLAIR = ALWAYS.index("flair")
 GREY_MATTER = 2
 WHITE_MATTER = 3
 # Grey-matter FLAIR beyond these percentiles is cerebrospinal fluid, lesion or artefact that the classifier let in.
@@ -44,7 +49,7 @@ HELD_MARGIN = 0.001
 class Scale:
     """The units in which one contrast of a scan has its levels: `zero` and `unit` in the scan's normalised intensities.
 
-    The unit is negative where levels rise towards the dark.
+    The unit is negative where levels rise towards the dark, as in the T1w.
     """
 
     zero: float
@@ -59,27 +64,38 @@ class Scale:
         return units * self.unit + self.zero
 
 
-def scales_of(t1w: np.ndarray, flair: np.ndarray, tissues: np.ndarray, lesion: np.ndarray) -> dict[str, Scale]:
+def scales_of(images: Mapping[str, np.ndarray], tissues: np.ndarray, lesion: np.ndarray) -> dict[str, Scale]:
     """The scales of a scan's contrasts, from its tissues outside the lesion mask; arrays are [x, y, z].
 
-    FLAIR: mean and standard deviation of grey matter, winsorised at the 5th and 95th percentile. T1w: median of white
+    FLAIR: mean and standard deviation of grey matter, winsorised at the 5th and 95th percentile. Others: median of white
     matter, and from there to the median of grey matter. Raises InputError when a tissue is missing, when a contrast is
-    constant or not finite in them, or when grey matter is the brighter one in the T1w.
+    constant or not finite in them, when grey matter is the brighter one in the T1w, or the darker one in T2w or PDw.
     """
     white, grey = ((tissues == label) & ~lesion for label in (WHITE_MATTER, GREY_MATTER))
     for name, mask in (("grey", grey), ("white", white)):
         if np.count_nonzero(mask) < 2:
             raise InputError(f"the tissue segmentation holds no {name} matter; check the brain mask and prepare the scan again")
-    of_white = float(np.median(t1w[white]))
-    found = {"t1w": Scale(of_white, float(np.median(t1w[grey])) - of_white), "flair": Scale(*_winsorised(flair[grey]))}
+    found = {}
+    for name, image in images.items():
+        if name == "flair":
+            found[name] = Scale(*_winsorised(image[grey]))
+        else:
+            of_white = float(np.median(image[white]))
+            found[name] = Scale(of_white, float(np.median(image[grey])) - of_white)
     for name, scale in found.items():
         if not np.isfinite([scale.zero, scale.unit]).all() or scale.unit == 0:
-            label = {"t1w": "T1w", "flair": "FLAIR"}[name]
+            label = SUFFIXES[name]
             raise InputError(f"{label} is constant or not finite in the brain; check the {label} and prepare the scan again")
     if found["t1w"].unit > 0:
         raise InputError(
             "grey matter is brighter than white matter in the T1w; check that it is a T1w and prepare the scan again"
         )
+    for name, scale in found.items():
+        if name not in ALWAYS and scale.unit < 0:
+            label = SUFFIXES[name]
+            raise InputError(
+                f"grey matter is darker than white matter in the {label}; check that it is a {label} and prepare the scan again"
+            )
     return found
 
 
@@ -115,7 +131,7 @@ def hyperintensity_levels(
         flair = np.where(lesion, np.maximum(levels_of(units["flair"], "flair"), 1), flair)
     return {
         name: flair.astype(np.uint8) if name == "flair" else np.where(flair > 0, levels_of(units[name], name), 0).astype(np.uint8)
-        for name in CONTRASTS
+        for name in units
     }
 
 

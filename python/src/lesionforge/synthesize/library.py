@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from lesionforge.errors import InputError
 from lesionforge.images import label_lesions, places
-from lesionforge.synthesize.levels import CONTRASTS, HYPERINTENSE_LEVEL
+from lesionforge.synthesize.levels import HYPERINTENSE_LEVEL
 from lesionforge.synthesize.sampler import Profile, profile_depths, profiles_from_json, relative_depth
 
 PROFILE_DEPTHS = 5
@@ -50,7 +50,7 @@ def lesion_statistics(
     found = []
     for number, place in where.items():
         mask = numbers[boxes[number - 1]] == number
-        profiles = {name: profile_of(units[name][boxes[number - 1]], mask) for name in CONTRASTS}
+        profiles = {name: profile_of(units[name][boxes[number - 1]], mask) for name in units}
         found.append(TrainingLesion(scan_id, number, float(np.count_nonzero(mask) * voxel_mm**3), place, profiles))
     return found
 
@@ -93,7 +93,10 @@ def statistics_json(lesions: Sequence[TrainingLesion]) -> list[dict[str, Any]]:
 
 
 def statistics_from_json(content: Sequence[Mapping[str, Any]]) -> list[TrainingLesion]:
-    """The lesions that were saved as this JSON; raises InputError when there are none."""
+    """The lesions that were saved as this JSON; raises InputError when there are none, or their contrasts differ."""
     if not content:
         raise InputError("the statistics hold no training lesion; give training patients with lesions")
-    return [TrainingLesion(**(dict(lesion) | {"profiles": profiles_from_json(lesion["profiles"])})) for lesion in content]
+    found = [TrainingLesion(**(dict(lesion) | {"profiles": profiles_from_json(lesion["profiles"])})) for lesion in content]
+    if len({tuple(lesion.profiles) for lesion in found}) > 1:
+        raise InputError("the statistics hold lesions of different contrasts; write them again from scans of the same contrasts")
+    return found

@@ -33,9 +33,9 @@ from lesionforge.images import (
 from lesionforge.prepare.align import BACKGROUND_PERCENTILE
 from lesionforge.synthesize.fill import Filling, fill_lesions
 from lesionforge.synthesize.generator_folder import load_generator, read_generator_card
-from lesionforge.synthesize.levels import LEVEL_COUNT, WHITE_MATTER
+from lesionforge.synthesize.levels import LEVEL_COUNT, SUFFIXES, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
-from lesionforge.synthesize.stage import SUFFIXES, level_entity, levels_of_scan, scales_of_scan
+from lesionforge.synthesize.stage import images_of, level_entity, levels_of_scan, scales_of_scan
 
 PAINTED = "lesions painted by lesionforge"
 # Rims of lesions are less bright than their cores.
@@ -62,7 +62,7 @@ def fill_on_grid(
 
 
 def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: int) -> dict[str, Any]:
-    """Write `out/<id>/`: each scan as given (`T1w`, `FLAIR`) with its lesions filled on its own grid; returns the JSON.
+    """Write `out/<id>/`: each scan as given (by contrast) with its lesions filled on its own grid; returns the JSON.
 
     Lesions are those of the mask that the scan was prepared with, else the hyperintensities of its white matter. Integer
     scans stay integer; header, sform and qform are those of the scan.
@@ -92,7 +92,7 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
 
 
 def write_native_levels(prepared: Prepared, levels: dict[str, np.ndarray], scans: dict[str, Path], folder: Path) -> None:
-    """Write the levels by contrast, which lie on the working grid, on the grid of each scan as given (`T1w`, `FLAIR`)."""
+    """Write the levels by contrast, which lie on the working grid, on the grid of each scan as given."""
     affine = read_image(prepared.t1w).affine
     meaning = {str(level): f"level {level} of {LEVEL_COUNT}" for level in range(1, LEVEL_COUNT + 1)}
     for space, path in scans.items():
@@ -112,9 +112,9 @@ def levels_of_mask(lesion: np.ndarray, level: int, voxel_mm: float) -> np.ndarra
 
 
 def mask_on_working_grid(path: Path, prepared: Prepared, scan: Scan, scans: dict[str, Path]) -> np.ndarray:
-    """A user's mask, which lies on the grid of the T1w or the FLAIR as given, on the working grid, in the brain; bool.
+    """A user's mask, which lies on the grid of one of the scans as given, on the working grid, in the brain; bool.
 
-    Raises InputError where it lies on neither grid or leaves nothing in the brain.
+    Raises InputError where it lies on none or leaves nothing in the brain.
     """
     images = {space: read_image(given) for space, given in scans.items()}
     mask, space = read_mask_on(path, {space: (image.shape, image.affine) for space, image in images.items()})
@@ -131,7 +131,7 @@ def add_change(given: np.ndarray, affine: np.ndarray, change: np.ndarray, prepar
     The scan's units and its bias field are undone: both are known from the scan as given against the prepared one. Where
     nothing changed, the scan is returned bit for bit.
     """
-    prepared_path = {"T1w": prepared.t1w, "FLAIR": prepared.flair}[space]
+    prepared_path = prepared.images[space]
     normal, grid_affine = read_volume(prepared_path)
     units = read_json(Path(str(prepared_path).removesuffix(".nii.gz") + ".json"))["StandardUnits"]
     brain = read_mask(prepared.brain)[0]
@@ -151,19 +151,20 @@ def write_painted_native(
 ) -> dict[str, Any]:
     """Paint the lesions of a mask onto a scan and write `out/<id>/`; returns the JSON.
 
-    The painted T1w and FLAIR, the lesions and their levels on the working grid, and the painted scans and the lesions on
+    The painted contrasts, the lesions and their levels on the working grid, and the painted scans and the lesions on
     the grids of the scans as given, in their own intensities.
     """
-    card, config = read_generator_card(generator, tuple(SUFFIXES))
+    card, config = read_generator_card(generator, tuple(name.lower() for name in scans))
     refuse_loss(out / prepared.scan_id, prepared.folder, *scans.values(), mask, generator)
     nets.set_up(card["seed"])
     scan = prepared.read()
     lesion = mask_on_working_grid(mask, prepared, scan, scans)
     in_flair = levels_of_mask(lesion, level, float(scan.affine[0, 0]))
     typical = {name: np.array(levels, np.uint8)[in_flair] for name, levels in card["typical_levels"].items()}
-    levels = typical | {"flair": in_flair}
+    levels = {name: in_flair if name == "flair" else typical[name] for name in config.contrasts}
     network = load_generator(generator, config)
-    painted = paint_lesions(network, config, (scan.t1w, scan.flair), scan.brain, lesion, levels, scales_of_scan(prepared, scan))
+    shown = images_of(scan, config.contrasts)
+    painted = paint_lesions(network, config, list(shown.values()), scan.brain, lesion, levels, scales_of_scan(prepared, scan))
     volume_ml = np.count_nonzero(lesion) * voxel_volume_mm3(scan.affine) / 1000
     record = {
         "id": prepared.scan_id,
@@ -181,12 +182,13 @@ def write_painted_native(
         for name, painted_levels in levels.items():
             sidecar = {"Description": f"levels painted in the {SUFFIXES[name]}"}
             write_volume(painted_levels, scan.affine, path(prepared.grid, level_entity(name)), sidecar=sidecar)
-        for (space, given), image, before in zip(scans.items(), painted, (scan.t1w, scan.flair), strict=True):
+        for (name, before), image in zip(shown.items(), painted, strict=True):
+            space = SUFFIXES[name]
             entities = f"space-{space}_res-native"
             sidecar = {"Description": f"{space} with painted lesions"}
             write_volume(image, scan.affine, path(prepared.grid, f"desc-painted_{space}"), sidecar=sidecar)
-            like = read_image(given)
-            data, affine = read_volume(given)
+            like = read_image(scans[space])
+            data, affine = read_volume(scans[space])
             native = add_change(data, affine, image - before, prepared, space)
             write_volume(as_stored(native, like), affine, path(entities, f"desc-painted_{space}"), like, sidecar)
             there = resample(lesion, scan.affine, (data.shape, affine), prepared.given_to_t1w(space)) >= 0.5
@@ -196,7 +198,7 @@ def write_painted_native(
 
 
 def levels_on(levels: np.ndarray, affine: np.ndarray, prepared: Prepared, space: str, grid: Grid) -> np.ndarray:
-    """Levels on the working grid on the grid of the T1w or FLAIR as given, by nearest neighbour; uint8 [x, y, z]."""
+    """Levels on the working grid on the grid of a scan as given, by nearest neighbour; uint8 [x, y, z]."""
     return resample(levels, affine, grid, prepared.given_to_t1w(space), nearest=True).astype(np.uint8)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.images import most_probable
-from lesionforge.synthesize.levels import CONTRASTS, LEVEL_COUNT, levels_of
+from lesionforge.synthesize.levels import ALWAYS, LEVEL_COUNT, SUFFIXES, levels_of
 from lesionforge.synthesize.transplant import Lesion
 
 MIRRORED_SHARE = 0.5
@@ -21,7 +21,7 @@ LARGEST_DEFORMATION_MM = 1.5
 DEFORMATION_SIGMA_MM = 4.0
 NOISE_SIGMA_MM = 1.0
 # A lesion is brighter than white matter in the FLAIR, but it may look like that in other contrasts.
-LOWEST_LEVEL = {name: int(name == "flair") for name in CONTRASTS}
+LOWEST_LEVEL = {name: int(name == "flair") for name in SUFFIXES}
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,12 @@ class Draw:
     software_version: str
     lesions: tuple[LesionDraw, ...]
 
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """The contrasts that every lesion has a shift for, in the order of SUFFIXES; T1w and FLAIR without lesions."""
+        shifted = [set(lesion.level_shifts) for lesion in self.lesions] or [set(ALWAYS)]
+        return tuple(name for name in SUFFIXES if name in set.intersection(*shifted))
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Draw:
         """The draw that was saved as this JSON; raises KeyError or TypeError when it is another's."""
@@ -80,14 +86,17 @@ class Draw:
 
 
 def profiles_from_json(content: Mapping[str, Any] | None) -> dict[str, Profile] | None:
-    """Profiles by contrast as they were saved; raises KeyError when a contrast is missing."""
+    """Profiles by contrast as they were saved; raises KeyError when the T1w's or the FLAIR's is missing."""
     if content is None:
         return None
-    return {name: Profile(tuple(content[name]["values"]), content[name]["spread"]) for name in CONTRASTS}
+    names = [name for name in SUFFIXES if name in ALWAYS or name in content]
+    return {name: Profile(tuple(content[name]["values"]), content[name]["spread"]) for name in names}
 
 
-def draw_lesions(candidates: Sequence[Candidate], load_ml: float | None, rng: np.random.Generator) -> tuple[LesionDraw, ...]:
-    """Draw which of a donor's lesions a scan gets, and how each is changed.
+def draw_lesions(
+    candidates: Sequence[Candidate], load_ml: float | None, rng: np.random.Generator, contrasts: Sequence[str] = ALWAYS
+) -> tuple[LesionDraw, ...]:
+    """Draw which of a donor's lesions a scan of these contrasts gets, and how each is changed.
 
     Each lesion lies in its own half or, with probability one half, mirrored in the other. With a load, lesions are gone
     through in random order, then once more on the other side, and each is taken that fits into what `load_ml` leaves; at
@@ -95,7 +104,10 @@ def draw_lesions(candidates: Sequence[Candidate], load_ml: float | None, rng: np
     """
     mirrored = rng.random(len(candidates)) < MIRRORED_SHARE
     first, again = (
-        [_draw_change(candidates[index], bool(mirrored[index]) != other_side, rng) for index in rng.permutation(len(candidates))]
+        [
+            _draw_change(candidates[index], bool(mirrored[index]) != other_side, rng, contrasts)
+            for index in rng.permutation(len(candidates))
+        ]
         for other_side in (False, True)
     )
     if load_ml is None:
@@ -117,12 +129,12 @@ def draw_lesions(candidates: Sequence[Candidate], load_ml: float | None, rng: np
     return tuple(chosen)
 
 
-def _draw_change(candidate: Candidate, mirrored: bool, rng: np.random.Generator) -> LesionDraw:
+def _draw_change(candidate: Candidate, mirrored: bool, rng: np.random.Generator, contrasts: Sequence[str]) -> LesionDraw:
     return LesionDraw(
         lesion=candidate.lesion,
         mirrored=mirrored,
         volume_factor=float(np.exp(rng.uniform(*np.log(VOLUME_FACTORS)))),
-        level_shifts={name: int(rng.choice(list(LEVEL_SHIFTS), p=list(LEVEL_SHIFTS.values()))) for name in CONTRASTS},
+        level_shifts={name: int(rng.choice(list(LEVEL_SHIFTS), p=list(LEVEL_SHIFTS.values()))) for name in contrasts},
         deformation_mm=float(rng.uniform(0, LARGEST_DEFORMATION_MM)),
         texture_seed=int(rng.integers(2**31)),
         profiles=candidate.profiles,
@@ -136,8 +148,9 @@ def apply_draw(
     touching: frozenset[int],
     reflection: np.ndarray,
     voxel_mm: float,
+    contrasts: Sequence[str] = ALWAYS,
 ) -> list[Lesion]:
-    """The drawn lesions, changed as drawn, ready to be transplanted.
+    """The drawn lesions, changed as drawn, ready to be transplanted, with levels in these contrasts.
 
     All arrays are [x, y, z] on the canvas' isotropic grid: `numbers` the donor's warped lesions (0 elsewhere), `donor`
     its warped contrasts in units of their scales, not needed where every lesion has profiles. `touching` are the lesions
@@ -151,9 +164,9 @@ def apply_draw(
             continue
         box = boxes[lesion.lesion - 1]
         mask = numbers[box] == lesion.lesion
-        scan = None if donor is None else {name: donor[name][box] for name in CONTRASTS}
-        corner, changed, units = _changed(lesion, mask, scan, box, reflection, voxel_mm)
-        levels = np.stack([_shifted(levels_of(units[name], name), lesion.level_shifts[name], name) for name in CONTRASTS])
+        scan = None if donor is None else {name: donor[name][box] for name in contrasts}
+        corner, changed, units = _changed(lesion, mask, scan, box, reflection, voxel_mm, contrasts)
+        levels = np.stack([_shifted(levels_of(units[name], name), lesion.level_shifts[name], name) for name in contrasts])
         drawn.append(Lesion(lesion.lesion, lesion.mirrored, corner, levels * changed, lesion.lesion in touching))
     return drawn
 
@@ -169,6 +182,7 @@ def _changed(
     box: tuple[slice, ...],
     reflection: np.ndarray,
     voxel_mm: float,
+    contrasts: Sequence[str],
 ) -> tuple[tuple[int, int, int], np.ndarray, dict[str, np.ndarray]]:
     """(corner of the new box, the lesion's mask in it, contrasts there in units of their scales) of one lesion's box."""
     rng = np.random.default_rng(lesion.texture_seed)
@@ -188,12 +202,12 @@ def _changed(
     # Probabilities that rise with depth, so that the deepest voxels are taken and pieces are joined through shallow ones.
     changed = most_probable(1 / (1 + np.exp(-moved)), size)
     if lesion.profiles is not None:
-        units = {name: profile_intensities(changed, lesion.profiles[name], voxel_mm, rng) for name in CONTRASTS}
+        units = {name: profile_intensities(changed, lesion.profiles[name], voxel_mm, rng) for name in contrasts}
     elif donor is not None:
         nearest = tuple(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
         units = {
             name: ndimage.map_coordinates(np.pad(donor[name], margin)[nearest], place, order=1, mode="nearest")
-            for name in CONTRASTS
+            for name in contrasts
         }
     else:
         raise ValueError(f"lesion {lesion.lesion} has neither a scan nor profiles")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lesionforge.images import (
     read_record,
     read_tsv,
     read_volume,
+    refuse_lacking,
     refuse_loss,
     same_grid,
     voxel_volume_mm3,
@@ -37,9 +38,10 @@ from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.fill import fill_lesions
 from lesionforge.synthesize.generator_folder import load_generator, read_generator_card, save_generator
 from lesionforge.synthesize.levels import (
-    CONTRASTS,
+    ALWAYS,
     LEVEL_COUNT,
     LEVEL_FACTORS,
+    SUFFIXES,
     WHITE_MATTER,
     Scale,
     hyperintensity_levels,
@@ -49,7 +51,11 @@ from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.tiles import StoredScan, coarsely_painted, network_images, network_levels, store_scan
 from lesionforge.synthesize.training import draw_validation, train_generator
 
-SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
+
+def images_of(scan: Scan, contrasts: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """A scan's volumes by contrast as this stage names them, all by default; raises InputError when it lacks one."""
+    wanted = None if contrasts is None else [SUFFIXES[name] for name in contrasts]
+    return {name.lower(): image for name, image in scan.images(wanted).items()}
 
 
 def write_levels(
@@ -65,14 +71,14 @@ def write_levels(
     levels, scales = levels_of_scan(prepared, scan)
     hyperintense = (levels["flair"] > 0) & scan.brain
     filled, filling = fill_lesions(
-        [scan.t1w, scan.flair], hyperintense, scan.tissues == WHITE_MATTER, np.random.default_rng(seed)
+        list(scan.images().values()), hyperintense, scan.tissues == WHITE_MATTER, np.random.default_rng(seed)
     )
     voxel_ml = voxel_volume_mm3(scan.affine) / 1000
     record = {
         "id": prepared.scan_id,
         "seed": seed,
         "scales": {name: asdict(scale) for name, scale in scales.items()},
-        "level_factors": LEVEL_FACTORS,
+        "level_factors": {name: LEVEL_FACTORS[name] for name in levels},
         "thresholds": {name: scale.intensities(np.array(LEVEL_FACTORS[name])) for name, scale in scales.items()},
         "level_volumes_ml": {
             name: np.bincount(level.ravel(), minlength=LEVEL_COUNT + 1)[1:] * voxel_ml for name, level in levels.items()
@@ -84,7 +90,7 @@ def write_levels(
     }
     with new_folder(out / prepared.scan_id) as folder:
         stem = (prepared.scan_id, prepared.grid)
-        for image, suffix in zip(filled, SUFFIXES.values(), strict=True):
+        for image, suffix in zip(filled, scan.contrasts, strict=True):
             write_volume(image, scan.affine, folder / derivative(*stem, f"desc-filled_{suffix}"))
         for name, level in levels.items():
             write_volume(level, scan.affine, folder / derivative(*stem, level_entity(name)))
@@ -101,7 +107,7 @@ def level_entity(contrast: str) -> str:
 def scales_of_scan(prepared: Prepared, scan: Scan) -> dict[str, Scale]:
     """The scales of a scan's contrasts; raises InputError that names its folder when it lacks grey or white matter."""
     try:
-        return scales_of(scan.t1w, scan.flair, scan.tissues, scan.lesion)
+        return scales_of(images_of(scan), scan.tissues, scan.lesion)
     except InputError as error:
         raise InputError(f"{prepared.folder}: {error}") from error
 
@@ -109,7 +115,7 @@ def scales_of_scan(prepared: Prepared, scan: Scan) -> dict[str, Scale]:
 def levels_of_scan(prepared: Prepared, scan: Scan) -> tuple[dict[str, np.ndarray], dict[str, Scale]]:
     """The levels of a scan's hyperintensities by contrast, uint8 [x, y, z], and their scales; raises as `scales_of_scan`."""
     scales = scales_of_scan(prepared, scan)
-    units = {name: scales[name].units(getattr(scan, name)) for name in CONTRASTS}
+    units = {name: scales[name].units(image) for name, image in images_of(scan).items()}
     return hyperintensity_levels(units, scan.tissues, scan.lesion & scan.brain if prepared.lesion else None), scales
 
 
@@ -130,16 +136,17 @@ class Levels:
         record = read_json(path)
         try:
             scan_id = str(record["id"])
-            scales = {name: Scale(**record["scales"][name]) for name in CONTRASTS}
+            names = [name for name in SUFFIXES if name in ALWAYS or name in record["scales"]]
+            scales = {name: Scale(**record["scales"][name]) for name in names}
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: lacks id or scales; run lesionforge synthesize levels again") from error
-        if record.get("level_factors") != {name: list(factors) for name, factors in LEVEL_FACTORS.items()}:
+        if record.get("level_factors") != {name: list(LEVEL_FACTORS[name]) for name in names}:
             raise InputError(f"{path}: has other levels than this version; run lesionforge synthesize levels again")
         return cls(
             folder=folder,
             scan_id=scan_id,
-            filled={name: find_image(folder, f"desc-filled_{suffix}.nii.gz") for name, suffix in SUFFIXES.items()},
-            levels={name: find_image(folder, f"{level_entity(name)}.nii.gz") for name in CONTRASTS},
+            filled={name: find_image(folder, f"desc-filled_{SUFFIXES[name]}.nii.gz") for name in names},
+            levels={name: find_image(folder, f"{level_entity(name)}.nii.gz") for name in names},
             scales=scales,
         )
 
@@ -147,9 +154,19 @@ class Levels:
         """The levels by contrast, uint8 [x, y, z]; raises InputError when they lie on another grid than the scan."""
         return {name: read_on_grid(path, scan, "synthesize levels").astype(np.uint8) for name, path in self.levels.items()}
 
-    def read_filled(self) -> tuple[np.ndarray, np.ndarray]:
-        """Filled T1w and FLAIR, float32 [x, y, z]."""
-        return read_volume(self.filled["t1w"])[0], read_volume(self.filled["flair"])[0]
+    def read_filled(self) -> dict[str, np.ndarray]:
+        """The filled images by contrast, float32 [x, y, z]."""
+        return {name: read_volume(path)[0] for name, path in self.filled.items()}
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """Its contrasts, in the order of SUFFIXES."""
+        return tuple(self.levels)
+
+    def refuse_lacking(self, contrasts: Sequence[str]) -> None:
+        """Raise InputError, which names the folder, when one of these contrasts is not there."""
+        wanted, held = ([SUFFIXES[name] for name in names] for names in (contrasts, self.contrasts))
+        refuse_lacking(wanted, held, str(self.folder))
 
 
 def match_patients(prepared: list[Prepared], levels: list[Levels], cohort: Path | None) -> list[tuple[Prepared, Levels, str]]:
@@ -180,10 +197,9 @@ def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, confi
     """Write what the generator learns from one patient into `scratch/<id>`; raises InputError when the grids differ."""
     scan = prepared.read()
     shown = network_levels(levels.read(scan), config)
-    given = dict(zip(SUFFIXES, levels.read_filled(), strict=True))
     real, filled = (
         network_images([images[name] for name in config.contrasts], scan.brain, levels.scales, config)
-        for images in (vars(scan), given)
+        for images in (images_of(scan, config.contrasts), levels.read_filled())
     )
     folder = scratch / prepared.scan_id
     with naming(folder):
@@ -210,9 +226,10 @@ def write_generator(
 ) -> dict[str, Any]:
     """Train the generator and write its model folder `out`: generator.keras, model.json, history.tsv; returns the card.
 
-    Which scans validate is said by `validating_scans`. Raises InputError when no training scan holds a hyperintensity, when
-    there is no such device, and as `train_generator`.
+    It learns the contrasts that the patients have. Which scans validate is said by `validating_scans`. Raises InputError when
+    their contrasts differ, when no training scan holds a hyperintensity, when there is no such device, and as `train_generator`.
     """
+    config = replace(config, contrasts=shared_contrasts([levels for _, levels, _ in patients]))
     refuse_loss(out, own=nets.MODEL_FILES)
     if checkpoint and checkpoint.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{checkpoint}: lies in {out}, which the model folder replaces; give a --checkpoint beside it")
@@ -248,6 +265,15 @@ def write_generator(
         return save_generator(out, model, config, history, seed=seed, typical_levels=typical, **who)
 
 
+def shared_contrasts(patients: Sequence[Levels]) -> tuple[str, ...]:
+    """The contrasts of the patients' levels; raises InputError when one lacks a contrast that another has."""
+    held = {name for patient in patients for name in patient.contrasts}
+    wanted = tuple(name for name in SUFFIXES if name in held)
+    for patient in patients:
+        patient.refuse_lacking(wanted)
+    return wanted
+
+
 def validating_scans(splits: dict[str, str], hyperintense: set[str], rng: np.random.Generator, fraction: float) -> set[str]:
     """The ids of the scans that validate, of all scans with their splits: those of split validation.
 
@@ -267,7 +293,7 @@ def typical_levels(patients: list[Levels]) -> dict[str, list[int]]:
 
     Where no voxel has a level of the FLAIR, that of the nearest one that some have, all 0 where there is none.
     """
-    others = [name for name in CONTRASTS if name != "flair"]
+    others = [name for name in patients[0].contrasts if name != "flair"]
     together = np.zeros((len(others), LEVEL_COUNT + 1, LEVEL_COUNT + 1), int)
     for patient in patients:
         levels = {name: read_volume(path)[0].astype(np.uint8) for name, path in patient.levels.items()}
@@ -307,7 +333,9 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         raise InputError(f"{canvas.folder}: {transplant} is meant for canvas {record['canvas']}; give its folder")
     if canvas_levels and canvas_levels.scan_id != canvas.scan_id:
         raise InputError(f"{canvas_levels.folder}: belongs to {canvas_levels.scan_id}, not {canvas.scan_id}; give its folder")
-    card, config = read_generator_card(generator, tuple(SUFFIXES))
+    card, config = read_generator_card(generator, tuple(name.lower() for name in canvas.contrasts))
+    if canvas_levels:
+        canvas_levels.refuse_lacking(config.contrasts)
     synthetic_id = str(record["id"])
     refuse_loss(out / synthetic_id, transplant, canvas.folder, canvas_levels.folder if canvas_levels else None, generator)
     nets.set_up(card["seed"])
@@ -318,11 +346,12 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     lesion = read_on_grid(find_image(transplant, "label-lesion_mask.nii.gz"), scan, remedy) > 0.5
     levels = {
         name: read_on_grid(find_image(transplant, f"{level_entity(name)}.nii.gz"), scan, remedy).astype(np.uint8)
-        for name in CONTRASTS
+        for name in config.contrasts
     }
-    images = canvas_levels.read_filled() if canvas_levels else (scan.t1w, scan.flair)
+    images = canvas_levels.read_filled() if canvas_levels else images_of(scan)
+    shown = [images[name] for name in config.contrasts]
     scales = canvas_levels.scales if canvas_levels else scales_of_scan(canvas, scan)
-    synthetic = paint_lesions(load_generator(generator, config), config, images, scan.brain, lesion, levels, scales)
+    synthetic = paint_lesions(load_generator(generator, config), config, shown, scan.brain, lesion, levels, scales)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
     tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues).astype(np.uint8)
     provenance = record | {
@@ -336,8 +365,8 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     }
     with new_folder(out / synthetic_id) as folder:
         stem = (synthetic_id, canvas.grid)
-        for image, suffix in zip(synthetic, SUFFIXES.values(), strict=True):
-            write_volume(image, scan.affine, folder / derivative(*stem, f"desc-preproc_{suffix}"))
+        for image, name in zip(synthetic, config.contrasts, strict=True):
+            write_volume(image, scan.affine, folder / derivative(*stem, f"desc-preproc_{SUFFIXES[name]}"))
         write_mask(scan.brain, scan.affine, folder / derivative(*stem, "desc-brain_mask"), f"Brain of {canvas.scan_id}")
         write_volume(tissues, scan.affine, folder / derivative(*stem, "dseg"))
         description = f"Lesions of {record['donor']} painted into {canvas.scan_id}"

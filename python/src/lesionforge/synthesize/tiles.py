@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Indices into the first axis but one of images.npy.
 FILLED, REAL = 0, 1
 # One unit of a contrast's scale for the network: such that all contrasts weigh about alike, as normalised intensities do.
-NETWORK_UNITS = {"t1w": 1.0, "flair": 0.25}
+NETWORK_UNITS = {"t1w": 1.0, "flair": 0.25, "t2w": 0.5, "pdw": 1.0}
 # The most that a voxel counts against the mean of its tile.
 LARGEST_WEIGHT = 50.0
 Batch = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray] | None]

@@ -13,9 +13,12 @@ from lesionforge.prepare.command import (
     brain_option,
     engine_option,
     flair_option,
+    further_scans,
     lesion_option,
+    pdw_option,
     scan_id_of,
     t1w_option,
+    t2w_option,
     voxel_option,
 )
 from lesionforge.synthesize.command import FOLDER, SEED
@@ -27,7 +30,7 @@ MASK = click.option(
     "--mask",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Lesions to paint, 0/1, on the grid of the T1w or of the FLAIR.",
+    help="Lesions to paint, 0/1, on the grid of one of the scans.",
 )
 GENERATOR = click.option("--generator", required=True, type=FOLDER, help="Model folder of synthesize train-generator.")
 LEVEL = click.option(
@@ -39,7 +42,8 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a tool that takes one subject's raw scans."""
     subject = click.option("--subject", default="01", show_default=True, help="BIDS subject label, for the names of the results.")
     out = click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for <id>/ and prepare/<id>/.")
-    for option in reversed((t1w_option, flair_option, lesion_option, brain_option, engine_option, voxel_option, subject, out)):
+    scans = (t1w_option, flair_option, t2w_option, pdw_option)
+    for option in reversed((*scans, lesion_option, brain_option, engine_option, voxel_option, subject, out)):
         command = option(command)
     return command
 
@@ -48,22 +52,26 @@ def prepared(
     *,
     t1w: Path,
     flair: Path,
+    t2w: Path | None,
+    pdw: Path | None,
     lesion_mask: Path | None,
     brain_mask: str | None,
     strip_engine: str,
     voxel_mm: float,
     subject: str,
     out: Path,
-) -> Prepared:
-    """Prepare one scan into `out/prepare/<id>`."""
+) -> tuple[Prepared, dict[str, Path]]:
+    """Prepare one scan into `out/prepare/<id>`; returns that and the scans as given, by contrast."""
     from lesionforge.images import Prepared, refuse_loss
     from lesionforge.prepare.workflow import prepare_scan
 
     scan_id = scan_id_of(subject, session=None)
-    refuse_loss(out / scan_id, t1w, flair, lesion_mask)
+    further = further_scans(t2w, pdw)
+    refuse_loss(out / scan_id, t1w, flair, *further.values(), lesion_mask)
     folder = prepare_scan(
         t1w=t1w,
         flair=flair,
+        further=further,
         scan_id=scan_id,
         out=out / "prepare",
         lesion_mask=lesion_mask,
@@ -71,52 +79,51 @@ def prepared(
         voxel_mm=voxel_mm,
         engine=strip_engine,
     )
-    return Prepared.open(folder)
+    return Prepared.open(folder), {"T1w": t1w, "FLAIR": flair} | further
 
 
-@click.command(help="Fill the lesions of one subject's raw T1w and FLAIR, for volumetry; without a mask, its hyperintensities.")
+@click.command(help="Fill the lesions of one subject's raw scans, for volumetry; without a mask, its hyperintensities.")
 @scan_options
 @SEED
-def fill(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
+def fill(seed: int, out: Path, **scan: Any) -> None:
     """Prepare, fill on the grids of the scans as given."""
     from lesionforge.synthesize.native import write_filled
 
-    made = prepared(t1w=t1w, flair=flair, out=out, **scan)
+    made, scans = prepared(out=out, **scan)
     click.echo(f"{made.scan_id}: filling", err=True)
-    record = write_filled(made, {"T1w": t1w, "FLAIR": flair}, out, seed)
+    record = write_filled(made, scans, out, seed)
     click.echo(f"{record['id']}: {record['T1w']['voxels']} voxels of the T1w filled ({record['filled']}) -> {out / record['id']}")
 
 
-@click.command(help="Intensity levels of the white-matter hyperintensities of one subject's raw T1w and FLAIR.")
+@click.command(help="Intensity levels of the white-matter hyperintensities of one subject's raw scans.")
 @scan_options
 @SEED
-def levels(t1w: Path, flair: Path, seed: int, out: Path, **scan: Any) -> None:
+def levels(seed: int, out: Path, **scan: Any) -> None:
     """Prepare, find the levels, write them on the working grid and on the grids of the scans as given."""
     from lesionforge.synthesize.native import write_native_levels
     from lesionforge.synthesize.stage import write_levels
 
-    made = prepared(t1w=t1w, flair=flair, out=out, **scan)
+    made, scans = prepared(out=out, **scan)
     click.echo(f"{made.scan_id}: levels", err=True)
-    scans = {"T1w": t1w, "FLAIR": flair}
     record = write_levels(made, out, seed, lambda folder, levels: write_native_levels(made, levels, scans, folder))
     click.echo(f"{made.scan_id}: {sum(record['level_volumes_ml']['flair']):.1f} ml in levels 1 to 12 -> {out / made.scan_id}")
 
 
-@click.command(help="Paint the lesions of a mask onto one subject's raw T1w and FLAIR.")
+@click.command(help="Paint the lesions of a mask onto one subject's raw scans.")
 @scan_options
 @MASK
 @LEVEL
 @GENERATOR
-def paint(t1w: Path, flair: Path, mask: Path, level: int, generator: Path, out: Path, **scan: Any) -> None:
+def paint(mask: Path, level: int, generator: Path, out: Path, **scan: Any) -> None:
     """Check mask and generator, prepare, paint, write the scans on the working grid and on the grids as given."""
     from lesionforge.images.check import check_mask
     from lesionforge.synthesize.generator_folder import read_generator_card
+    from lesionforge.synthesize.levels import SUFFIXES
     from lesionforge.synthesize.native import write_painted_native
-    from lesionforge.synthesize.stage import SUFFIXES
 
     check_mask(mask)
-    read_generator_card(generator, tuple(SUFFIXES))
-    made = prepared(t1w=t1w, flair=flair, out=out, **scan)
+    read_generator_card(generator, tuple(name for name in SUFFIXES if scan[name]))
+    made, scans = prepared(out=out, **scan)
     click.echo(f"{made.scan_id}: painting", err=True)
-    record = write_painted_native(made, {"T1w": t1w, "FLAIR": flair}, mask, level, generator, out)
+    record = write_painted_native(made, scans, mask, level, generator, out)
     click.echo(f"{record['id']}: {record['lesion_volume_ml']:.2f} ml of lesions painted -> {out / record['id']}")

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage, signal
 
 from lesionforge.images import most_probable
-from lesionforge.synthesize.levels import CONTRASTS, FLAIR, GREY_MATTER, WHITE_MATTER
+from lesionforge.synthesize.levels import ALWAYS, FLAIR, GREY_MATTER, WHITE_MATTER
 
 FATES = ("kept", "moved", "cut", "dropped")
 # How far a lesion may be moved, and what a move costs: a millimetre must save a hundredth of the lesion.
@@ -98,8 +98,8 @@ def room_for_lesions(tissues: np.ndarray, lesion: np.ndarray, brain: np.ndarray)
     return Room(white, ndimage.binary_dilation(white) & (tissues == GREY_MATTER) & brain & ~white)
 
 
-def transplant_lesions(lesions: Sequence[Lesion], room: Room, voxel_mm: float) -> Transplant:
-    """Place lesions where the canvas has room, the largest first.
+def transplant_lesions(lesions: Sequence[Lesion], room: Room, voxel_mm: float, contrast_count: int = len(ALWAYS)) -> Transplant:
+    """Place lesions, which have levels in so many contrasts, where the canvas has room, the largest first.
 
     A lesion without room at its place is moved by up to MOVE_MM to where most of it has room, the nearest such place.
     What has no room there either is cut off, pieces are joined again if they can be, and the lesion grows to its volume
@@ -110,7 +110,7 @@ def transplant_lesions(lesions: Sequence[Lesion], room: Room, voxel_mm: float) -
     # Boxes may reach beyond the grid, moves beyond boxes, and growth beyond both.
     margin = reach + growth + 1 + max((_overhang(lesion, room.white.shape) for lesion in lesions), default=0)
     white, ribbon = np.pad(room.white, margin), np.pad(room.ribbon, margin)
-    levels = np.zeros((len(CONTRASTS), *white.shape), np.uint8)
+    levels = np.zeros((contrast_count, *white.shape), np.uint8)
     taken = np.zeros(white.shape, bool)
     fates: dict[int, LesionFate] = {}
     for index in sorted(range(len(lesions)), key=lambda index: -np.count_nonzero(lesions[index].mask)):

@@ -26,7 +26,7 @@ from lesionforge.images import (
     write_mask,
     write_volume,
 )
-from lesionforge.synthesize.levels import CONTRASTS
+from lesionforge.synthesize.levels import ALWAYS, SUFFIXES
 from lesionforge.synthesize.library import (
     TrainingLesion,
     draw_profiles,
@@ -37,7 +37,7 @@ from lesionforge.synthesize.library import (
 )
 from lesionforge.synthesize.midsagittal import midsagittal_reflection
 from lesionforge.synthesize.sampler import Candidate, Draw, apply_draw, draw_lesions
-from lesionforge.synthesize.stage import SUFFIXES, Levels, level_entity, read_on_grid
+from lesionforge.synthesize.stage import Levels, images_of, level_entity, read_on_grid, shared_contrasts
 from lesionforge.synthesize.transplant import Room, room_for_lesions, transplant_lesions
 
 STATISTICS = "lesion_statistics.json"
@@ -46,8 +46,10 @@ STATISTICS = "lesion_statistics.json"
 def write_statistics(patients: Sequence[tuple[Prepared, Levels]], out: Path) -> list[TrainingLesion]:
     """Write `out`/lesion_statistics.json: size, place and profile of every lesion of these training patients; returns them.
 
-    A patient without a lesion mask gives its hyperintensities. Raises InputError when there is no lesion at all.
+    A patient without a lesion mask gives its hyperintensities. Raises InputError when there is no lesion at all, and when the
+    patients' contrasts differ.
     """
+    contrasts = shared_contrasts([levels for _, levels in patients])
     found = []
     for prepared, levels in patients:
         scan = prepared.read()
@@ -55,7 +57,7 @@ def write_statistics(patients: Sequence[tuple[Prepared, Levels]], out: Path) -> 
         lesion = scan.lesion & scan.brain
         if prepared.lesion is None:
             lesion = hyperintensities(levels.read(scan)["flair"], voxel_mm)
-        units = {name: levels.scales[name].units(getattr(scan, name)) for name in CONTRASTS}
+        units = {name: levels.scales[name].units(image) for name, image in images_of(scan, contrasts).items()}
         found += lesion_statistics(prepared.scan_id, units, lesion, scan.tissues, scan.brain, voxel_mm)
     if not found:
         raise InputError(f"{patients[0][0].folder.parent}: no training patient has a lesion; give patients with lesions")
@@ -95,9 +97,10 @@ def write_transplant(
     """Write `out/<synthetic id>/`: lesion mask and levels on the canvas grid, the draw, and what became of each lesion.
 
     How bright the lesions are is said by the donor's levels folder, or for masks of a library by the training patients'
-    lesions, which a given draw holds already. The draw follows from seed and id, unless one is given. Returns the JSON of the
-    transplant. Raises InputError when the folders or the draw belong to other scans or lie on different grids, or when there
-    is no lesion to place or no white matter to place it in.
+    lesions, which a given draw holds already. The draw follows from seed and id, unless one is given. Lesions get the contrasts
+    that say how bright they are, or those of a given draw. Returns the JSON of the transplant. Raises InputError when the folders
+    or the draw belong to other scans, lack a contrast or lie on different grids, or when there is no lesion to place or no white
+    matter to place it in.
     """
     record = read_record(find_image(pair, "desc-pair.json"), "donor", "canvas", "lesions_touching_grey_matter")
     _refuse_strangers(record, pair, canvas, brightness, draw)
@@ -106,25 +109,32 @@ def write_transplant(
     numbers = read_on_grid(find_image(pair, "label-lesion_dseg.nii.gz"), scan, "register pair").astype(np.uint16)
     room = room_for_lesions(scan.tissues, scan.lesion, scan.brain)
     _refuse_nothing(numbers, room, pair, canvas)
+    if draw is not None:
+        contrasts = draw.contrasts
+    elif isinstance(brightness, Levels):
+        contrasts = brightness.contrasts
+    else:
+        contrasts = tuple(brightness[0].profiles) if brightness else ALWAYS
     warped = None
     if isinstance(brightness, Levels):
+        brightness.refuse_lacking(contrasts)
         warped = {
             name: brightness.scales[name].units(
                 read_on_grid(find_image(pair, f"desc-preproc_{SUFFIXES[name]}.nii.gz"), scan, "register pair")
             )
-            for name in CONTRASTS
+            for name in contrasts
         }
     if draw is None:
         # The id is part of the seed, so that a scan stays the same whatever others are asked for.
         rng = np.random.default_rng([seed, zlib.crc32(synthetic_id.encode())])
         profiles = None if isinstance(brightness, Levels) else brightness
-        chosen = draw_lesions(_candidates(numbers, scan, profiles, voxel_mm, rng), load_ml, rng)
+        chosen = draw_lesions(_candidates(numbers, scan, profiles, voxel_mm, rng), load_ml, rng, contrasts)
         draw = Draw(synthetic_id, record["donor"], canvas.scan_id, seed, load_ml, __version__, chosen)
     draw = replace(draw, id=synthetic_id)
     reflection = midsagittal_reflection(scan.t1w, scan.brain, voxel_mm)
     touching = frozenset(record["lesions_touching_grey_matter"])
-    lesions = apply_draw(draw.lesions, numbers, warped, touching, reflection, voxel_mm)
-    result = transplant_lesions(lesions, room, voxel_mm)
+    lesions = apply_draw(draw.lesions, numbers, warped, touching, reflection, voxel_mm, contrasts)
+    result = transplant_lesions(lesions, room, voxel_mm, len(contrasts))
     content = {
         "id": synthetic_id,
         "donor": draw.donor,
@@ -141,7 +151,7 @@ def write_transplant(
         stem = (synthetic_id, canvas.grid)
         description = f"Lesions of {draw.donor} transplanted into the white matter of {canvas.scan_id}"
         write_mask(result.lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
-        for name, levels in zip(CONTRASTS, result.levels, strict=True):
+        for name, levels in zip(contrasts, result.levels, strict=True):
             write_volume(levels, scan.affine, folder / derivative(*stem, level_entity(name)))
         write_json(content, folder / derivative(synthetic_id, "desc-transplant", extension=".json"))
         write_json(asdict(draw), folder / derivative(synthetic_id, "desc-draw", extension=".json"))
