@@ -221,3 +221,32 @@ def test_grids_share_their_middle_region():
     ]
     assert np.linalg.norm(middles[0] - middles[1]) < 10
     assert np.linalg.norm(flair_affine[:3, :3], axis=0) == pytest.approx([2, 2, 4])
+
+
+def test_further_contrasts_are_as_those_of_scanners_and_change_nothing_else(cohort, make_cohort, tmp_path):
+    out = tmp_path / "more"
+    result = make_cohort(out, "--seed", "3", "--contrasts", "PDw,T1w,FLAIR,T2w")
+    assert result.exit_code == 0, result.output
+    first, more = all_bytes(cohort), all_bytes(out)
+    tables = {name for name in first if name == "cohort.csv" or name.endswith("_desc-phantom.json")}
+    assert {name for name in first if more[name] != first[name]} == tables
+    assert all(
+        "_T2w" in name or "_PDw" in name or "from-T2w" in name or "from-PDw" in name for name in more.keys() - first.keys()
+    )
+    assert (out / "cohort.csv").read_text().startswith("subject,session,role,split,t1w,flair,t2w,pdw,lesion_mask")
+    tissues, _ = read_volume(truth(out, "p01", "dseg.nii.gz"))
+    lesion = lesions(out, "p01")
+    for name in ("T2w", "PDw"):
+        image, affine = read_volume(raw(out, "p01", name))
+        motion = np.array(json.loads(truth(out, "p01", f"from-{name}_to-T1w_mode-image_xfm.json").read_text())["matrix"])
+        voxels = np.linalg.inv(affine) @ np.linalg.inv(motion) @ nib.load(raw(out, "p01", "T1w")).affine
+        there = ndimage.affine_transform(image, voxels[:3, :3], voxels[:3, 3], output_shape=tissues.shape, order=1)
+        grey, white = (np.median(there[(tissues == label) & ~lesion]) for label in (2, 3))
+        assert np.median(there[lesion]) > grey > white, name
+
+
+@pytest.mark.parametrize("contrasts", ["T1w", "T1w,FLAIR,SWI", "T1w,FLAIR,T2w,T2w", ""])
+def test_other_contrasts_are_refused(make_cohort, tmp_path, contrasts):
+    result = make_cohort(tmp_path / "out", "--contrasts", contrasts)
+    assert result.exit_code == 2 and "is not T1w,FLAIR and maybe T2w, PDw" in result.output
+    assert not (tmp_path / "out").exists()

@@ -86,6 +86,20 @@ def test_a_repeated_run_reuses_everything(repeated):
     assert {task["status"] for task in repeated.tasks} == {"CACHED"}
 
 
+def test_further_contrasts_reach_the_processes_that_prepare_them(stub, sheet, sheet_writer, tmp_path_factory):
+    with_t2w = sheet_writer(tmp_path_factory.mktemp("trois") / "cohort.csv", ROWS)
+    header, *rows = with_t2w.read_bytes().decode().split("\r\n")[:-1]
+    for subject, _, _ in ROWS:
+        (with_t2w.parent / f"tête {subject}, T2w.nii.gz").write_bytes((sheet.parent / f"tête {subject}, T1w.nii.gz").read_bytes())
+    cells = [f'{row},"tête {subject}, T2w.nii.gz"' for row, (subject, _, _) in zip(rows, ROWS, strict=True)]
+    with_t2w.write_bytes("\r\n".join([f"{header},t2w", *cells, ""]).encode())
+    run = stub(with_t2w, "contrasts", "--mode", "augment")
+    assert run.code == 0, run.printed
+    staged = [path.name for path in run.outdir.parent.glob("work/*/*/t2w/*")]
+    # STRIP and ALIGN of each scan.
+    assert Counter(staged) == {f"tête {subject}, T2w.nii.gz": 2 for subject, _, _ in ROWS}
+
+
 def test_pairwise_registers_each_pair_directly_and_prepares_nothing_anew(stub, sheet, repeated):
     assert "Registrations: 2 (composed takes 2, one per scan; pairwise 1, one per pair)" in repeated.printed
     run = stub(sheet, "pairwise", "--mode", "augment", "--registration", "pairwise")

@@ -238,6 +238,20 @@ def test_a_hand_edited_card_is_one_sentence(root: Path, tmp_path: Path, command:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["segment", "predict"])
+def test_scans_without_a_contrast_of_the_model_are_refused(root: Path, tmp_path: Path, command: str) -> None:
+    model = Path(shutil.copytree(root / "model", tmp_path / "model"))
+    write_json(read_json(model / "model.json") | {"contrasts": ["T1w", "FLAIR", "T2w"]}, model / "model.json")
+    folder = root / "prepare/sub-9"
+    scan = folder / "sub-9_space-T1w_res-2mm_desc-preproc_T1w.nii.gz"
+    given = {"segment": ["--prepared", folder], "predict": ["--t1w", scan, "--flair", scan, "--pdw", scan]}[command]
+    result = CliRunner().invoke(main, [command, *map(str, given), "--model", str(model), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2, result.output
+    said = {"segment": f"Error: {folder}: has T1w, FLAIR but no T2w; ", "predict": f"Error: {model}: takes T1w, FLAIR, T2w, but "}
+    assert result.output.startswith(said[command]) and result.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_card_without_a_voxel_size_is_one_sentence(root: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(root / "model", tmp_path / "model"))
     card = read_json(model / "model.json")
