@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lesionforge.errors import InputError
 
@@ -19,18 +19,24 @@ class CohortRow:
     has_lesion_mask: bool
 
 
+# The made scans that go into each arm: how their ids begin.
+MADE = {"classical": "sub-cla", "mix": "sub-mix", "augmented": "sub-syn", "synthetic": "sub-syn", "published": "sub-syn"}
+ORIGINS = {"sub-cla": "classical", "sub-mix": "mix", "sub-syn": "synthetic"}
+
+
 @dataclass(frozen=True)
 class Provenance:
-    """The two scans that a synthetic scan was made of: whose lesions, and on whose brain."""
+    """What a made scan was made of: whose lesions, on whose brain, and the scans that its generator learned from, if it has one."""
 
     scan_id: str
     donor: str
     canvas: str
+    generator_scans: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One scan of an arm: `origin` is real or synthetic, `split` is train or validation."""
+    """One scan of an arm: `origin` is real, synthetic, mix or classical, `split` is train or validation."""
 
     arm: str
     scan_id: str
@@ -51,10 +57,11 @@ def check_splits(cohort: list[CohortRow]) -> None:
 
 
 def check_provenance(synthetic: list[Provenance], cohort: list[CohortRow], library: Set[str]) -> None:
-    """Refuse synthetic scans that were made of anything but training subjects, healthy scans outside the test set, and the
+    """Refuse made scans that were made of anything but training subjects, healthy scans outside the test set, and the
     masks of a library that the cohort stage let through, whose ids are `library`.
 
-    Raises InputError for the first scan whose donor or canvas is of a test or validation subject, or unknown.
+    Raises InputError for the first scan whose donor or canvas is of a test or validation subject, or unknown, and for one
+    whose generator learned from a scan that is of a test subject, or unknown.
     """
     subject_of = {row.scan_id: row.subject for row in cohort}
     held_out = {row.subject: row.split for row in cohort if row.split in ("test", "validation")}
@@ -72,26 +79,35 @@ def check_provenance(synthetic: list[Provenance], cohort: list[CohortRow], libra
                     f"{scan.scan_id}: its {part} {source} is a {held_out[subject_of[source]]} subject, whose scans must not "
                     "reach training; remove this synthetic scan"
                 )
+        for source in scan.generator_scans:
+            if held_out.get(subject_of.get(source, "")) == "test" or source not in subject_of:
+                raise InputError(
+                    f"{scan.scan_id}: its generator learned from {source}, which is a test subject or not in cohort.tsv; "
+                    "remove this synthetic scan, or paint it with a generator of this cohort"
+                )
 
 
-def arm_rows(arm: str, cohort: list[CohortRow], synthetic: list[Provenance], library: Set[str]) -> list[ArmRow]:
-    """The scans of one arm, sorted: real training scans, validation scans, then synthetic scans (augmented arm only).
+def arm_rows(arm: str, cohort: list[CohortRow], made: list[Provenance], library: Set[str]) -> list[ArmRow]:
+    """The scans of one arm, sorted: real training scans (but in the arm synthetic), validation scans, then the made scans.
 
     Where no training patient has a lesion mask, the augmented arm trains on synthetic scans alone; `library` has the ids of
-    donors that are masks without scans. Validation scans are real and the same in both arms. Raises InputError when the arm
-    has nothing to train on, when the augmented arm has no synthetic scan, or as `check_splits` and `check_provenance` do.
+    donors that are masks without scans. Of `made` those of another arm's kind are passed over; the arm published is that of
+    real scans where nothing was painted. Validation scans are real and the same in all arms. Raises InputError when the arm
+    has nothing to train on, when an arm of made scans has none, or as `check_splits` and `check_provenance` do.
     """
     check_splits(cohort)
-    check_provenance(synthetic, cohort, library)
+    check_provenance(made, cohort, library)
+    splits = ("validation",) if arm == "synthetic" else ("train", "validation")
     rows = [
         ArmRow(arm, row.scan_id, row.subject, "real", row.split)
         for row in cohort
-        if row.role == "patient" and row.has_lesion_mask and row.split in ("train", "validation")
+        if row.role == "patient" and row.has_lesion_mask and row.split in splits
     ]
-    if arm == "augmented":
-        if not synthetic:
-            raise InputError("arm augmented: there is no synthetic scan to add; run lesionforge synthesize paint first")
-        rows += [ArmRow(arm, scan.scan_id, scan.scan_id, "synthetic", "train") for scan in synthetic]
+    kind = MADE.get(arm)
+    added = [scan.scan_id for scan in made if kind and scan.scan_id.startswith(kind)]
+    if kind and not added and arm != "published":
+        raise InputError(f"arm {arm}: there is no {ORIGINS[kind]} scan to add; run the command that makes them first")
+    rows += [ArmRow(arm, scan_id, scan_id, ORIGINS[str(kind)], "train") for scan_id in added]
     if not any(row.split == "train" for row in rows):
         raise InputError(
             f"arm {arm}: the cohort has no training patient with a lesion mask; give at least one, or leave this arm out"

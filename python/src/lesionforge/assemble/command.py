@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from lesionforge.assemble.arms import ArmRow, CohortRow, Provenance, arm_rows
+from lesionforge.assemble.arms import MADE, ArmRow, CohortRow, Provenance, arm_rows
 from lesionforge.cohort.rows import ARMS
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, derivative, read_json, read_tsv, write_tsv
@@ -17,10 +17,14 @@ COLUMNS = {
     "arm": "experiment arm",
     "id": "scan",
     "subject": "subject of the scan; a synthetic scan is its own subject",
-    "origin": "real or synthetic",
+    "origin": "real, or how the scan was made: synthetic (painted), mix or classical",
     "split": "train or validation",
     "folder": "folder of the scan, relative to the folder of this table",
 }
+
+# Where the scans of an origin lie; those that assemble makes itself lie beside the tables.
+STAGES = {"real": "prepare", "synthetic": "synthesize"}
+KINDS = (("synthesize", "sub-syn"), ("assemble", "sub-cla"), ("assemble", "sub-mix"))
 
 
 def read_cohort(cohort: Path) -> list[CohortRow]:
@@ -36,21 +40,20 @@ def read_cohort(cohort: Path) -> list[CohortRow]:
     ]
 
 
-def read_library_donors(cohort: Path) -> frozenset[str]:
-    """The ids of the library's masks among the donors in `pairs.tsv` of the cohort folder; none without that table."""
+def read_plan(cohort: Path) -> list[dict[str, str]]:
+    """The rows of `pairs.tsv` in the cohort folder: the scans to make, which name the library's masks; none without that table."""
     path = cohort / "pairs.tsv"
-    if not path.is_file():
-        return frozenset()
-    return frozenset(pair["donor"] for pair in read_tsv(path).to_dict("records") if pair.get("library_mask"))
+    return read_tsv(path).to_dict("records") if path.is_file() else []
 
 
 def read_provenance(folder: Path) -> Provenance:
-    """Donor and canvas of a synthetic scan's folder; raises InputError when its provenance is missing or incomplete."""
+    """What a made scan's folder says it was made of; raises InputError when its provenance is missing or incomplete."""
     path = folder / derivative(folder.name, "desc-provenance", extension=".json")
     content = read_json(path)
     if not isinstance(content, dict) or not {"donor", "canvas"} <= set(content):
         raise InputError(f"{path}: does not name donor and canvas; make the scan again with lesionforge synthesize paint")
-    return Provenance(folder.name, str(content["donor"]), str(content["canvas"]))
+    learned_from = tuple(map(str, content.get("generator_scans", [])))
+    return Provenance(folder.name, str(content["donor"]), str(content["canvas"]), learned_from)
 
 
 def prepared_rows(rows: list[ArmRow], root: Path, out: Path) -> list[dict[str, str]]:
@@ -60,7 +63,7 @@ def prepared_rows(rows: list[ArmRow], root: Path, out: Path) -> list[dict[str, s
     """
     found = []
     for row in rows:
-        folder = root / ("prepare" if row.origin == "real" else "synthesize") / row.scan_id
+        folder = root / STAGES.get(row.origin, "assemble") / row.scan_id
         if not folder.is_dir():
             click.echo(f"{row.arm}: {row.scan_id} is left out, it was not prepared", err=True)
             continue
@@ -78,7 +81,7 @@ def prepared_rows(rows: list[ArmRow], root: Path, out: Path) -> list[dict[str, s
     "--root",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder that holds prepare/<id> and, for the augmented arm, synthesize/sub-syn*.",
+    help="Folder that holds prepare/<id> and, for the arms that need them, synthesize/sub-syn*, assemble/sub-cla* and sub-mix*.",
 )
 @click.option("--arm", "arms", required=True, multiple=True, type=click.Choice(ARMS), help="May be given more than once.")
 @click.option(
@@ -94,15 +97,23 @@ def assemble(cohort: Path, root: Path, arms: tuple[str, ...], on_subject_error: 
     import pandas as pd
 
     cohort_rows = read_cohort(cohort)
-    library = read_library_donors(cohort)
-    synthetic = [read_provenance(folder) for folder in sorted((root / "synthesize").glob("sub-syn*"))]
+    planned = read_plan(cohort)
+    library = frozenset(pair["donor"] for pair in planned if pair.get("library_mask"))
+    found = [folder for stage, kind in KINDS for folder in sorted((root / stage).glob(f"{kind}*")) if folder.is_dir()]
+    made = [read_provenance(folder) for folder in found]
     tables = {}
     wanted = set(arms)
-    if on_subject_error == "skip" and not synthetic and wanted > {"augmented"}:
-        click.echo("augmented: is left out, no synthetic scan was painted", err=True)
-        wanted -= {"augmented"}
+    bare = {arm for arm in wanted & set(MADE) if not any(scan.scan_id.startswith(MADE[arm]) for scan in made)}
+    if not any(pair["synthetic_id"].startswith(MADE["published"]) for pair in planned):
+        bare -= {"published"}
+    if on_subject_error == "skip" and wanted > bare:
+        for arm in sorted(bare):
+            click.echo(f"{arm}: is left out, none of the scans that were planned for it was made", err=True)
+        wanted -= bare
+    elif "published" in bare:
+        raise InputError(f"{root}: holds none of the synthetic scans planned for the arm published; run synthesize again")
     for arm in sorted(wanted):
-        rows = prepared_rows(arm_rows(arm, cohort_rows, synthetic, library), root, out)
+        rows = prepared_rows(arm_rows(arm, cohort_rows, made, library), root, out)
         if any(row["split"] == "train" for row in rows):
             tables[arm] = pd.DataFrame(rows)
         elif on_subject_error == "skip":

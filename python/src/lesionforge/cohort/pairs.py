@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lesionforge.cohort.folds import Fold
 from lesionforge.cohort.rows import Row
 
 # More than counts of scans can differ by: a pair is taken again only when all others were taken as often.
@@ -17,27 +18,37 @@ LARGEST_SHARE = 2.0
 
 @dataclass(frozen=True)
 class Donor:
-    """Who gives lesions: a patient scan, or a mask of a library (`mask` is its path, else ""); their volume in ml."""
+    """Who gives lesions: a patient scan, or a mask of a library (`mask` is its path, else ""); their volume in ml.
+
+    `barred` are the folds that may not use it.
+    """
 
     donor_id: str
     subject: str
     load_ml: float
     mask: str = ""
+    barred: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One synthetic scan: its id, its donor, the id of its canvas, the lesion load to aim at in ml."""
+    """One scan to make: its id, its donor, the id of its canvas, the lesion load to aim at in ml, the label of its fold.
+
+    `kind` is syn (lesions are painted), mix (they are pasted with the donor's intensities) or cla (donor and canvas are one
+    scan, which is changed as a whole).
+    """
 
     synthetic_id: str
     donor: Donor
     canvas: str
     load_ml: float
+    fold: str = ""
+    kind: str = "syn"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The synthetic scans to make.
+    """The scans to make.
 
     `filled` says that lesion-filled patients are the canvases, `own` that a patient is painted onto its own filled scan.
     """
@@ -73,6 +84,53 @@ def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml
         filled=not healthy,
         own=own,
     )
+
+
+def plan_folds(
+    folds: Sequence[Fold],
+    loads_ml: dict[str, float],
+    library: Sequence[Donor],
+    kinds: Sequence[str],
+    count: int,
+    load_ml: float | None,
+    seed: int,
+) -> Plan:
+    """`count` scans of each kind for each fold, of what the fold may use.
+
+    `loads_ml` has the volume of each mask of a patient by its path. The donors of kind mix are patients alone, since a mask of
+    a library has no intensities. Ids are numbered across the folds in turn, so that the first n scans of each fold are the
+    same whatever the count.
+    """
+    made, filled, own = [], False, False
+    for place, fold in enumerate(folds):
+        patients = training_donors(fold.rows, loads_ml)
+        donors = {"syn": [*patients, *(donor for donor in library if fold.label not in donor.barred)], "mix": patients}
+        for kind in kinds:
+            if kind == "cla":
+                pairs = plan_copies(patients, count, seed)
+            else:
+                plan = plan_pairs(fold.rows, donors[kind], count, load_ml, seed)
+                pairs, filled, own = plan.pairs, filled or plan.filled, own or plan.own
+            for n, pair in enumerate(pairs):
+                number = n * len(folds) + place + 1
+                made.append(replace(pair, synthetic_id=f"sub-{kind}{number:04d}", fold=fold.label, kind=kind))
+    return Plan(tuple(made), filled, own)
+
+
+def plan_copies(donors: Sequence[Donor], count: int, seed: int) -> tuple[Pair, ...]:
+    """`count` pairs of a donor with itself, the donors in turn, in an order that the seed draws."""
+    order = np.random.default_rng([seed, 2]).permutation(len(donors)) if donors else []
+    chosen = [donors[order[n % len(order)]] for n in range(count if donors else 0)]
+    return tuple(Pair(f"sub-cla{n:04d}", donor, donor.donor_id, donor.load_ml) for n, donor in enumerate(chosen, start=1))
+
+
+def training_donors(rows: Sequence[Row], loads_ml: dict[str, float]) -> list[Donor]:
+    """The training patients with a lesion mask; `loads_ml` has the volume of each mask by its path."""
+    return [
+        Donor(row.scan_id, str(row.subject), loads_ml[row.lesion_mask])
+        for row in rows
+        if row.split == "train" and row.role == "patient" and row.lesion_mask
+    ]
 
 
 def draw_loads(loads_ml: Sequence[float], chosen: Sequence[int], generator: np.random.Generator) -> list[float]:
