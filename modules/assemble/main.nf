@@ -34,6 +34,61 @@ process ASSEMBLE {
     """
 }
 
+// An augmented copy of an annotated scan, for the arm classical.
+process CLASSICAL {
+    tag "${id}"
+    label 'cpu_small'
+    label 'one_scan'
+
+    input:
+    tuple val(id), val(seed), path(prepared, stageAs: 'prepare/*')
+    val code
+
+    output:
+    tuple val(id), path("${id}"), emit: folder
+
+    script:
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} assemble classical \\
+        --id ${id} --prepared ${prepared} --seed ${seed} --out .
+    """
+
+    stub:
+    """
+    lesionforge assemble classical --help
+    mkdir ${id}
+    touch ${id}/${id}_desc-provenance.json ${id}/${id}_desc-draw.json
+    """
+}
+
+// A patient's lesions and what is around them pasted into another scan, for the arm mix.
+process MIX {
+    tag "${id}"
+    label 'cpu_small'
+    label 'one_scan'
+
+    input:
+    tuple val(id), val(seed), path(pair, stageAs: 'pair/*'), path(donor, stageAs: 'donor/*'), path(canvas, stageAs: 'canvas/*'), path(canvas_levels, stageAs: 'canvas_levels/*')
+    val code
+
+    output:
+    tuple val(id), path("${id}"), emit: folder
+
+    script:
+    def canvas_option = canvas_levels ? "--canvas-levels ${canvas_levels}" : ''
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} assemble mix \\
+        --id ${id} --pair ${pair} --donor ${donor} --canvas ${canvas} ${canvas_option} --seed ${seed} --out .
+    """
+
+    stub:
+    """
+    lesionforge assemble mix --help
+    mkdir ${id}
+    touch ${id}/${id}_desc-provenance.json ${id}/${id}_desc-draw.json
+    """
+}
+
 workflow ASSEMBLE_ARMS {
     take:
     prepared // [id, prepared folder] of training and validation patients

@@ -18,7 +18,7 @@ from lesionforge.cohort.files import file_warnings, inspect_files, judge_files, 
 from lesionforge.cohort.judge import judge_rows
 from lesionforge.cohort.library import Library, read_library, training_donors
 from lesionforge.cohort.pairs import Plan, plan_pairs
-from lesionforge.cohort.rows import ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
+from lesionforge.cohort.rows import ARMS, DEFAULT_ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
 from lesionforge.cohort.sheet import parse_sheet
 from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
 from lesionforge.cohort.tables import FILES, write_cohort
@@ -36,7 +36,9 @@ PROGRESS_EVERY = 100
 @click.option("--mode", type=click.Choice(["experiment", "augment", "segment"]), default="experiment", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Chooses empty splits and the pairs.")
 @click.option("--synthetic", type=click.IntRange(min=0), default=20, show_default=True, help="Synthetic scans to plan.")
-@click.option("--arm", "arms", multiple=True, type=click.Choice(ARMS), default=ARMS, show_default=True, help="May be repeated.")
+@click.option(
+    "--arm", "arms", multiple=True, type=click.Choice(ARMS), default=DEFAULT_ARMS, show_default=True, help="May be repeated."
+)
 @click.option("--lesion-library", type=click.Path(path_type=Path), default=None, help="Folder of lesion masks in template space.")
 @click.option(
     "--lesion-load",

@@ -9,7 +9,8 @@ OPTIONAL_COLUMNS = ("session", "lesion_mask", "brain_mask")
 FILE_COLUMNS = ("t1w", "flair", "lesion_mask", "brain_mask")
 ROLES = ("patient", "healthy")
 SPLITS = ("train", "validation", "test")
-ARMS = ("real", "augmented")
+ARMS = ("real", "classical", "mix", "augmented", "synthetic", "published")
+DEFAULT_ARMS = ("real", "augmented")
 STRIPPED = "stripped"
 
 
