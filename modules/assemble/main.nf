@@ -2,60 +2,6 @@
 
 include { codeOf; runName } from '../script'
 
-// A patient's scan changed as a whole, for the arm classical.
-process CLASSICAL {
-    tag "${id}"
-    label 'cpu_small'
-    label 'one_scan'
-
-    input:
-    tuple val(id), path(prepared, stageAs: 'prepare/*')
-    val code
-
-    output:
-    tuple val(id), path("${id}"), emit: folder
-
-    script:
-    """
-    lesionforge --threads ${task.cpus} ${task.ext.common} assemble classical --id ${id} --prepared ${prepared} ${task.ext.args} --out .
-    """
-
-    stub:
-    """
-    lesionforge assemble --help
-    mkdir ${id}
-    touch ${id}/${id}_desc-provenance.json
-    """
-}
-
-// A patient's lesions pasted into another scan with their own intensities, for the arm mix.
-process MIX {
-    tag "${id}"
-    label 'cpu_small'
-    label 'one_scan'
-
-    input:
-    tuple val(id), path(pair, stageAs: 'pair/*'), path(donor, stageAs: 'donor/*'), path(canvas, stageAs: 'canvas/*'), path(canvas_levels, stageAs: 'canvas_levels/*')
-    val code
-
-    output:
-    tuple val(id), path("${id}"), emit: folder
-
-    script:
-    def canvas_option = canvas_levels ? "--canvas-levels ${canvas_levels}" : ''
-    """
-    lesionforge --threads ${task.cpus} ${task.ext.common} assemble mix --id ${id} --pair ${pair} --donor ${donor} \\
-        --canvas ${canvas} ${canvas_option} ${task.ext.args} --out .
-    """
-
-    stub:
-    """
-    lesionforge assemble --help
-    mkdir ${id}
-    touch ${id}/${id}_desc-provenance.json
-    """
-}
-
 process ASSEMBLE {
     tag "${runName(arm, fold)}"
     label 'cpu_small'
@@ -88,6 +34,61 @@ process ASSEMBLE {
     """
 }
 
+// An augmented copy of an annotated scan, for the arm classical.
+process CLASSICAL {
+    tag "${id}"
+    label 'cpu_small'
+    label 'one_scan'
+
+    input:
+    tuple val(id), val(seed), path(prepared, stageAs: 'prepare/*')
+    val code
+
+    output:
+    tuple val(id), path("${id}"), emit: folder
+
+    script:
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} assemble classical \\
+        --id ${id} --prepared ${prepared} --seed ${seed} --out .
+    """
+
+    stub:
+    """
+    lesionforge assemble classical --help
+    mkdir ${id}
+    touch ${id}/${id}_desc-provenance.json ${id}/${id}_desc-draw.json
+    """
+}
+
+// A patient's lesions and what is around them pasted into another scan, for the arm mix.
+process MIX {
+    tag "${id}"
+    label 'cpu_small'
+    label 'one_scan'
+
+    input:
+    tuple val(id), val(seed), path(pair, stageAs: 'pair/*'), path(donor, stageAs: 'donor/*'), path(canvas, stageAs: 'canvas/*'), path(canvas_levels, stageAs: 'canvas_levels/*')
+    val code
+
+    output:
+    tuple val(id), path("${id}"), emit: folder
+
+    script:
+    def canvas_option = canvas_levels ? "--canvas-levels ${canvas_levels}" : ''
+    """
+    lesionforge --threads ${task.cpus} ${task.ext.common} assemble mix \\
+        --id ${id} --pair ${pair} --donor ${donor} --canvas ${canvas} ${canvas_option} --seed ${seed} --out .
+    """
+
+    stub:
+    """
+    lesionforge assemble mix --help
+    mkdir ${id}
+    touch ${id}/${id}_desc-provenance.json ${id}/${id}_desc-draw.json
+    """
+}
+
 workflow ASSEMBLE_ARMS {
     take:
     patients // [id, fold, split, annotated, prepared folder] of who trains or validates in each fold
@@ -97,25 +98,26 @@ workflow ASSEMBLE_ARMS {
     pairs // [synthetic_id, donor, canvas, ..., fold, kind] of all scans to make
     rosters // [fold, table of its scans that train or validate]
     wanted // [fold, arm]
+    seed // of the draws of the arms classical and mix
 
     main:
     code = codeOf('assemble')
     prepared = patients.map { id, _fold, _split, _annotated, folder -> [id, folder] }.unique { row -> row[0] }
-    CLASSICAL(
-        pairs.filter { pair -> pair.kind == 'cla' }.map { pair -> [pair.donor, pair.synthetic_id] }.combine(prepared, by: 0).map { row -> row.drop(1) },
-        code,
-    )
-    MIX(
-        pairs
-            .filter { pair -> pair.kind == 'mix' }
-            .map { pair -> [pair.donor, pair.canvas, pair.synthetic_id] }
-            .combine(warped, by: [0, 1])
-            .combine(prepared, by: 0)
-            .map { _donor, canvas, id, pair, donor_folder -> [canvas, id, pair, donor_folder] }
-            .combine(canvases, by: 0)
-            .map { row -> row.drop(1) },
-        code,
-    )
+    copies = pairs
+        .filter { pair -> pair.kind == 'cla' }
+        .map { pair -> [pair.donor, pair.synthetic_id] }
+        .combine(prepared, by: 0)
+        .map { _donor, id, folder -> [id, seed, folder] }
+    CLASSICAL(copies, code)
+    mixed = pairs
+        .filter { pair -> pair.kind == 'mix' }
+        .map { pair -> [pair.donor, pair.canvas, pair.synthetic_id] }
+        .combine(warped, by: [0, 1])
+        .combine(prepared, by: 0)
+        .map { _donor, canvas, id, pair, donor_folder -> [canvas, id, seed, pair, donor_folder] }
+        .combine(canvases, by: 0)
+        .map { row -> row.drop(1) }
+    MIX(mixed, code)
     made = CLASSICAL.out.folder.mix(MIX.out.folder)
 
     // The plan of each fold's painted scans says which masks of a library are its donors.
@@ -138,7 +140,8 @@ workflow ASSEMBLE_ARMS {
             def plan = paths.findAll { path -> kind == 'syn' && path.baseName == runName('pairs', fold) }
             [fold, arm, roster, plan, real, kind == 'syn' ? own : [], kind == 'syn' ? [] : own]
         }
-    ASSEMBLE(sets, code)
+    // The arm published is that of real scans where nothing is painted, not where all that was painted was lost.
+    ASSEMBLE(sets.filter { _fold, arm, _roster, plan, _real, painted, _others -> arm != 'published' || painted || !plan }, code)
 
     // Each arm goes on with only those folders that its index names.
     data_sets = ASSEMBLE.out.index

@@ -79,7 +79,7 @@ def test_without_an_annotated_training_patient_the_augmented_arm_is_synthetic() 
 def test_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(InputError, match="no training patient"):
         arm_rows("real", [row for row in PLAIN if row.split != "train"], [], LIBRARY)
-    with pytest.raises(InputError, match="no synthetic scan"):
+    with pytest.raises(InputError, match="no scan sub-syn"):
         arm_rows("augmented", PLAIN, [], LIBRARY)
 
 
@@ -132,7 +132,7 @@ def test_under_skip_the_real_arm_goes_on_without_synthetic_scans(root: Path) -> 
         shutil.rmtree(folder)
     arguments = ["assemble", "--cohort", str(root / "cohort"), "--root", str(root), "--arm", "real", "--arm", "augmented"]
     refused = CliRunner().invoke(main, [*arguments, "--out", str(root / "assemble")])
-    assert refused.exit_code == 2 and "there is no synthetic scan to add" in refused.output
+    assert refused.exit_code == 2 and "there is no scan sub-syn" in refused.output
     skipped = CliRunner().invoke(main, [*arguments, "--on-subject-error", "skip", "--out", str(root / "assemble")])
     assert skipped.exit_code == 0, skipped.output
     assert "augmented: is left out" in skipped.output
