@@ -74,7 +74,11 @@ workflow LESIONFORGE {
         taught = members.filter { _id, _fold, _subject, _role, split, _has_mask, _folder -> split in ['train', 'validation'] }
         painted_folds = planned.filter { pair -> pair.kind == 'syn' }.map { pair -> [pair.fold] }.unique()
         generating = mode == 'augment' ? in_fold.map { row -> [row[1]] }.unique() : painted_folds
-        patients = rosters(taught.filter { _id, _fold, _subject, role, _split, _has_mask, _folder -> role == 'patient' })
+        patients = rosters(
+            taught.filter { _id, _fold, _subject, role, _split, _has_mask, _folder -> role == 'patient' },
+            ['id', 'role', 'split'],
+        )
+        everybody = rosters(taught, ['id', 'subject', 'role', 'split', 'lesion_mask'])
 
         to_warp = planned.filter { pair -> pair.kind != 'cla' }
         REGISTER(prepared, to_warp, registration, limits)
@@ -103,7 +107,7 @@ workflow LESIONFORGE {
             .unique()
             .combine(annotated.map { folds -> [folds] })
             .flatMap { fold, folds -> (arms + (baseline ? ['real'] : [])).unique(false).findAll { arm -> fold in folds || !(arm in of_masks) }.collect { arm -> [fold, arm] } }
-        ASSEMBLE_ARMS(learned_from, SYNTHESIZE.out.canvases, synthetic, REGISTER.out.warped, planned, rosters(taught), wanted, seed)
+        ASSEMBLE_ARMS(learned_from, SYNTHESIZE.out.canvases, synthetic, REGISTER.out.warped, planned, everybody, wanted, seed)
         indices = ASSEMBLE_ARMS.out.index.map { fold, arm, index -> [runName(arm, fold), index] }
         made = synthetic.mix(ASSEMBLE_ARMS.out.made)
         if (mode == 'experiment') {
@@ -163,11 +167,13 @@ def lost(expected, done, stage) {
         .map { row -> "${row[0]} did not get through ${stage}" }
 }
 
-// [fold, table of its scans], from [id, fold, subject, role, split, has a mask to learn from, prepared folder].
-def rosters(rows) {
+// [fold, table of its scans], from [id, fold, subject, role, split, has a mask to learn from, prepared folder]. No two calls
+// may make the same table: Nextflow would keep one of the two for the next run, and find the other changed.
+def rosters(rows, columns) {
     return rows
-        .collectFile(seed: 'id\tsubject\trole\tsplit\tlesion_mask', newLine: true, sort: true) { id, fold, subject, role, split, has_mask, _folder ->
-            ["${runName('cohort', fold)}.tsv", [id, subject, role, split, has_mask ? 'given' : ''].join('\t')]
+        .collectFile(seed: columns.join('\t'), newLine: true, sort: true) { id, fold, subject, role, split, has_mask, _folder ->
+            def cells = [id: id, subject: subject, role: role, split: split, lesion_mask: has_mask ? 'given' : '']
+            ["${runName('cohort', fold)}.tsv", columns.collect { column -> cells[column] }.join('\t')]
         }
         .map { table -> [table.baseName.contains('_fold-') ? table.baseName.tokenize('-').last() : '', table] }
 }

@@ -15,10 +15,10 @@ from lesionforge.cascade.settings import Architecture
 from lesionforge.cohort.bids import read_bids
 from lesionforge.cohort.cascades import Cascades
 from lesionforge.cohort.files import file_warnings, inspect_files, judge_files, judge_lesions, shared_files
-from lesionforge.cohort.folds import FOLDS, Fold, folds_of, judge_folds, rotate
+from lesionforge.cohort.folds import FOLDS, Fold, folds_of, judge_folds, rotate, unused_masks
 from lesionforge.cohort.judge import judge_rows
 from lesionforge.cohort.library import Library, read_library
-from lesionforge.cohort.pairs import Plan, plan_folds
+from lesionforge.cohort.pairs import Plan, judge_mix, plan_folds
 from lesionforge.cohort.rows import ARMS, DEFAULT_ARMS, PAINTED_ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
 from lesionforge.cohort.sheet import parse_sheet
 from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
@@ -131,6 +131,8 @@ def cohort(
         if not needs.folds:
             problems += judge_cohort(checked.rows, needs, library_left)
         problems += judge_folds(checked.rows, needs.folds, train_on, seed)
+        problems += judge_mix(of_cohort) if "mix" in arms and mode == "experiment" else []
+        remarks += unused_masks(of_cohort)
         remarks += arm_left_out(checked.rows, arms) if not needs.annotated else []
     file_problems = [*checked.file_problems, *(problem for _, problem in library.broken)]
 

@@ -99,3 +99,13 @@ def judge_folds(rows: Sequence[Row], leave_one_out: bool, train_on: int | None, 
         return []
     where = "in a fold" if leave_one_out else "in split train"
     return [Problem(f"--train_on {train_on} is more than the {fewest} annotated patients {where}; give at most {fewest}")]
+
+
+def unused_masks(folds: Sequence[Fold]) -> list[Problem]:
+    """The remark whose masks --train_on sets aside in each fold, if it does."""
+    remarks = []
+    for fold in folds:
+        if unused := [f"sub-{subject}" for subject in dict.fromkeys(row.subject for row in fold.held if row.split == "train")]:
+            where = f" in fold {fold.label}" if fold.label else ""
+            remarks.append(Problem(f"--train_on: the masks of {', '.join(unused)} are not used{where}"))
+    return remarks
