@@ -136,7 +136,7 @@ def judge_mix(folds: Sequence[Fold]) -> list[Problem]:
 
 def plan_copies(donors: Sequence[Donor], count: int, seed: int) -> tuple[Pair, ...]:
     """`count` pairs of a donor with itself, the donors in turn, in an order that the seed draws."""
-    order = np.random.default_rng([seed, 2]).permutation(len(donors)) if donors else []
+    order = np.random.default_rng([seed, 2]).permutation(len(donors))
     chosen = [donors[order[n % len(order)]] for n in range(count if donors else 0)]
     return tuple(Pair(f"sub-cla{n:04d}", donor, donor.donor_id, donor.load_ml) for n, donor in enumerate(chosen, start=1))
 

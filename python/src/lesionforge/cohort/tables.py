@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lesionforge import __version__
 from lesionforge.cohort.folds import Fold
-from lesionforge.cohort.pairs import Plan
+from lesionforge.cohort.pairs import Pair, Plan
 from lesionforge.cohort.rows import Problem, Row
 from lesionforge.images import new_folder, write_json, write_tsv
 
@@ -51,7 +51,12 @@ FILES = {*(f"{name}.{ending}" for name in TABLES for ending in ("tsv", "json")),
 
 
 def write_cohort(
-    out: Path, rows: Sequence[Row], folds: Sequence[Fold], plan: Plan, refused: Sequence[tuple[str, Problem]], warnings: Sequence[str]
+    out: Path,
+    rows: Sequence[Row],
+    folds: Sequence[Fold],
+    plan: Plan,
+    refused: Sequence[tuple[str, Problem]],
+    warnings: Sequence[str],
 ) -> None:
     """Write the tables with their data dictionaries, warnings.txt and dataset_description.json as the whole folder `out`.
 
@@ -60,13 +65,8 @@ def write_cohort(
     import pandas as pd
 
     cohort = pd.DataFrame([asdict(row) | {"id": row.scan_id} for row in rows])
-    in_folds = [(fold.label, row.scan_id, row.subject, row.role, row.split, row.lesion_mask) for fold in folds for row in fold.rows]
-    planned = [
-        (one.synthetic_id, one.donor.donor_id, one.canvas, "train", one.load_ml if one.kind == "syn" else "", one.donor.mask)
-        + (one.fold, one.kind)
-        for one in plan.pairs
-    ]
-    pairs = pd.DataFrame(planned, columns=list(PAIRS_COLUMNS))
+    in_folds = [asdict(row) | {"id": row.scan_id, "fold": fold.label} for fold in folds for row in fold.rows]
+    pairs = pd.DataFrame([planned_row(pair) for pair in plan.pairs], columns=list(PAIRS_COLUMNS))
     problems = pd.DataFrame([(scan, problem.column, problem.text) for scan, problem in refused], columns=list(PROBLEMS_COLUMNS))
     with new_folder(out, own=FILES) as folder:
         write_tsv(cohort, folder / "cohort.tsv", COHORT_COLUMNS)
@@ -83,3 +83,17 @@ def write_cohort(
             },
             folder / "dataset_description.json",
         )
+
+
+def planned_row(pair: Pair) -> dict[str, object]:
+    """The row of pairs.tsv of one scan to make."""
+    return {
+        "synthetic_id": pair.synthetic_id,
+        "donor": pair.donor.donor_id,
+        "canvas": pair.canvas,
+        "split": "train",
+        "load_ml": pair.load_ml if pair.kind == "syn" else "",
+        "library_mask": pair.donor.mask,
+        "fold": pair.fold,
+        "kind": pair.kind,
+    }
