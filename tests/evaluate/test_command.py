@@ -105,6 +105,20 @@ def test_scan_writes_the_row_of_an_arm(tmp_path):
     row = read_json(tmp_path / "out/real_sub-01_ses-2.json")
     assert (row["arm"], row["subject"], row["session"]) == ("real", "01", "2")
     assert (row["lesion_sensitivity"], row["lesion_false_discovery"]) == (1, 0.5)
+    assert (row["fold"], row["seed"]) == ("n/a", "n/a")
+    assert row["lesions"] == {
+        "reference_mm3": [2], "found": [1], "dice": [1], "predicted_mm3": [2, 2], "false": [0, 1],
+    }  # fmt: skip
+
+
+def test_scan_of_a_fold_and_seed_has_both_in_the_row_and_its_name(tmp_path):
+    prepared = prepare(tmp_path / "prepare/sub-01", (1, 1, 1))
+    prediction = segmented(tmp_path / "segment/sub-01", (1, 1, 1))
+    scan = ("--prediction", prediction, "--prepared", prepared, "--out", tmp_path)
+    assert run("scan", "--arm", "mix", "--fold", "cs07", "--seed", 3, *scan).exit_code == 0
+    row = read_json(tmp_path / "mix_fold-cs07_seed-3_sub-01.json")
+    assert (row["fold"], row["seed"]) == ("cs07", 3)
+    refused(run("scan", "--arm", "mix", "--fold", "a b", *scan), "--fold 'a b'", "rename the fold")
 
 
 def test_scan_of_a_folder_that_is_named_by_no_scan_is_refused(tmp_path):
@@ -182,7 +196,7 @@ def test_compare_writes_scans_in_one_order_and_the_paired_difference(tmp_path, r
 
 
 def test_compare_refuses_a_file_that_is_no_row_and_a_row_given_twice(tmp_path, rows):
-    refused(run("compare", *rows, rows[0], "--out", tmp_path / "o"), "same arm and scan")
+    refused(run("compare", *rows, rows[0], "--out", tmp_path / "o"), "same arm, fold, seed and scan")
     write_json({"arm": "real"}, tmp_path / "odd.json")
     refused(run("compare", tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "subject")
     assert not (tmp_path / "o").exists()

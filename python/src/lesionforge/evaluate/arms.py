@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge.errors import InputError
+from lesionforge.evaluate.detection import Lesions
 from lesionforge.evaluate.masks import Pair, evaluate_files
 from lesionforge.evaluate.protocols import DESCRIPTIONS, Evaluation, Measured, Reasons
 from lesionforge.images import Prepared, derivative, read_json, scan_labels
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROTOCOL = "ours"
-ARM = re.compile(r"[A-Za-z0-9-]+")
-KEYS = ("arm", "subject", "session")
+LABEL = re.compile(r"[A-Za-z0-9-]+")
+KEYS = ("arm", "subject", "session", "fold", "seed")
+NOT_GIVEN = "n/a"
+LESION_LISTS = tuple(part.name for part in fields(Lesions))
 
 # What a protocol calls otherwise: the name in the arms' tables, and the measure it is made of.
 RENAMED = {"lesion_sensitivity": "lesion_recall", "lesion_false_discovery": "lesion_precision"}
@@ -35,6 +39,7 @@ MEASURES = {
             "lesions_found",
             "voxel_precision",
             "voxel_recall",
+            "avd_percent",
         )
     },
 }
@@ -44,6 +49,8 @@ ARMS_COLUMNS = {
     "subject": "subject label of the test scan, without sub-",
     "session": "session label without ses-; n/a without sessions",
     **MEASURES,
+    "fold": "fold of the experiment that the networks belong to; n/a without folds",
+    "seed": "seed that the networks were trained with; n/a without",
     "undefined": "measures without a value, each with its reason",
 }
 DIFFERENCE = "augmented minus real"
@@ -57,23 +64,40 @@ SUMMARY_COLUMNS = {
 }
 
 
-def scan_row(arm: str, prediction: Path, prepared_folder: Path) -> dict[str, Any]:
+def scan_row(
+    arm: str, prediction: Path, prepared_folder: Path, fold: str | None = None, seed: int | None = None
+) -> dict[str, Any]:
     """Measure one segmented scan against the lesion mask of its prepared folder, on the working grid.
 
-    `prediction` is the folder that `lesionforge segment` wrote for the scan. Undefined measures are NaN.
+    `prediction` is the folder that `lesionforge segment` wrote for the scan. Undefined measures are NaN. `lesions` holds
+    the lesions one by one (`detection.Lesions`), which the bootstrap of `evaluate compare` draws from.
     Raises InputError when the prepared folder is not named by a scan or has no lesion mask, or the prediction is missing or
     on another grid.
     """
     prepared = Prepared.open(prepared_folder)
     subject, session = scan_labels(prepared.scan_id)
-    if ARM.fullmatch(arm) is None:
-        raise InputError(f"--arm {arm!r}: is not made of letters, digits and hyphens; rename the arm")
+    for name, label in (("arm", arm), ("fold", fold)):
+        if label is not None and LABEL.fullmatch(label) is None:
+            raise InputError(f"--{name} {label!r}: is not made of letters, digits and hyphens; rename the {name}")
     if prepared.lesion is None:
         raise InputError(f"{prepared_folder}: has no lesion mask to measure against; prepare the scan with --lesion-mask")
     mask = prediction / derivative(prepared.scan_id, prepared.grid, "label-lesion_mask")
-    values, reasons = measures_of_arm(evaluate_files(Pair(mask, prepared.lesion), PROTOCOL))
+    got = evaluate_files(Pair(mask, prepared.lesion), PROTOCOL)
+    values, reasons = measures_of_arm(got)
     labels = {"arm": arm, "id": prepared.scan_id, "subject": subject, "session": session, "protocol": PROTOCOL}
-    return labels | values | {"reasons": reasons}
+    run = {"fold": fold or NOT_GIVEN, "seed": NOT_GIVEN if seed is None else seed}
+    return labels | run | values | {"reasons": reasons, "lesions": plain_lesions(got.lesions)}
+
+
+def row_name(row: dict[str, Any]) -> str:
+    """The file name of a row: `<arm>_<id>.json`, with fold and seed where there are: `<arm>_fold-<F>_seed-<N>_<id>.json`."""
+    run = [f"{name}-{row[name]}" for name in ("fold", "seed") if row[name] != NOT_GIVEN]
+    return "_".join([row["arm"], *run, row["id"]]) + ".json"
+
+
+def plain_lesions(lesions: Lesions) -> dict[str, list[float]]:
+    """The lesions as JSON holds them, one list each: numbers to four decimals, yes and no as 1 and 0."""
+    return {name: getattr(lesions, name).astype(float).round(4).tolist() for name in LESION_LISTS}
 
 
 def measures_of_arm(got: Evaluation) -> tuple[Measured, Reasons]:
@@ -87,7 +111,7 @@ def measures_of_arm(got: Evaluation) -> tuple[Measured, Reasons]:
 def read_rows(paths: list[Path]) -> pd.DataFrame:
     """Read the JSON rows of `evaluate scan` into one table, scan by scan, the real arm first.
 
-    Raises InputError when a file is no such row, or two files are of the same arm and scan.
+    Raises InputError when a file is no such row, or two files are of the same arm, fold, seed and scan.
     """
     import pandas as pd
 
@@ -100,14 +124,17 @@ def read_rows(paths: list[Path]) -> pd.DataFrame:
             raise InputError(f"{path}: has no {missing[0]}; give files that `lesionforge evaluate scan` wrote")
         key = tuple(str(row[name]) for name in KEYS)
         if key in first:
-            raise InputError(f"{path}: is of the same arm and scan as {first[key]}; give each once")
+            raise InputError(f"{path}: is of the same arm, fold, seed and scan as {first[key]}; give each once")
         first[key] = path
         reasons = row.get("reasons", {})
         rows.append(row | {"undefined": "; ".join(f"{name}: {why}" for name, why in sorted(reasons.items()))})
     table = pd.DataFrame(rows)
     for name in MEASURES:
         table[name] = pd.to_numeric(table[name])
-    order = table.assign(later=table["arm"] != "real").sort_values(["subject", "session", "later", "arm"]).index
+    table["seed"] = table["seed"].astype(str)
+    numbers = pd.to_numeric(table["seed"], errors="coerce")
+    ranked = table.assign(later=table["arm"] != "real", number=numbers)
+    order = ranked.sort_values(["subject", "session", "later", "arm", "fold", "number"], na_position="first").index
     return table.loc[order].reset_index(drop=True)
 
 

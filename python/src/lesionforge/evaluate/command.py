@@ -94,14 +94,16 @@ def cohort(table: Path, protocol: str, rater: Path | None, out: Path) -> None:
 @click.option("--arm", required=True, help="What the networks were trained on, such as real or augmented.")
 @click.option("--prediction", required=True, type=FOLDER, help="Folder of the scan as segment wrote it.")
 @click.option("--prepared", required=True, type=FOLDER, help="Prepared folder of the scan, with its lesion mask.")
-@click.option("--out", required=True, type=FOLDER, help="Folder for <arm>_<id>.json.")
-def scan(arm: str, prediction: Path, prepared: Path, out: Path) -> None:
+@click.option("--fold", help="Fold of the experiment that the networks belong to.")
+@click.option("--seed", type=click.IntRange(0), help="Seed that the networks were trained with.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for <arm>_<id>.json, or <arm>_fold-<F>_seed-<N>_<id>.json.")
+def scan(arm: str, prediction: Path, prepared: Path, fold: str | None, seed: int | None, out: Path) -> None:
     """Measure one segmented scan of one arm against its reference mask."""
-    from lesionforge.evaluate.arms import scan_row
+    from lesionforge.evaluate.arms import row_name, scan_row
     from lesionforge.images import write_json
 
-    row = scan_row(arm, prediction, prepared)
-    path = out / f"{arm}_{row['id']}.json"
+    row = scan_row(arm, prediction, prepared, fold, seed)
+    path = out / row_name(row)
     write_json(row, path)
     click.echo(f"{path}: Dice {in_words(row['dice'])}, {row['lesions_found']} of {row['lesions_reference']} lesions found")
 
