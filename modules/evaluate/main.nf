@@ -46,7 +46,7 @@ process COMPARE {
     """
     lesionforge evaluate compare --help
     mkdir evaluate
-    touch evaluate/arms.tsv evaluate/summary.tsv
+    touch evaluate/arms.tsv evaluate/summary.tsv evaluate/comparisons.tsv
     """
 }
 
@@ -66,5 +66,5 @@ workflow EVALUATE_SCANS {
     folder = COMPARE.out.folder
 
     emit:
-    folder // arms.tsv and summary.tsv
+    folder // arms.tsv, summary.tsv, comparisons.tsv and charts
 }

@@ -110,17 +110,22 @@ def scan(arm: str, prediction: Path, prepared: Path, fold: str | None, seed: int
 
 @evaluate.command()
 @click.argument("rows", nargs=-1, required=True, type=FILE)
-@click.option("--out", required=True, type=FOLDER, help="Folder for arms.tsv and summary.tsv.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for arms.tsv, summary.tsv, comparisons.tsv and figures.")
 def compare(rows: tuple[Path, ...], out: Path) -> None:
-    """Put the ROWS that `evaluate scan` wrote side by side: one table of scans, one of arms."""
-    from lesionforge.evaluate.arms import ARMS_COLUMNS, SUMMARY_COLUMNS, read_rows, summarise
+    """Put the ROWS that `evaluate scan` wrote side by side: tables of scans, arms and paired differences, and figures."""
+    from lesionforge.evaluate.arms import ARMS_COLUMNS, NOT_GIVEN, SUMMARY_COLUMNS, read_rows, summarise
+    from lesionforge.evaluate.charts import charts_of
+    from lesionforge.evaluate.comparisons import COMPARISON_COLUMNS, compare_arms
     from lesionforge.images import whole_files, write_tsv
 
     arms = read_rows(list(rows))
-    summary = summarise(arms)
-    arms[["session", "undefined"]] = arms[["session", "undefined"]].replace("", "n/a")
+    summary, comparisons = summarise(arms), compare_arms(arms)
+    shown = arms.assign(**{name: arms[name].replace("", NOT_GIVEN) for name in ("session", "undefined")})
     with whole_files(out) as folder:
-        write_tsv(arms, folder / "arms.tsv", ARMS_COLUMNS)
+        write_tsv(shown, folder / "arms.tsv", ARMS_COLUMNS)
         write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
-    means = ", ".join(f"{arm} {in_words(dice)}" for arm, dice in zip(summary["arm"], summary["dice"], strict=True))
+        write_tsv(comparisons, folder / "comparisons.tsv", COMPARISON_COLUMNS)
+        for name, figure in charts_of(arms, comparisons).items():
+            figure.savefig(folder / name, metadata={"Software": None})
+    means = ", ".join(f"{row['arm']} {in_words(row['dice'])}" for _, row in summary.iterrows() if row["subject"] == NOT_GIVEN)
     click.echo(f"{out / 'summary.tsv'}: mean Dice {means}")

@@ -135,13 +135,18 @@ def lesions_one_by_one(pairs: LesionPairs, found: np.ndarray, true: np.ndarray, 
     return Lesions(pairs.sizes_reference * voxel_mm3, found, dice, pairs.sizes_predicted * voxel_mm3, ~true)
 
 
+def size_bins(sizes_mm3: np.ndarray) -> np.ndarray:
+    """Between which two of SIZE_BOUNDS_MM3 each volume lies, int [lesion] from 0; one as large as a bound lies above it."""
+    # Bounds a trifle lower: ten voxels of 1 mm³ in an oblique header are 9.9999999 mm³.
+    return np.digitize(sizes_mm3, [bound * (1 - 1e-5) for bound in SIZE_BOUNDS_MM3[1:-1]])
+
+
 def lesions_by_size(sizes_mm3: np.ndarray, found: np.ndarray) -> list[SizeBin]:
     """How many reference lesions of each size there are and are found, smallest first, for all of SIZE_BOUNDS_MM3.
 
     `sizes_mm3` is float [lesion], `found` bool [lesion]. A lesion as large as a bound belongs to the bin above it.
     """
-    # Bounds a trifle lower: ten voxels of 1 mm³ in an oblique header are 9.9999999 mm³.
-    bins = np.digitize(sizes_mm3, [bound * (1 - 1e-5) for bound in SIZE_BOUNDS_MM3[1:-1]])
+    bins = size_bins(sizes_mm3)
     lesions = np.bincount(bins, minlength=len(SIZE_BOUNDS_MM3) - 1)
     hits = np.bincount(bins[found], minlength=len(lesions))
     bounds = zip(SIZE_BOUNDS_MM3, SIZE_BOUNDS_MM3[1:], lesions, hits, strict=False)
