@@ -36,6 +36,11 @@ TITLES = {
 }
 BETTER = {"dice": "higher", "lesion_sensitivity": "higher", "lesion_false_discovery": "lower", "avd_percent": "lower"}
 DIFFERENCES, SIZES = "differences.png", "sizes.png"
+CHART_TITLES = {
+    **{f"arms-{measure.replace('_', '-')}.png": f"{TITLES[measure]}, every run" for measure in WITHIN},
+    DIFFERENCES: "Paired differences",
+    SIZES: "By lesion size",
+}
 # What each chart shows and how to judge it, by file name, in reading order.
 CAPTIONS = {
     **{
