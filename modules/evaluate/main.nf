@@ -46,7 +46,7 @@ process COMPARE {
     """
     lesionforge evaluate compare --help
     mkdir evaluate
-    touch evaluate/arms.tsv evaluate/summary.tsv
+    touch evaluate/arms.tsv evaluate/summary.tsv evaluate/comparisons.tsv
     """
 }
 
@@ -68,7 +68,7 @@ workflow EVALUATE_SCANS {
     folder = COMPARE.out.folder
 
     emit:
-    folder // arms.tsv and summary.tsv
+    folder // arms.tsv, summary.tsv, comparisons.tsv and charts
 }
 
 // What the row of a scan says of the networks that segmented it.

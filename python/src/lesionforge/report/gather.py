@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge.errors import InputError
+from lesionforge.evaluate.charts import CAPTIONS
 from lesionforge.images import Prepared, read_json, read_tsv
 
 if TYPE_CHECKING:
@@ -21,14 +22,17 @@ GIVEN_MODEL = "given model"
 class Results:
     """What a run left under its root; a stage that left nothing has an empty entry (None for a table).
 
-    `lesions` is the table of the segmented scans. Folders are keyed by scan id, `models` by "generator" or arm, `segmented`
-    by arm, then scan id. `unreadable` holds one sentence for each thing that is there but cannot be read.
+    `lesions` is the table of the segmented scans, `charts` the charts of the arms by file name. Folders are keyed by scan id,
+    `models` by "generator" or arm, `segmented` by arm, then scan id. `unreadable` holds one sentence for each thing that is
+    there but cannot be read.
     """
 
     cohort: pd.DataFrame | None
     pairs: pd.DataFrame | None
     arms: pd.DataFrame | None
     summary: pd.DataFrame | None
+    comparisons: pd.DataFrame | None
+    charts: dict[str, Path]
     lesions: pd.DataFrame | None
     indices: dict[str, pd.DataFrame]
     prepared: dict[str, Prepared]
@@ -73,6 +77,8 @@ def gather(root: Path) -> Results:
         pairs=table(root / "cohort" / "pairs.tsv"),
         arms=table(root / "evaluate" / "arms.tsv"),
         summary=table(root / "evaluate" / "summary.tsv"),
+        comparisons=table(root / "evaluate" / "comparisons.tsv"),
+        charts={name: root / "evaluate" / name for name in CAPTIONS if (root / "evaluate" / name).is_file()},
         lesions=table(root / "segment" / "scans.tsv"),
         indices={path.stem: read_tsv(path) for path in sorted((root / "assemble").glob("[!.]*.tsv"))},
         prepared=scans(folders(root / "prepare", "sub-*")),
