@@ -131,7 +131,7 @@ def cohort(
         if not needs.folds:
             problems += judge_cohort(checked.rows, needs, library_left)
         problems += judge_folds(checked.rows, needs.folds, train_on, seed)
-        problems += judge_mix(of_cohort) if "mix" in arms and mode == "experiment" else []
+        problems += judge_mix(of_cohort) if "mix" in arms else []
         remarks += unused_masks(of_cohort)
         remarks += arm_left_out(checked.rows, arms) if not needs.annotated else []
     file_problems = [*checked.file_problems, *(problem for _, problem in library.broken)]

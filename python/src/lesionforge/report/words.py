@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lesionforge.evaluate.charts import FEW_SUBJECTS
 from lesionforge.evaluate.comparisons import SUBJECTS
-from lesionforge.report.gather import GIVEN_MODEL, Results, expected_scans
+from lesionforge.report.gather import GIVEN_MODEL, Results, expected_scans, tested_by
 from lesionforge.report.quality import STATUSES, ScanQuality
 from lesionforge.report.tables import as_number, show
 
@@ -88,7 +88,8 @@ def canvases(results: Results) -> str:
     if results.pairs is None or results.cohort is None:
         return ""
     roles = dict(zip(results.cohort["id"], results.cohort["role"], strict=True))
-    patients = sorted({canvas for canvas in results.pairs["canvas"] if roles.get(canvas) == "patient"})
+    painted = results.pairs[results.pairs["synthetic_id"].str.startswith("sub-syn")]
+    patients = sorted({canvas for canvas in painted["canvas"] if roles.get(canvas) == "patient"})
     if not patients:
         return ""
     why = "The cohort has no healthy scans: " if "healthy" not in roles.values() else ""
@@ -106,7 +107,7 @@ def stops(results: Results, mode: str) -> list[str]:
         "register": results.registered,
         "synthesize": results.synthetic,
         "assemble": results.indices,
-        "train": [name for name in results.models if name != "generator"],
+        "train": [name for name in results.models if not name.startswith("generator")],
         "segment": results.segmented,
         "evaluate": results.arms,
     }
@@ -120,13 +121,11 @@ def stops(results: Results, mode: str) -> list[str]:
         if mode != "segment":
             wanted_in_template = scans_in_template(results)
             stages.append(("register", results.registered, [scan for scan in scans if scan in wanted_in_template]))
-            stages.append(("synthesize", results.synthetic, [] if results.pairs is None else list(results.pairs["synthetic_id"])))
-        tested = [
-            row["id"]
-            for _, row in results.cohort.iterrows()
-            if row["id"] in results.prepared and row["id"] in patients and (mode == "segment" or row["split"] == "test")
-        ]
-        stages += [(f"segment ({arm})", found, tested) for arm, found in results.segmented.items()]
+            planned = [] if results.pairs is None else list(results.pairs["synthetic_id"])
+            stages.append(("synthesize", results.synthetic, [name for name in planned if name.startswith("sub-syn")]))
+        for run, found in results.segmented.items():
+            tested = patients if mode == "segment" else patients & tested_by(results, run)
+            stages.append((f"segment ({run})", found, [scan for scan in scans if scan in tested and scan in results.prepared]))
         for stage, found, wanted in stages:
             missing = [scan for scan in wanted if scan not in found]
             if found and missing:
@@ -142,11 +141,12 @@ def scans_in_template(results: Results) -> set[str]:
     """
     if results.pairs is None:
         return set()
-    masks = results.pairs[results.pairs["donor"].str.startswith("lib-")]
-    donors = set(results.pairs["donor"]) - set(masks["donor"])
+    pairs = results.pairs[results.pairs["kind"] != "cla"] if "kind" in results.pairs else results.pairs
+    masks = pairs[pairs["donor"].str.startswith("lib-")]
+    donors = set(pairs["donor"]) - set(masks["donor"])
     if len(masks) and not donors & set(results.registered):
         return set(masks["canvas"])
-    return donors | set(results.pairs["canvas"])
+    return donors | set(pairs["canvas"])
 
 
 def quality(scans: list[ScanQuality]) -> str:
