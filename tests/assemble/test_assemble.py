@@ -49,6 +49,14 @@ def test_held_out_donor_or_canvas_is_refused(donor: str, canvas: str) -> None:
         arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", donor, canvas)], LIBRARY)
 
 
+def test_a_scan_of_a_generator_that_learned_from_a_test_subject_is_refused() -> None:
+    made = Provenance("sub-syn0001", "sub-p0", "sub-h1", ("sub-p1", "sub-val"))
+    assert arm_rows("augmented", PLAIN, [made], LIBRARY)
+    for source in ("sub-test_ses-1", "sub-elsewhere"):
+        with pytest.raises(InputError, match=f"its generator learned from {source}"):
+            arm_rows("augmented", PLAIN, [replace(made, generator_scans=("sub-p1", source))], LIBRARY)
+
+
 def test_second_session_of_a_test_subject_cannot_train() -> None:
     with pytest.raises(InputError, match="give all scans of a subject one split"):
         arm_rows("real", COHORT, [], LIBRARY)
