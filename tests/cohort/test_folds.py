@@ -87,7 +87,9 @@ def test_more_scans_a_fold_begin_with_the_same_ones(sheet):
     assert sheet.run(*FOLDS, *ALL_ARMS, "--synthetic", "7").exit_code == 0
     many = {pair["synthetic_id"]: pair for pair in tables(sheet)[1]}
     plan = ("donor", "canvas", "fold", "kind")
-    assert [[pair[name] for name in plan] for pair in few] == [[many[pair["synthetic_id"]][name] for name in plan] for pair in few]
+    assert [[pair[name] for name in plan] for pair in few] == [
+        [many[pair["synthetic_id"]][name] for name in plan] for pair in few
+    ]
 
 
 def template_mask(sheet, write_scan, name: str, shift: int = 0) -> str:
@@ -126,7 +128,10 @@ def test_a_mask_of_a_library_of_a_patient_that_is_set_aside_is_left_out(sheet, w
     [
         (("--train-on", "3"), "--train_on 3 is more than the 2 annotated patients in split train; give at most 2"),
         ((*FOLDS, "--train-on", "3"), "--train_on 3 is more than the 2 annotated patients in a fold; give at most 2"),
-        (("--synthetic", "0", "--arm", "mix", "--arm", "synthetic"), "--synthetic 0 leaves nothing for the arms mix and synthetic"),
+        (
+            ("--synthetic", "0", "--arm", "mix", "--arm", "synthetic"),
+            "--synthetic 0 leaves nothing for the arms mix and synthetic",
+        ),
         (("--mode", "augment", *FOLDS), "--folds belongs to --mode experiment"),
         (("--mode", "augment", "--train-on", "1"), "--train_on belongs to --mode experiment"),
     ],

@@ -24,8 +24,8 @@ class Results:
     """What a run left under its root; a stage that left nothing has an empty entry (None for a table).
 
     `lesions` is the table of the segmented scans, `charts` the charts of the arms by file name. Folders are keyed by scan id,
-    `models` by the name of a generator or run, `segmented` by run, then scan id. `unreadable` holds one sentence for each thing that is
-    there but cannot be read.
+    `models` by the name of a generator or run, `segmented` by run, then scan id. `unreadable` holds one sentence for each thing
+    that is there but cannot be read.
     """
 
     cohort: pd.DataFrame | None
