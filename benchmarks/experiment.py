@@ -1,8 +1,9 @@
 """The section "The experiment on open_ms" of docs/results.md, from what `make experiment-open-ms` left behind.
 
-Reads RESULTS/evaluate/*.tsv, RESULTS/pipeline_info/trace* and, if there are any, the parameters of the run
-(RESULTS/pipeline_info/params*.json, or --params). Writes OUT/results.md between the two markers, at its end when it has none
-yet, and copies the charts of RESULTS/evaluate to OUT/figures/experiment-*.png. All else in OUT stays as it is.
+Reads RESULTS/evaluate/*.tsv, RESULTS/pipeline_info/trace* and the parameters of the run (--params, else
+RESULTS/pipeline_info/params*.json, else experiment_open_ms.json beside this file; none are told if there is none). Writes
+OUT/results.md between the two markers, at its end when it has none yet, and copies the charts of RESULTS/evaluate to
+OUT/figures/experiment-*.png. All else in OUT stays as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from lesionforge.images import read_json, read_tsv
 from lesionforge.images.files import whole_file
 
 BEGIN, END = "<!-- experiment: begin -->", "<!-- experiment: end -->"
-COMMAND = "make experiment-open-ms DATA=../shared/data/open_ms"
+COMMAND = "make experiment-open-ms DATA=../shared/data/open_ms BASELINE=../shared/data/nicmslesions"
+PARAMETERS = Path(__file__).with_name("experiment_open_ms.json")
 CORES, MOST_HOURS = 2, 2.5
 DIRECTIONS = 2
 WHOLE = "n/a"
@@ -210,7 +212,8 @@ def cost(results: Path) -> str:
 
 def parameters(results: Path, given: Path | None) -> str:
     """The parameters of the run, in one line; empty when they are not known."""
-    paths = [given] if given else sorted((results / "pipeline_info").glob("params*.json"))
+    found = [PARAMETERS, *sorted((results / "pipeline_info").glob("params*.json"))]
+    paths = [given] if given else [path for path in found if path.is_file()]
     if not paths:
         return ""
     content = read_json(paths[-1])

@@ -90,7 +90,7 @@ def scan_row(
     subject, session = scan_labels(prepared.scan_id)
     for name, label in (("arm", arm), ("fold", fold)):
         if label is not None and LABEL.fullmatch(label) is None:
-            raise InputError(f"--{name} {label!r}: is not made of letters, digits, _ and -; rename the {name}")
+            raise InputError(f"--{name} {label!r}: is not made of letters, digits, hyphens and underscores; rename the {name}")
     if prepared.lesion is None:
         raise InputError(f"{prepared_folder}: has no lesion mask to measure against; prepare the scan with --lesion-mask")
     mask = prediction / derivative(prepared.scan_id, prepared.grid, "label-lesion_mask")
