@@ -117,8 +117,8 @@ def test_scan_of_a_fold_and_seed_has_both_in_the_row_and_its_name(tmp_path):
     prepared = prepare(tmp_path / "prepare/sub-01", (1, 1, 1))
     prediction = segmented(tmp_path / "segment/sub-01", (1, 1, 1))
     scan = ("--prediction", prediction, "--prepared", prepared, "--out", tmp_path)
-    assert run("scan", "--arm", "mix", "--fold", "cs07", "--seed", 3, *scan).exit_code == 0
-    row = read_json(tmp_path / "mix_fold-cs07_seed-3_sub-01.json")
+    assert run("scan", "--arm", "baseline_adapted", "--fold", "cs07", "--seed", 3, *scan).exit_code == 0
+    row = read_json(tmp_path / "baseline_adapted_fold-cs07_seed-3_sub-01.json")
     assert (row["fold"], row["seed"]) == ("cs07", 3)
     refused(run("scan", "--arm", "mix", "--fold", "a b", *scan), "--fold 'a b'", "rename the fold")
 

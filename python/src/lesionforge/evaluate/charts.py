@@ -44,7 +44,7 @@ CHART_TITLES = {
 # What each chart shows and how to judge it, by file name, in reading order.
 CAPTIONS = {
     **{
-        f"arms-{measure.replace('_', '-')}.png": f"{TITLES[measure]} of every run: each dot is one segmented test scan of one "
+        f"arms-{measure.replace('_', '-')}.png": f"Every run, {TITLES[measure]}: each dot is one segmented test scan of one "
         f"seed, its colour the test subject, the bar the mean over subjects. Good: {BETTER[measure]} dots. Arms differ where "
         "their dots of one colour lie apart by more than the dots of one arm do among themselves; a mean that one colour alone "
         "lifts says little."
