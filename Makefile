@@ -4,16 +4,20 @@ LESIONFORGE := .venv/bin/lesionforge
 DATA ?= ../shared/data/open_ms
 DEMO := results/demo
 OPEN_MS := results/open_ms
+BASELINE ?= ../shared/data/nicmslesions
+EXPERIMENT := results/experiment-open-ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo open-ms bench-prepare bench-synthesize bench-sampler bench-training test test-slow lint lock clean distclean
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training test test-slow lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
 	@echo "make test             the tests"
 	@echo "make test-slow        the tests that take more than a minute each"
 	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about an hour"
+	@echo "make experiment-open-ms DATA=D [BASELINE=M]   all arms on the open_ms scans in folder D, each annotated patient tested once, beside"
+	@echo "                      the nicMSlesions weights in folder M (model_1.hdf5, model_2.hdf5); hours, and goes on where it was stopped"
 	@echo "make bench-prepare DATA=D   accuracy and cost of prepare and register on the open_ms scans in folder D, about half an hour"
 	@echo "make bench-synthesize DATA=D [CASCADE=M]   how real synthetic lesions are on the open_ms scans in folder D, seen by the"
 	@echo "                      cascade in model folder M if there is one, about an hour"
@@ -22,7 +26,7 @@ help:
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
 	@echo "make lock             lock the newest versions of the Python packages"
-	@echo "make clean            remove the results of demo, open-ms and the benchmarks, work/ and caches"
+	@echo "make clean            remove the results of demo, open-ms, the experiment and the benchmarks, work/ and caches"
 	@echo "make distclean        remove .venv and .setup too"
 
 setup:
@@ -45,6 +49,18 @@ open-ms: setup
 	bin/nextflow run main.nf -params-file benchmarks/open_ms.json --input $(OPEN_MS)-cohort/cohort.csv --outdir $(OPEN_MS) -resume
 	@cat $(OPEN_MS)/evaluate/arms.tsv
 	@echo "The report: $(CURDIR)/$(OPEN_MS)/report/index.html"
+
+# The sheet says who is tested, but with folds every annotated patient is in its turn.
+experiment-open-ms: $(EXPERIMENT)-baseline/model.json | setup
+	@.venv/bin/python bin/open-ms-cohort "$(DATA)" $(EXPERIMENT)-cohort/cohort.csv
+	bin/nextflow run main.nf -params-file benchmarks/experiment_open_ms.json --input $(EXPERIMENT)-cohort/cohort.csv \
+	  --lesion_library "$(DATA)/derivatives/lesion_masks" --baseline $(EXPERIMENT)-baseline --outdir $(EXPERIMENT) -resume
+	@cat $(EXPERIMENT)/evaluate/summary.tsv
+	@echo "The report: $(CURDIR)/$(EXPERIMENT)/report/index.html"
+
+# Imported once: a model folder written anew would be adapted anew.
+$(EXPERIMENT)-baseline/model.json: | setup
+	$(LESIONFORGE) import-nicmslesions "$(BASELINE)/model_1.hdf5" "$(BASELINE)/model_2.hdf5" $(EXPERIMENT)-baseline
 
 bench-synthesize: setup
 	.venv/bin/python benchmarks/synthesize.py "$(DATA)" --out results/bench-synthesize $(if $(CASCADE),--cascade "$(CASCADE)")
@@ -78,7 +94,7 @@ lock: setup
 	  --no-header --no-annotate -q - -o python/requirements-setup.txt
 
 clean:
-	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(addprefix results/bench-,prepare synthesize sampler training) work .nextflow .nextflow.log* .ruff_cache .pytest_cache
+	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(EXPERIMENT) $(EXPERIMENT)-cohort $(EXPERIMENT)-baseline $(addprefix results/bench-,prepare synthesize sampler training) work .nextflow .nextflow.log* .ruff_cache .pytest_cache
 	rm -rf python/.ruff_cache python/.mypy_cache
 	find bin modules python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	-@rmdir results 2>/dev/null || true

@@ -4,6 +4,7 @@
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
 include { helpText; parameterProblems } from './modules/parameters'
+include { runName         } from './modules/script'
 include { COHORT          } from './modules/cohort/main'
 include { PREPARE         } from './modules/prepare/main'
 include { REGISTER        } from './modules/register/main'
@@ -21,75 +22,112 @@ workflow LESIONFORGE {
     arms // names of the arms
     model // model folder for the mode segment, else an empty list
     init // model folder that training starts from, or an empty list
+    baseline // model folder that the arms are compared with, or an empty list
+    seed // of the draws
+    train_seeds // list of the seeds that each arm is trained with
     limits // file of own quality limits, or an empty list
     registration // composed or pairwise
     library // folder of lesion masks in template space, or an empty list
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
-    COHORT(source, arms, model, init, library)
+    COHORT(source, arms, model, init, baseline, library)
 
     // Act 2: run the stages.
     segmenting = mode == 'segment'
     scans = COHORT.out.scans.filter { meta, _t1w, _flair, _further, _lesion_mask, _brain_mask -> !segmenting || meta.role == 'patient' }
     PREPARE(scans, limits)
     prepared = PREPARE.out.folder
-    metas = scans.map { meta, _t1w, _flair, _further, lesion_mask, _brain_mask -> [meta.id, meta, lesion_mask ? true : false] }
-    by_meta = metas.join(prepared) // [id, meta, has a reference mask, prepared folder]
+    metas = scans.map { meta, _t1w, _flair, _further, lesion_mask, _brain_mask -> [meta.id, lesion_mask ? true : false] }
+    // Who takes part in which fold. Without folds there is one, whose name is empty.
+    in_fold = COHORT.out.folds.map { row -> [row.id, row.fold, row.subject, row.role, row.split, row.lesion_mask ? true : false] }
+    members = in_fold.combine(prepared, by: 0) // [id, fold, subject, role, split, has a mask to learn from, prepared folder]
 
     transforms = channel.empty()
     levels = channel.empty()
     synthetic = channel.empty()
+    made = channel.empty()
     generator = channel.empty()
     indices = channel.empty()
-    models = segmenting ? channel.of(['model', model]) : channel.empty()
+    trained = channel.empty()
     planned = channel.empty()
-    // CHECK refuses the arm real without an annotated training scan where a network is trained on it; else it is left out.
-    assembled_arms = metas
-        .filter { _id, meta, has_mask -> has_mask && meta.role == 'patient' && meta.split == 'train' }
-        .count()
-        .map { annotated -> arms.findAll { arm -> arm != 'real' || annotated } }
+    wanted = channel.empty()
+    runs = channel.empty()
 
-    if (!segmenting) {
+    if (segmenting) {
+        trained = channel.of(['model', '', 'model', '', model])
+        runs = trained
+    }
+    else {
         planned = COHORT.out.pairs
-        // What belongs to a test patient goes neither into the generator nor into a training set.
-        learned_from = by_meta
-            .filter { _id, meta, _has_mask, _folder -> meta.role == 'patient' && meta.split in ['train', 'validation'] }
-            .map { id, _meta, _has_mask, folder -> [id, folder] }
-        healthy = by_meta
-            .filter { _id, meta, _has_mask, _folder -> meta.role == 'healthy' }
-            .map { id, _meta, _has_mask, folder -> [id, folder] }
+        // What belongs to a fold's test patient goes neither into its generator nor into one of its training sets.
+        learned_from = members
+            .filter { _id, _fold, _subject, role, split, _has_mask, _folder -> role == 'patient' && split in ['train', 'validation'] }
+            .map { id, fold, _subject, _role, split, has_mask, folder -> [id, fold, split, has_mask, folder] }
+        healthy = members
+            .filter { _id, _fold, _subject, role, _split, _has_mask, _folder -> role == 'healthy' }
+            .map { id, _fold, _subject, _role, _split, _has_mask, folder -> [id, folder] }
+            .unique { row -> row[0] }
 
-        // Who among them validates; it changes only when they change, so that another test subject trains nothing anew.
-        roster = by_meta
-            .filter { _id, meta, _has_mask, _folder -> meta.role == 'patient' && meta.split in ['train', 'validation'] }
-            .map { id, meta, _has_mask, _folder -> "${id}\t${meta.role}\t${meta.split}" }
-            .collectFile(name: 'cohort.tsv', seed: "id\trole\tsplit", newLine: true, sort: true)
-            .first()
+        // Who teaches in each fold, patients alone for the generator; a table changes only when they change, so that another
+        // test subject trains nothing anew.
+        taught = members.filter { _id, _fold, _subject, _role, split, _has_mask, _folder -> split in ['train', 'validation'] }
+        painted_folds = planned.filter { pair -> pair.kind == 'syn' }.map { pair -> [pair.fold] }.unique()
+        generating = mode == 'augment' ? in_fold.map { row -> [row[1]] }.unique() : painted_folds
+        patients = rosters(
+            taught.filter { _id, _fold, _subject, role, _split, _has_mask, _folder -> role == 'patient' },
+            ['id', 'role', 'split'],
+        )
+        everybody = rosters(taught, ['id', 'subject', 'role', 'split', 'lesion_mask'])
 
-        // Whose lesions tell how bright those of a library are: what validates is not learned from.
-        training = by_meta
-            .filter { _id, meta, _has_mask, _folder -> meta.role == 'patient' && meta.split == 'train' }
-            .map { id, _meta, _has_mask, _folder -> [id] }
-
-        REGISTER(prepared, COHORT.out.pairs, registration, limits)
+        to_warp = planned.filter { pair -> pair.kind != 'cla' }
+        REGISTER(prepared, to_warp, registration, limits)
         transforms = REGISTER.out.transforms
-        SYNTHESIZE(learned_from, roster, training, healthy, COHORT.out.pairs, REGISTER.out.warped)
+        SYNTHESIZE(
+            learned_from,
+            patients.join(generating),
+            healthy,
+            planned.filter { pair -> pair.kind == 'syn' },
+            REGISTER.out.warped,
+        )
         levels = SYNTHESIZE.out.levels
         synthetic = SYNTHESIZE.out.synthetic
         generator = SYNTHESIZE.out.generator
-        ASSEMBLE_ARMS(learned_from, synthetic, COHORT.out.folder, assembled_arms)
-        indices = ASSEMBLE_ARMS.out.index
+
+        // CHECK refuses an arm of annotated scans without one where a network is trained on it; else it is left out. The baseline
+        // is adapted to the scans of the arm real.
+        of_masks = ['real', 'classical', 'mix']
+        annotated = in_fold
+            .filter { _id, _fold, _subject, role, split, has_mask -> has_mask && role == 'patient' && split == 'train' }
+            .map { row -> row[1] }
+            .unique()
+            .toList()
+        wanted = in_fold
+            .map { row -> row[1] }
+            .unique()
+            .combine(annotated.map { folds -> [folds] })
+            .flatMap { fold, folds -> (arms + (baseline ? ['real'] : [])).unique(false).findAll { arm -> fold in folds || !(arm in of_masks) }.collect { arm -> [fold, arm] } }
+        ASSEMBLE_ARMS(learned_from, SYNTHESIZE.out.canvases, synthetic, REGISTER.out.warped, planned, everybody, wanted, seed)
+        indices = ASSEMBLE_ARMS.out.index.map { fold, arm, index -> [runName(arm, fold), index] }
+        made = synthetic.mix(ASSEMBLE_ARMS.out.made)
         if (mode == 'experiment') {
-            TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets, init)
-            models = TRAIN_ARMS.out.model
+            TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets, arms, train_seeds, init, baseline)
+            unadapted = in_fold
+                .map { row -> row[1] }
+                .unique()
+                .filter { baseline }
+                .map { fold -> [runName('baseline', fold), fold, 'baseline', '', baseline] }
+            trained = TRAIN_ARMS.out.model
+            runs = trained.mix(unadapted)
         }
     }
 
-    to_segment = by_meta.filter { _id, meta, _has_mask, _folder -> segmenting || (meta.role == 'patient' && meta.split == 'test') }
-    SEGMENT_SCANS(to_segment.map { id, _meta, _has_mask, folder -> [id, folder] }, models)
-    references = to_segment.filter { _id, _meta, has_mask, _folder -> has_mask }.map { id, _meta, _has_mask, folder -> [id, folder] }
-    EVALUATE_SCANS(SEGMENT_SCANS.out.folder, references)
+    to_segment = members
+        .filter { _id, _fold, _subject, role, split, _has_mask, _folder -> role == 'patient' && (segmenting || split == 'test') }
+        .map { id, fold, _subject, _role, _split, _has_mask, folder -> [fold, id, folder] }
+    SEGMENT_SCANS(to_segment, runs)
+    references = metas.filter { _id, has_mask -> has_mask }.join(prepared).map { id, _has_mask, folder -> [id, folder] }
+    EVALUATE_SCANS(SEGMENT_SCANS.out.folder, runs, references)
 
     // Act 3: close with the report, and say what did not get through.
     REPORT_ALL(
@@ -100,17 +138,17 @@ workflow LESIONFORGE {
         synthetic,
         generator,
         indices,
-        models,
+        trained.map { run, _fold, _arm, _seed, folder -> [run, folder] },
         SEGMENT_SCANS.out.folder,
         SEGMENT_SCANS.out.table,
         EVALUATE_SCANS.out.folder,
         limits,
     )
-    to_apply = to_segment.combine(models).map { row -> ["${row[0]} (${row[4]})".toString()] }
-    applied = SEGMENT_SCANS.out.folder.map { arm, id, _folder -> ["${id} (${arm})".toString()] }
+    to_apply = SEGMENT_SCANS.out.expected.map { run, id -> ["${id} (${run})".toString()] }
+    applied = SEGMENT_SCANS.out.folder.map { run, id, _folder -> ["${id} (${run})".toString()] }
     stopped = lost(metas, prepared, 'prepare')
-        .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic, 'register or synthesize'))
-        .mix(segmenting ? channel.empty() : lost(assembled_arms.flatten().map { arm -> [arm] }, indices.flatten().map { index -> [index.baseName] }, 'assemble'))
+        .mix(lost(planned.map { pair -> [pair.synthetic_id] }, made, 'register, synthesize or assemble'))
+        .mix(lost(wanted.map { fold, arm -> [runName(arm, fold)] }, indices, 'assemble'))
         .mix(lost(to_apply, applied, 'segment'))
         .mix(COHORT.out.refused.map { row -> "${row.id} did not get through cohort: ${row.problem}".toString() })
     report = REPORT_ALL.out.folder
@@ -129,6 +167,17 @@ def lost(expected, done, stage) {
         .map { row -> "${row[0]} did not get through ${stage}" }
 }
 
+// [fold, table of its scans], from [id, fold, subject, role, split, has a mask to learn from, prepared folder]. No two calls
+// may make the same table: Nextflow would keep one of the two for the next run, and find the other changed.
+def rosters(rows, columns) {
+    return rows
+        .collectFile(seed: columns.join('\t'), newLine: true, sort: true) { id, fold, subject, role, split, has_mask, _folder ->
+            def cells = [id: id, subject: subject, role: role, split: split, lesion_mask: has_mask ? 'given' : '']
+            ["${runName('cohort', fold)}.tsv", columns.collect { column -> cells[column] }.join('\t')]
+        }
+        .map { table -> [table.baseName.contains('_fold-') ? table.baseName.tokenize('-').last() : '', table] }
+}
+
 def sayWhereTheReportIs(outdir) {
     if (workflow.success) {
         log.info("Report: ${outdir}/report/index.html")
@@ -145,16 +194,18 @@ workflow {
         if (params.mode == 'segment' && !params.model) {
             problems = problems + ['--mode segment needs --model, the folder of a trained cascade.']
         }
-        if (params.retrain && !params.init) {
-            problems = problems + ['--retrain belongs to --init, the model folder to start from; give it, or leave --retrain out.']
+        if (params.retrain && !params.init && !params.baseline) {
+            problems = problems + ['--retrain belongs to --init or --baseline, the model folder to start from; give it, or leave --retrain out.']
         }
-        of_training = ['init', 'retrain', 'train_network'].findAll { name -> params[name] }.collect { name -> "--${name}" }
+        several = params.train_seeds instanceof Integer && params.train_seeds > 1
+        of_training = ['init', 'retrain', 'train_network', 'folds', 'train_on', 'baseline'].findAll { name -> params[name] }.collect { name -> "--${name}" } + (several ? ['--train_seeds'] : [])
         if (of_training && params.mode in ['augment', 'segment']) {
             said = "${of_training.join(' and ')} ${of_training.size() > 1 ? 'belong' : 'belongs'}"
             problems = problems + ["${said} to --mode experiment, which trains the cascade, not ${params.mode}; change the mode or leave out what does not go with it."]
         }
-        if (params.synthetic == 0 && params.mode != 'segment' && 'augmented' in params.arms.tokenize(',')) {
-            problems = problems + ['--synthetic 0 leaves nothing for the arm augmented: give a number above 0, or --arms real.']
+        bare = params.arms.toString().tokenize(',').findAll { arm -> arm in ['classical', 'mix', 'augmented', 'synthetic'] }
+        if (params.synthetic == 0 && params.mode != 'segment' && bare) {
+            problems = problems + ["--synthetic 0 leaves nothing for the ${bare.size() > 1 ? 'arms' : 'arm'} ${bare.join(' and ')}: give a number above 0, or --arms real."]
         }
         if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {
             problems = problems + ['-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.']
@@ -169,6 +220,9 @@ workflow {
             params.arms.tokenize(',').unique(),
             params.model ? file(params.model, glob: false).toAbsolutePath() : [],
             params.init ? file(params.init, glob: false).toAbsolutePath() : [],
+            params.baseline ? file(params.baseline, glob: false).toAbsolutePath() : [],
+            params.seed,
+            (0..<params.train_seeds).collect { number -> params.seed + number },
             params.quality_limits ? file(params.quality_limits, glob: false).toAbsolutePath() : [],
             params.registration,
             params.lesion_library ? file(params.lesion_library, glob: false).toAbsolutePath() : [],

@@ -21,8 +21,9 @@ import numpy as np
 from prepare import measured, prepare, sessions_in, table
 from scipy import stats
 
-from lesionforge.cohort.library import read_library, training_donors
-from lesionforge.cohort.pairs import Donor, Pair, plan_pairs
+from lesionforge.cohort.folds import folds_of
+from lesionforge.cohort.library import read_library
+from lesionforge.cohort.pairs import Donor, Pair, plan_pairs, training_donors
 from lesionforge.cohort.rows import Row
 from lesionforge.images import (
     Prepared,
@@ -121,7 +122,7 @@ def donors_of(data: Path, donor_folders: list[Path]) -> list[Donor]:
     rows = [scan_row(folder.name, "train", mask) for folder, mask in zip(donor_folders, masks, strict=True)]
     patients = training_donors(rows, {str(mask): volume_ml(mask) for mask in masks})
     test = scan_row(TEST, "test", consensus_of(data, TEST))
-    library = read_library(data / "derivatives" / "lesion_masks", [*rows, test])
+    library = read_library(data / "derivatives" / "lesion_masks", folds_of([*rows, test], False, None, SEED))
     if library.problems or library.broken or TEST.removeprefix("sub-") in {donor.subject for donor in library.donors}:
         raise SystemExit(f"the library is not as it should be: {library}")
     return patients + library.donors

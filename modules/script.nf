@@ -39,3 +39,8 @@ def quoted(text) {
 def repeated(option, values) {
     return [values].flatten().collect { value -> "${option} ${value}" }.join(' ')
 }
+
+// The name of what belongs to a fold and a seed: `real_fold-07_seed-2`; without folds, or with one seed, that part is left out.
+def runName(name, fold, seed = '') {
+    return name + (fold ? "_fold-${fold}" : '') + (seed ? "_seed-${seed}" : '')
+}

@@ -13,6 +13,7 @@ process CHECK {
     path files, stageAs: 'inputs/?/*'
     path model, stageAs: 'model/*'
     path init, stageAs: 'init/*'
+    path baseline, stageAs: 'baseline/*'
     val library
     path masks, stageAs: 'library/*'
     val code
@@ -23,7 +24,7 @@ process CHECK {
 
     script:
     def model_option = model ? "--model ${model}" : ''
-    def init_option = init ? "--init ${init}" : ''
+    def init_option = (init ? "--init ${init} " : '') + (baseline ? "--baseline ${baseline}" : '')
     def library_option = library ? "--lesion-library ${quoted(library)}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
@@ -34,7 +35,7 @@ process CHECK {
 
     stub:
     def model_option = model ? "--model ${model}" : ''
-    def init_option = init ? "--init ${init}" : ''
+    def init_option = (init ? "--init ${init} " : '') + (baseline ? "--baseline ${baseline}" : '')
     def library_option = library ? "--lesion-library ${quoted(library)}" : ''
     """
     lesionforge cohort --help
@@ -68,6 +69,7 @@ workflow COHORT {
     arms // names of the arms
     model // path of a model folder, or an empty list
     init // path of a model folder that training starts from, or an empty list
+    baseline // path of a model folder to compare the arms with, or an empty list
     library // path of a folder of lesion masks, or an empty list
 
     main:
@@ -80,6 +82,7 @@ workflow COHORT {
         files.findAll { path -> isSafePath(path.toString()) },
         model,
         init,
+        baseline,
         library ? library.toString() : '',
         masks.findAll { path -> isSafePath(path.toString()) },
         codeOf('cohort'),
@@ -89,15 +92,17 @@ workflow COHORT {
         .flatMap { checked -> checked.resolve('cohort.tsv').splitCsv(header: true, sep: '\t') }
         .map { row -> scanOf(row) }
     pairs = folder.flatMap { checked -> checked.resolve('pairs.tsv').splitCsv(header: true, sep: '\t') }
+    folds = folder.flatMap { checked -> checked.resolve('folds.tsv').splitCsv(header: true, sep: '\t') }
     problems = folder.map { checked -> checked.resolve('problems.tsv') }
     refused = problems.flatMap { table -> table.splitCsv(header: true, sep: '\t') }
     REFUSE(refused.map { row -> row.id }.unique(), problems)
     folder.subscribe { checked -> warn(checked.resolve('warnings.txt').readLines()) }
 
     emit:
-    folder // cohort.tsv and pairs.tsv
+    folder // cohort.tsv, folds.tsv and pairs.tsv
     scans // [meta, t1w, flair, [t2w or [], pdw or []], lesion_mask or [], brain_mask or [] or 'stripped']
-    pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask]
+    folds // [fold, id, subject, role, split, lesion_mask]; the fold is '' where there is one alone
+    pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask, fold, kind]
     refused // [id, column, problem] of scans and masks left out
 }
 

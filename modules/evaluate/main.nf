@@ -3,27 +3,27 @@
 include { codeOf } from '../script'
 
 process EVALUATE {
-    tag "${id} ${arm}"
+    tag "${id} ${run}"
     label 'cpu_small'
     label 'one_scan'
 
     input:
-    tuple val(arm), val(id), path(segmented, stageAs: 'segment/*'), path(prepared, stageAs: 'prepare/*')
+    tuple val(run), val(options), val(id), path(segmented, stageAs: 'segment/*'), path(prepared, stageAs: 'prepare/*')
     val code
 
     output:
-    path "${arm}_${id}.json", emit: row
+    path "${run}_${id}.json", emit: row
 
     script:
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} evaluate scan \\
-        --arm ${arm} --prediction ${segmented} --prepared ${prepared} --out .
+        ${options} --prediction ${segmented} --prepared ${prepared} --out .
     """
 
     stub:
     """
     lesionforge evaluate scan --help
-    touch ${arm}_${id}.json
+    touch ${run}_${id}.json
     """
 }
 
@@ -46,25 +46,32 @@ process COMPARE {
     """
     lesionforge evaluate compare --help
     mkdir evaluate
-    touch evaluate/arms.tsv evaluate/summary.tsv
+    touch evaluate/arms.tsv evaluate/summary.tsv evaluate/comparisons.tsv
     """
 }
 
 workflow EVALUATE_SCANS {
     take:
-    segmented // [arm, id, segment folder]
+    segmented // [run, id, segment folder]
+    runs // [run, fold, arm, seed or '', model folder]
     references // [id, prepared folder] of scans with a reference mask
 
     main:
     code = codeOf('evaluate')
     to_evaluate = segmented
-        .map { arm, id, folder -> [id, arm, folder] }
+        .combine(runs.map { run, fold, arm, seed, _model -> [run, optionsOf(arm, fold, seed)] }, by: 0)
+        .map { run, id, folder, options -> [id, run, options, folder] }
         .combine(references, by: 0)
-        .map { id, arm, folder, prepared -> [arm, id, folder, prepared] }
+        .map { id, run, options, folder, prepared -> [run, options, id, folder, prepared] }
     EVALUATE(to_evaluate, code)
     COMPARE(EVALUATE.out.row.toSortedList { row -> row.name }.filter { rows -> rows }, code)
     folder = COMPARE.out.folder
 
     emit:
-    folder // arms.tsv and summary.tsv
+    folder // arms.tsv, summary.tsv, comparisons.tsv and charts
+}
+
+// What the row of a scan says of the networks that segmented it.
+def optionsOf(arm, fold, seed) {
+    return "--arm ${arm}" + (fold ? " --fold ${fold}" : '') + (seed ? " --seed ${seed}" : '')
 }

@@ -107,7 +107,7 @@ process PAIR_DIRECTLY {
 workflow REGISTER {
     take:
     prepared // [id, prepared folder]
-    pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask]
+    pairs // [synthetic_id, donor, canvas, library_mask, ...] of the scans that need their donor on their canvas
     method // composed or pairwise
     limits // file of own quality limits, or an empty list
 

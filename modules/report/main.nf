@@ -50,10 +50,10 @@ workflow REPORT_ALL {
     transforms // [id, folder], those beyond a quality limit too
     levels // [id, folder]
     synthetic // [id, folder]
-    generator // folder
-    indices // tables of the arms
-    models // [arm, folder]
-    segmented // [arm, id, folder]
+    generator // [fold, folder]
+    indices // [name, table] of the arms
+    models // [run, folder]
+    segmented // [run, id, folder]
     lesions // table of the segmented scans and its data dictionary
     evaluation // folder
     limits // file of own quality limits, or an empty list
@@ -66,8 +66,8 @@ workflow REPORT_ALL {
         sortedFolders(transforms),
         sortedFolders(levels),
         sortedFolders(synthetic),
-        generator.ifEmpty([]),
-        indices.ifEmpty([]),
+        sortedFolders(generator),
+        sortedFolders(indices),
         sortedFolders(models),
         by_arm_and_id.map { rows -> rows.collect { row -> row[0] } },
         by_arm_and_id.map { rows -> rows.collect { row -> row[2] } },

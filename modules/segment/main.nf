@@ -3,27 +3,27 @@
 include { codeOf } from '../script'
 
 process SEGMENT {
-    tag "${id} ${arm}"
+    tag "${id} ${run}"
     label 'gpu'
     label 'one_scan'
 
     input:
-    tuple val(arm), val(id), path(prepared, stageAs: 'prepare/*'), path(model, stageAs: 'model/*')
+    tuple val(run), val(id), path(prepared, stageAs: 'prepare/*'), path(model, stageAs: 'model/*')
     val code
 
     output:
-    tuple val(arm), val(id), path("${arm}/${id}"), emit: folder
+    tuple val(run), val(id), path("${run}/${id}"), emit: folder
 
     script:
     """
-    lesionforge --threads ${task.cpus} ${task.ext.common} segment --prepared ${prepared} --model ${model} --out ${arm}
+    lesionforge --threads ${task.cpus} ${task.ext.common} segment --prepared ${prepared} --model ${model} --out ${run}
     """
 
     stub:
     """
     lesionforge segment --help
-    mkdir -p ${arm}/${id}
-    touch ${arm}/${id}/${id}_desc-segment.json
+    mkdir -p ${run}/${id}
+    touch ${run}/${id}/${id}_desc-segment.json
     """
 }
 
@@ -51,19 +51,23 @@ process TABULATE {
 
 workflow SEGMENT_SCANS {
     take:
-    prepared // [id, prepared folder]
-    models // [arm, model folder]
+    prepared // [fold, id, prepared folder] of the scans that each fold segments
+    models // [run, fold, arm, seed or '', model folder]
 
     main:
     code = codeOf('segment')
-    to_segment = prepared.combine(models).map { id, folder, arm, model -> [arm, id, folder, model] }
+    to_segment = prepared
+        .combine(models.map { run, fold, _arm, _seed, model -> [fold, run, model] }, by: 0)
+        .map { _fold, id, folder, run, model -> [run, id, folder, model] }
     SEGMENT(to_segment, code)
+    expected = to_segment.map { run, id, _folder, _model -> [run, id] }
     folder = SEGMENT.out.folder
-    summaries = folder.map { _arm, id, scan -> scan.resolve("${id}_desc-segment.json") }
+    summaries = folder.map { _run, id, scan -> scan.resolve("${id}_desc-segment.json") }
     TABULATE(summaries.toSortedList { path -> path.toString() }.filter { paths -> paths }, code)
     table = TABULATE.out.table
 
     emit:
-    folder // [arm, id, segment folder]
+    folder // [run, id, segment folder]
     table // scans.tsv and its data dictionary
+    expected // [run, id]
 }

@@ -1,6 +1,6 @@
 // synthesize: a generator learns scans from their intensity levels, then paints transplanted lesions onto canvases.
 
-include { codeOf; repeated } from '../script'
+include { codeOf; repeated; runName } from '../script'
 
 process LEVELS {
     tag "${id}"
@@ -28,41 +28,43 @@ process LEVELS {
 }
 
 process TRAIN_GENERATOR {
+    tag "${fold}"
     label 'gpu'
 
     input:
-    path prepared, stageAs: 'prepare/*'
-    path levels, stageAs: 'levels/*'
-    path roster, stageAs: 'cohort/*'
+    tuple val(fold), path(prepared, stageAs: 'prepare/*'), path(levels, stageAs: 'levels/*'), path(roster, stageAs: 'cohort/cohort.tsv')
     val code
 
     output:
-    path 'generator', emit: folder
+    tuple val(fold), path("${runName('generator', fold)}"), emit: folder
 
     script:
+    def name = runName('generator', fold)
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} synthesize train-generator \\
-        --root . --cohort cohort ${task.ext.args} --out generator
+        --root . --cohort cohort ${task.ext.args} --out ${name}
     """
 
     stub:
+    def name = runName('generator', fold)
     """
     lesionforge synthesize train-generator --help
-    mkdir generator
-    touch generator/model.json
+    mkdir ${name}
+    touch ${name}/model.json
     """
 }
 
 // How bright lesions are, learned from the training patients for the masks of a library.
 process STATISTICS {
+    tag "${fold}"
     label 'cpu_small'
 
     input:
-    tuple path(prepared, stageAs: 'prepare/*'), path(levels, stageAs: 'levels/*')
+    tuple val(fold), path(prepared, stageAs: 'prepare/*'), path(levels, stageAs: 'levels/*')
     val code
 
     output:
-    path 'statistics', emit: folder
+    tuple val(fold), path('statistics'), emit: folder
 
     script:
     """
@@ -110,8 +112,7 @@ process PAINT {
     label 'one_scan'
 
     input:
-    tuple val(id), path(transplant, stageAs: 'transplant/*'), path(canvas, stageAs: 'canvas/*'), path(canvas_levels, stageAs: 'canvas_levels/*')
-    path generator
+    tuple val(id), path(transplant, stageAs: 'transplant/*'), path(canvas, stageAs: 'canvas/*'), path(canvas_levels, stageAs: 'canvas_levels/*'), path(generator)
     val code
 
     output:
@@ -135,57 +136,65 @@ process PAINT {
 
 workflow SYNTHESIZE {
     take:
-    patients // [id, prepared folder] of training and validation patients, never of test patients
-    roster // table of their id, role and split
-    training // [id] of training patients alone
+    patients // [id, fold, split, annotated, prepared folder] of who trains or validates in each fold, never of its test patients
+    rosters // [fold, table of the ids, roles and splits of its patients] of the folds that need a generator
     healthy // [id, prepared folder] of healthy canvases
-    pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask]
+    pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask, fold, kind] of the scans to paint
     warped // [donor, canvas, pair folder]
 
     main:
     code = codeOf('synthesize')
-    LEVELS(patients, code)
-    with_levels = patients.join(LEVELS.out.folder)
+    LEVELS(patients.map { id, _fold, _split, _annotated, prepared -> [id, prepared] }.unique { row -> row[0] }, code)
+    learned_from = patients
+        .combine(LEVELS.out.folder, by: 0)
+        .map { id, fold, split, _annotated, prepared, levels -> [fold, [id, split, prepared, levels]] }
+        .groupTuple()
+        .map { fold, rows -> [fold, rows.sort { row -> row[0] }] }
+    TRAIN_GENERATOR(learned_from.map { fold, rows -> [fold, rows.collect { row -> row[2] }, rows.collect { row -> row[3] }] }.join(rosters), code)
 
-    collected = with_levels.toSortedList { left, right -> left[0] <=> right[0] }.filter { rows -> rows }
-    TRAIN_GENERATOR(
-        collected.map { rows -> rows.collect { row -> row[1] } },
-        collected.map { rows -> rows.collect { row -> row[2] } },
-        roster,
-        code,
-    )
-
-    // A mask of a library has no FLAIR: its lesions are as bright as those of the training patients.
-    masks = pairs.filter { pair -> pair.library_mask }.map { pair -> [pair.donor] }.unique()
-    learned_from = with_levels
-        .join(training)
-        .toSortedList { left, right -> left[0] <=> right[0] }
-        .filter { rows -> rows }
-        .map { rows -> [rows.collect { row -> row[1] }, rows.collect { row -> row[2] }] }
-    STATISTICS(learned_from.combine(masks.count().filter { count -> count }).map { prepared, folders, _count -> [prepared, folders] }, code)
-    brightness = LEVELS.out.folder
-        .map { id, folder -> [id, '--donor-levels', folder] }
-        .mix(masks.combine(STATISTICS.out.folder).map { id, folder -> [id, '--statistics', folder] })
+    // A mask of a library has no FLAIR: its lesions are as bright as those of the training patients; what validates is not
+    // learned from.
+    donors = pairs.map { pair -> [pair.donor, pair.fold, pair.library_mask ? true : false] }.unique()
+    masks = donors.filter { _donor, _fold, is_mask -> is_mask }.map { donor, fold, _is_mask -> [fold, donor] }
+    training = learned_from
+        .map { fold, rows -> [fold, rows.findAll { row -> row[1] == 'train' }] }
+        .filter { _fold, rows -> rows }
+        .map { fold, rows -> [fold, rows.collect { row -> row[2] }, rows.collect { row -> row[3] }] }
+    STATISTICS(training.join(masks.map { fold, _donor -> [fold] }.unique()), code)
+    brightness = donors
+        .combine(LEVELS.out.folder, by: 0)
+        .map { donor, fold, _is_mask, folder -> [fold, donor, '--donor-levels', folder] }
+        .mix(masks.combine(STATISTICS.out.folder, by: 0).map { fold, donor, folder -> [fold, donor, '--statistics', folder] })
 
     // A patient is a canvas with its lesions filled, which its levels folder holds; a healthy canvas is taken as it is.
-    canvases = with_levels.mix(healthy.map { id, prepared -> [id, prepared, []] })
+    canvases = patients
+        .map { id, _fold, _split, _annotated, prepared -> [id, prepared] }
+        .unique { row -> row[0] }
+        .join(LEVELS.out.folder)
+        .mix(healthy.map { id, prepared -> [id, prepared, []] })
     on_canvas = pairs
-        .map { pair -> [pair.donor, pair.canvas, pair.synthetic_id, pair.load_ml] }
+        .map { pair -> [pair.donor, pair.canvas, pair.fold, pair.synthetic_id, pair.load_ml] }
         .combine(warped, by: [0, 1])
-        .combine(brightness, by: 0)
-        .map { _donor, canvas, id, load_ml, pair, option, folder -> [canvas, id, option, load_ml, pair, folder] }
+        .map { donor, canvas, fold, id, load_ml, pair -> [fold, donor, canvas, id, load_ml, pair] }
+        .combine(brightness, by: [0, 1])
+        .map { fold, _donor, canvas, id, load_ml, pair, option, folder -> [canvas, id, option, load_ml, pair, folder, fold] }
         .combine(canvases, by: 0)
-        .map { row -> row.drop(1) } // [id, option, load_ml, pair, folder, prepared canvas, levels of the canvas or []]
-    TRANSPLANT(on_canvas.map { row -> row.take(6) }, code)
+        .map { row -> row.drop(1) } // [id, option, load_ml, pair, folder, fold, prepared canvas, levels of the canvas or []]
+    TRANSPLANT(on_canvas.map { row -> row.take(5) + [row[6]] }, code)
 
-    to_paint = TRANSPLANT.out.folder.join(on_canvas.map { row -> [row[0], row[5], row[6]] })
-    PAINT(to_paint, TRAIN_GENERATOR.out.folder, code)
+    to_paint = TRANSPLANT.out.folder
+        .join(on_canvas.map { row -> [row[0], row[6], row[7], row[5]] })
+        .map { id, transplant, canvas, levels, fold -> [fold, id, transplant, canvas, levels] }
+        .combine(TRAIN_GENERATOR.out.folder, by: 0)
+        .map { row -> row.drop(1) }
+    PAINT(to_paint, code)
     levels = LEVELS.out.folder
     generator = TRAIN_GENERATOR.out.folder
     synthetic = PAINT.out.folder
 
     emit:
     levels // [id, levels folder]
-    generator // model folder
+    canvases // [id, prepared folder, levels folder or an empty list]
+    generator // [fold, model folder]
     synthetic // [synthetic_id, prepared folder]
 }

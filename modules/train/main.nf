@@ -1,43 +1,58 @@
-// train: the cascade of two networks, once per arm.
+// train: the cascade of two networks, once per arm, fold and seed.
 
-include { codeOf } from '../script'
+include { codeOf; runName } from '../script'
 
 process TRAIN {
-    tag "${arm}"
+    tag "${run}"
     label 'gpu'
 
     input:
-    // The index names its folders as ../prepare/<id> and ../synthesize/<id>, here as in the output folder.
-    tuple val(arm), path(index, stageAs: 'assemble/*'), path(prepared, stageAs: 'prepare/*'), path(synthetic, stageAs: 'synthesize/*')
-    path init, stageAs: 'init/*'
+    // The index names its folders as ../prepare/<id>, ../synthesize/<id> and ../assemble/<id>, here as in the output folder.
+    tuple val(run), val(seed), val(manner), path(index, stageAs: 'assemble/*'), path(prepared, stageAs: 'prepare/*'), path(synthetic, stageAs: 'synthesize/*'), path(made, stageAs: 'assemble/*'), path(init, stageAs: 'init/*')
     val code
 
     output:
-    tuple val(arm), path("${arm}"), emit: model
+    tuple val(run), path("${run}"), emit: model
 
     script:
-    def init_option = init ? "--init ${init}" : ''
+    def manner_option = [published: '--configuration published', own: task.ext.network].get(manner, '')
+    def init_option = init ? "--init ${init} ${task.ext.retrain}" : ''
     """
-    lesionforge --threads ${task.cpus} ${task.ext.common} train --index ${index} ${init_option} ${task.ext.args} --out ${arm}
+    lesionforge --threads ${task.cpus} ${task.ext.common} train --index ${index} --seed ${seed} \
+        ${manner_option} ${init_option} ${task.ext.args} --out ${run}
     """
 
     stub:
     """
     lesionforge train --help
-    mkdir ${arm}
-    touch ${arm}/model.json
+    mkdir ${run}
+    touch ${run}/model.json
     """
 }
 
 workflow TRAIN_ARMS {
     take:
-    data_sets // [arm, index, prepared folders, synthetic folders]
+    data_sets // [fold, arm, index, prepared folders, folders of painted scans, folders of other made scans]
+    arms // names of the arms to train; an index may be there for the baseline alone
+    seeds // list of seeds; their numbers are part of the names where there are several
     init // model folder to start from, or an empty list
+    baseline // model folder that is adapted to the scans of the arm real, or an empty list
 
     main:
-    TRAIN(data_sets, init, codeOf('train'))
-    model = TRAIN.out.model
+    runs = data_sets.flatMap { fold, arm, index, prepared, painted, made ->
+        def names = (arm in arms ? [arm] : []) + (baseline && arm == 'real' ? ['baseline_adapted'] : [])
+        return [names, seeds].combinations().collect { name, seed ->
+            def said = seeds.size() > 1 ? seed : ''
+            def start = [baseline_adapted: baseline, published: []].get(name, init)
+            def manner = [baseline_adapted: 'adapted', published: 'published'].get(name, 'own')
+            return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start]
+        }
+    }
+    TRAIN(runs.map { row -> [row[0]] + row.drop(4) }, codeOf('train'))
+    model = runs.map { row -> row.take(4) }.join(TRAIN.out.model)
+    expected = runs.map { row -> row.take(4) }
 
     emit:
-    model // [arm, model folder]
+    model // [run, fold, arm, seed or '', model folder]
+    expected // [run, fold, arm, seed or '']
 }

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lesionforge.assemble.arms import CohortRow, Provenance, arm_rows
+from lesionforge.assemble.arms import MADE_FOR, CohortRow, Provenance, arm_rows
 from lesionforge.cli import main
+from lesionforge.cohort.rows import ARMS
 from lesionforge.errors import InputError
 from lesionforge.images import read_tsv, write_json
 
@@ -21,6 +22,7 @@ COHORT = [
     CohortRow("sub-test_ses-2", "test", "patient", "train", True),
     CohortRow("sub-h1", "h1", "healthy", "train", False),
 ]
+OTHER = [Provenance("sub-cla0001", "sub-p0", "sub-p0"), Provenance("sub-mix0001", "sub-p0", "sub-nomask")]
 SYNTHETIC = [Provenance("sub-syn0002", "sub-p0", "sub-h1"), Provenance("sub-syn0001", "sub-p1", "sub-p0")]
 LIBRARY = frozenset({"lib-a"})
 PLAIN = [row for row in COHORT if row.scan_id != "sub-test_ses-2"]
@@ -39,14 +41,54 @@ def test_augmented_arm_only_adds_training_scans() -> None:
     assert ids("augmented", "validation") == ids("real", "validation") == ["sub-val"]
 
 
+def test_each_arm_trains_on_the_scans_made_for_it() -> None:
+    made = [*OTHER, *SYNTHETIC]
+    real, synthetic = ["sub-p0", "sub-p1"], ["sub-syn0001", "sub-syn0002"]
+    expected = {
+        "real": real,
+        "classical": [*real, "sub-cla0001"],
+        "mix": [*real, "sub-mix0001"],
+        "augmented": [*real, *synthetic],
+        "synthetic": synthetic,
+        "published": [*real, *synthetic],
+    }
+    assert tuple(expected) == ARMS
+    for arm, training in expected.items():
+        rows = arm_rows(arm, PLAIN, made, LIBRARY)
+        assert [row.scan_id for row in rows if row.split == "train"] == training
+        assert [row.scan_id for row in rows if row.split == "validation"] == ["sub-val"]
+        assert {row.arm for row in rows} == {arm}
+
+
+def test_published_is_real_where_nothing_was_painted() -> None:
+    rows = [arm_rows(arm, PLAIN, OTHER, LIBRARY) for arm in ("real", "published")]
+    assert [row.scan_id for row in rows[0]] == [row.scan_id for row in rows[1]]
+
+
+@pytest.mark.parametrize("arm", ["classical", "mix", "augmented", "synthetic"])
+def test_an_arm_without_the_scans_made_for_it_is_refused(arm: str) -> None:
+    others = [scan for scan in (*OTHER, *SYNTHETIC) if not scan.scan_id.startswith(MADE_FOR[arm])]
+    with pytest.raises(InputError, match=f"arm {arm}: there is no scan {MADE_FOR[arm]}"):
+        arm_rows(arm, PLAIN, others, LIBRARY)
+
+
 def test_order_of_what_is_given_does_not_matter() -> None:
     assert arm_rows("augmented", PLAIN[::-1], SYNTHETIC[::-1], LIBRARY) == arm_rows("augmented", PLAIN, SYNTHETIC, LIBRARY)
 
 
+@pytest.mark.parametrize("scan_id", ["sub-syn0001", "sub-cla0001", "sub-mix0001"])
 @pytest.mark.parametrize("donor, canvas", [("sub-test_ses-1", "sub-h1"), ("sub-p0", "sub-test_ses-1"), ("sub-val", "sub-h1")])
-def test_held_out_donor_or_canvas_is_refused(donor: str, canvas: str) -> None:
+def test_held_out_donor_or_canvas_is_refused(scan_id: str, donor: str, canvas: str) -> None:
     with pytest.raises(InputError, match="must not reach training"):
-        arm_rows("augmented", PLAIN, [Provenance("sub-syn0001", donor, canvas)], LIBRARY)
+        arm_rows("augmented", PLAIN, [Provenance(scan_id, donor, canvas)], LIBRARY)
+
+
+def test_a_scan_of_a_generator_that_learned_from_a_test_subject_is_refused() -> None:
+    made = Provenance("sub-syn0001", "sub-p0", "sub-h1", ("sub-p1", "sub-val"))
+    assert arm_rows("augmented", PLAIN, [made], LIBRARY)
+    for source in ("sub-test_ses-1", "sub-elsewhere"):
+        with pytest.raises(InputError, match=f"its generator learned from {source}"):
+            arm_rows("augmented", PLAIN, [replace(made, generator_scans=("sub-p1", source))], LIBRARY)
 
 
 def test_second_session_of_a_test_subject_cannot_train() -> None:
@@ -79,7 +121,7 @@ def test_without_an_annotated_training_patient_the_augmented_arm_is_synthetic() 
 def test_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(InputError, match="no training patient"):
         arm_rows("real", [row for row in PLAIN if row.split != "train"], [], LIBRARY)
-    with pytest.raises(InputError, match="no synthetic scan"):
+    with pytest.raises(InputError, match="no scan sub-syn"):
         arm_rows("augmented", PLAIN, [], LIBRARY)
 
 
@@ -119,6 +161,24 @@ def test_command_writes_tables_whose_folders_exist(root: Path) -> None:
     assert len(read_tsv(root / "assemble/real.tsv")) == 3
 
 
+def test_command_finds_the_scans_of_every_arm(root: Path, write_blob_scan) -> None:
+    for scan in OTHER:
+        folder = write_blob_scan(root / "assemble", scan.scan_id, seed=3)
+        write_json({"donor": scan.donor, "canvas": scan.canvas}, folder / f"{scan.scan_id}_desc-provenance.json")
+    result = CliRunner().invoke(main, [*call(root), *(word for arm in ARMS for word in ("--arm", arm))])
+    assert result.exit_code == 0, result.output
+    made = {arm: set(read_tsv(root / f"assemble/{arm}.tsv")["folder"]) for arm in ARMS}
+    assert made["classical"] - made["real"] == {"sub-cla0001"}
+    assert made["mix"] - made["real"] == {"sub-mix0001"}
+    assert made["synthetic"] == {"../prepare/sub-val", "../synthesize/sub-syn0001", "../synthesize/sub-syn0002"}
+    assert made["published"] == made["augmented"]
+
+
+def test_command_says_which_options_it_needs(root: Path) -> None:
+    result = CliRunner().invoke(main, call(root)[:-2])
+    assert result.exit_code == 2 and "--out are needed" in result.output
+
+
 def test_command_refuses_leakage_and_writes_nothing(root: Path) -> None:
     write_json({"donor": "sub-test_ses-1", "canvas": "sub-h1"}, root / "synthesize/sub-syn0001/sub-syn0001_desc-provenance.json")
     result = CliRunner().invoke(main, call(root))
@@ -132,7 +192,7 @@ def test_under_skip_the_real_arm_goes_on_without_synthetic_scans(root: Path) -> 
         shutil.rmtree(folder)
     arguments = ["assemble", "--cohort", str(root / "cohort"), "--root", str(root), "--arm", "real", "--arm", "augmented"]
     refused = CliRunner().invoke(main, [*arguments, "--out", str(root / "assemble")])
-    assert refused.exit_code == 2 and "there is no synthetic scan to add" in refused.output
+    assert refused.exit_code == 2 and "there is no scan sub-syn" in refused.output
     skipped = CliRunner().invoke(main, [*arguments, "--on-subject-error", "skip", "--out", str(root / "assemble")])
     assert skipped.exit_code == 0, skipped.output
     assert "augmented: is left out" in skipped.output

@@ -80,7 +80,7 @@ CELLS = {
         1,
         "subject",
         "syn0001",
-        "row 3, column subject: 'syn0001' is reserved for synthetic scans (syn and digits); choose another label",
+        "row 3, column subject: 'syn0001' is reserved for scans that are made (syn, cla or mix and digits); choose another label",
     ),
     "session": (
         1,

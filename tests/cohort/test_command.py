@@ -154,7 +154,7 @@ def test_segment_needs_neither_masks_nor_splits(sheet, model):
     result = sheet.run("--mode", "segment", "--model", str(model))
     assert result.exit_code == 0, result.output
     assert result.stdout == "cohort: 5 scans (to segment 3 patient and 2 healthy), synthetic scans planned: 0\n"
-    assert (sheet.out / "pairs.tsv").read_text() == "synthetic_id\tdonor\tcanvas\tsplit\tload_ml\tlibrary_mask\n"
+    assert (sheet.out / "pairs.tsv").read_text() == "synthetic_id\tdonor\tcanvas\tsplit\tload_ml\tlibrary_mask\tfold\tkind\n"
     assert set(read_tsv(sheet.out / "cohort.tsv")["split"]) == {""}
 
 

@@ -8,6 +8,13 @@ import pytest
 from lesionforge.images import read_tsv
 
 FURTHER = ("t2w", "pdw")
+GIVEN = (
+    ("--mode", "segment", "--model"),
+    ("--init",),
+    ("--baseline",),
+    ("--folds", "leave-one-out", "--init"),
+    ("--folds", "leave-one-out", "--train-on", "1", "--baseline"),
+)
 
 
 @pytest.fixture
@@ -49,14 +56,14 @@ def test_scans_that_are_not_segmented_may_lack_one(with_t2w, write_cascade_folde
 @pytest.mark.parametrize("contrasts", [["T1w", "FLAIR"], ["T1w", "FLAIR", "T2w"]])
 def test_a_model_of_no_more_contrasts_than_the_scans_have_is_taken(with_t2w, write_cascade_folder, tmp_path, contrasts) -> None:
     model = write_cascade_folder(tmp_path / "model", contrasts=contrasts)
-    for arguments in (("--mode", "segment", "--model", str(model)), ("--init", str(model))):
-        assert with_t2w.run(*arguments).exit_code == 0
+    for arguments in GIVEN:
+        assert with_t2w.run(*arguments, str(model)).exit_code == 0
 
 
 def test_a_model_of_more_contrasts_is_refused(with_t2w, write_cascade_folder, tmp_path) -> None:
     model = write_cascade_folder(tmp_path / "model", contrasts=["T1w", "FLAIR", "T2w", "PDw"])
-    for arguments in (("--mode", "segment", "--model", str(model)), ("--init", str(model))):
-        result = with_t2w.run(*arguments)
+    for arguments in GIVEN:
+        result = with_t2w.run(*arguments, str(model))
         assert result.exit_code == 2
         assert "takes T1w, FLAIR, T2w, PDw, but the scans have no PDw; give the scans' PDw too" in result.output
 

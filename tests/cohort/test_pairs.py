@@ -7,8 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lesionforge.cohort.library import training_donors
-from lesionforge.cohort.pairs import Donor, Plan, plan_pairs, spread_pairs
+from lesionforge.cohort.pairs import Donor, Plan, plan_pairs, spread_pairs, training_donors
 from lesionforge.cohort.rows import Row
 
 

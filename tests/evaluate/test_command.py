@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from lesionforge.cli import main
+from lesionforge.evaluate.charts import CAPTIONS
 from lesionforge.images import read_json, read_tsv, write_json, write_mask, write_volume
 
 AFFINE = np.diag([2.0, 1.0, 1.0, 1.0])
@@ -105,6 +107,20 @@ def test_scan_writes_the_row_of_an_arm(tmp_path):
     row = read_json(tmp_path / "out/real_sub-01_ses-2.json")
     assert (row["arm"], row["subject"], row["session"]) == ("real", "01", "2")
     assert (row["lesion_sensitivity"], row["lesion_false_discovery"]) == (1, 0.5)
+    assert (row["fold"], row["seed"]) == ("n/a", "n/a")
+    assert row["lesions"] == {
+        "reference_mm3": [2], "found": [1], "dice": [1], "predicted_mm3": [2, 2], "false": [0, 1],
+    }  # fmt: skip
+
+
+def test_scan_of_a_fold_and_seed_has_both_in_the_row_and_its_name(tmp_path):
+    prepared = prepare(tmp_path / "prepare/sub-01", (1, 1, 1))
+    prediction = segmented(tmp_path / "segment/sub-01", (1, 1, 1))
+    scan = ("--prediction", prediction, "--prepared", prepared, "--out", tmp_path)
+    assert run("scan", "--arm", "baseline_adapted", "--fold", "cs07", "--seed", 3, *scan).exit_code == 0
+    row = read_json(tmp_path / "baseline_adapted_fold-cs07_seed-3_sub-01.json")
+    assert (row["fold"], row["seed"]) == ("cs07", 3)
+    refused(run("scan", "--arm", "mix", "--fold", "a b", *scan), "--fold 'a b'", "rename the fold")
 
 
 def test_scan_of_a_folder_that_is_named_by_no_scan_is_refused(tmp_path):
@@ -159,7 +175,9 @@ def rows(tmp_path):
 def test_compare_writes_scans_in_one_order_and_the_paired_difference(tmp_path, rows):
     assert run("compare", *rows, "--out", tmp_path / "one").exit_code == 0
     assert run("compare", *reversed(rows), "--out", tmp_path / "two").exit_code == 0
-    for name in ("arms.tsv", "summary.tsv", "arms.json", "summary.json"):
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {"arms.tsv", "summary.tsv", "comparisons.tsv"} < names
+    for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     arms = read_tsv(tmp_path / "one/arms.tsv")
     assert list(arms)[:8] == [
@@ -173,21 +191,45 @@ def test_compare_writes_scans_in_one_order_and_the_paired_difference(tmp_path, r
     assert "dice: neither" in arms["undefined"][1]
     assert set(read_json(tmp_path / "one/arms.json")) == set(arms)
 
-    summary = read_tsv(tmp_path / "one/summary.tsv").set_index("arm")
-    assert list(summary.index) == ["real", "augmented", "augmented minus real"]
-    assert list(summary["n"]) == ["3", "2", "2"]
-    assert list(summary["dice_n"]) == ["3", "1", "1"]
+    summary = read_tsv(tmp_path / "one/summary.tsv")
+    assert set(read_json(tmp_path / "one/summary.json")) == set(summary)
+    summary = summary[summary["subject"] == "n/a"].set_index("arm")
+    assert list(summary.index) == ["real", "augmented"]
+    assert list(summary["n"]) == ["3", "2"]
+    assert list(summary["dice_n"]) == ["3", "1"]
     assert float(summary["dice"]["real"]) == pytest.approx((0 + 2 / 3 + 0) / 3)
-    assert float(summary["dice"]["augmented minus real"]) == pytest.approx(1 - 2 / 3)
+    comparisons = read_tsv(tmp_path / "one/comparisons.tsv")
+    assert set(read_json(tmp_path / "one/comparisons.json")) == set(comparisons)
+    assert float(comparisons["difference"][0]) == pytest.approx(1 - 2 / 3)
+    assert list(comparisons.loc[0, ["arm", "against", "measure", "subject", "pairs", "undefined"]]) == [
+        "augmented", "real", "dice", "n/a", "1", "1",
+    ]  # fmt: skip
+
+
+def test_compare_draws_every_chart_that_the_report_explains(tmp_path, rows):
+    assert run("compare", *rows, "--out", tmp_path / "o").exit_code == 0
+    assert {path.name for path in (tmp_path / "o").glob("*.png")} == set(CAPTIONS)
+    for name in CAPTIONS:
+        with Image.open(tmp_path / "o" / name) as picture:
+            low, high = picture.convert("L").getextrema()
+            assert min(picture.size) > 100 and high - low > 100
 
 
 def test_compare_refuses_a_file_that_is_no_row_and_a_row_given_twice(tmp_path, rows):
-    refused(run("compare", *rows, rows[0], "--out", tmp_path / "o"), "same arm and scan")
+    refused(run("compare", *rows, rows[0], "--out", tmp_path / "o"), "same arm, fold, seed and scan")
     write_json({"arm": "real"}, tmp_path / "odd.json")
     refused(run("compare", tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "subject")
+    whole = read_json(rows[0])
+    write_json(whole | {"lesions": whole["lesions"] | {"found": [1, 0]}}, tmp_path / "odd.json")
+    refused(run("compare", tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "found of its lesions", "evaluate scan")
+    other = whole | {"seed": 7, "lesions": whole["lesions"] | {"reference_mm3": [9]}}
+    write_json(other, tmp_path / "odd.json")
+    refused(run("compare", rows[0], tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "against the same mask")
     assert not (tmp_path / "o").exists()
 
 
 def test_compare_of_one_arm_has_no_difference(tmp_path, rows):
     run("compare", rows[0], "--out", tmp_path / "o")
-    assert list(read_tsv(tmp_path / "o/summary.tsv")["arm"]) == ["real"]
+    assert list(read_tsv(tmp_path / "o/summary.tsv")["arm"]) == ["real", "real"]
+    assert len(read_tsv(tmp_path / "o/comparisons.tsv")) == 0
+    assert not (tmp_path / "o/differences.png").exists()

@@ -90,3 +90,15 @@ def test_msseg_does_not_depend_on_the_order_of_the_axes(seed):
     prediction = np.where(rng.random(reference.shape) < 0.6, reference, rng.random(reference.shape) < 0.3)
     turned = measured(prediction[::-1].transpose(2, 0, 1), reference[::-1].transpose(2, 0, 1))
     assert turned == measured(prediction, reference)
+
+
+def test_each_lesion_has_its_volume_its_fate_and_its_overlap():
+    """A found one, one that shares a detection with it, a missed one; and a false detection."""
+    reference = box((0, 2), (0, 1), (0, 1)) | box((4, 8), (0, 1), (0, 1)) | box((0, 3), (4, 5), (4, 5))
+    prediction = box((1, 6), (0, 1), (0, 1)) | box((8, 9), (7, 8), (6, 7))
+    got = measure_pair(prediction, reference, (1, 1, 2), 2.0, "ours").lesions
+    order = np.argsort(got.reference_mm3)
+    assert got.reference_mm3[order].tolist() == [4, 6, 8]
+    assert got.found[order].tolist() == [True, False, True]
+    assert got.dice[order] == pytest.approx([2 * 1 / (2 + 5), 0, 2 * 2 / (4 + 5)])
+    assert dict(zip(got.predicted_mm3, got.false, strict=True)) == {10: False, 2: True}

@@ -19,7 +19,7 @@ SYNTHESIS = {
     "TRANSPLANT": 4,
     "PAINT": 4,
 }
-TWO_ARMS = {"TRAIN": 2, "SEGMENT": 2, "TABULATE": 1, "EVALUATE": 2, "COMPARE": 1}
+TWO_ARMS = {"ASSEMBLE": 2, "TRAIN": 2, "SEGMENT": 2, "TABULATE": 1, "EVALUATE": 2, "COMPARE": 1}
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def counts(run):
 
 
 def test_each_process_of_the_experiment_runs_as_often_as_the_cohort_asks(experiment):
-    assert counts(experiment) == {"CHECK": 1, **PER_SCAN, **SYNTHESIS, "ASSEMBLE": 1, **TWO_ARMS, "REPORT": 1}
+    assert counts(experiment) == {"CHECK": 1, **PER_SCAN, **SYNTHESIS, **TWO_ARMS, "REPORT": 1}
 
 
 def test_each_stage_publishes_into_the_folder_of_its_name(experiment):
@@ -124,7 +124,7 @@ def test_masks_of_a_library_need_only_their_canvas_registered_and_no_test_subjec
 
     run = stub(with_another_patient(sheet, sheet_writer), "library", *options)
     assert run.code == 0, run.printed
-    assert run.processes("COMPLETED") == {"CHECK", "STRIP", "ALIGN", "TISSUES", "QUALITY", "ASSEMBLE", "REPORT"}
+    assert run.processes("COMPLETED") == {"CHECK", "STRIP", "ALIGN", "TISSUES", "QUALITY", "REPORT"}
 
 
 @pytest.fixture(scope="session")
@@ -165,7 +165,7 @@ def test_without_masks_of_training_patients_augment_leaves_the_arm_real_out(stub
     assert "so the arm real is left out" in run.printed
     assert "did not get through" not in run.printed
     assert [path.name for path in (run.outdir / "assemble").glob("*.tsv")] == ["augmented.tsv"]
-    assert run.processes("COMPLETED") == {"CHECK", "ASSEMBLE", "REPORT"}
+    assert run.processes("COMPLETED") == {"CHECK", "REPORT"}
 
 
 def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, sheet, pipeline, repeated):
@@ -180,12 +180,12 @@ def test_an_edit_to_a_stage_reruns_it_and_what_follows_and_nothing_before(stub, 
 
 
 def test_another_model_to_start_from_trains_anew_and_paints_nothing_anew(stub, sheet, tmp_path, write_cascade_folder, repeated):
-    """CHECK judges it, so it and the assembly, which reads the checked table, run too: neither takes long."""
+    """CHECK judges it, so it runs too."""
     start = write_cascade_folder(tmp_path / "my start", voxel_mm=2.0, training=["sub-01"])
     run = stub(sheet, "experiment", "--init", str(start), "--train_network", "valverde2017")
     assert run.code == 0, run.printed
-    assert run.processes("COMPLETED") == {"CHECK", "ASSEMBLE", "TRAIN", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"}
-    assert run.processes("CACHED") == {*PER_SCAN, *SYNTHESIS}
+    assert run.processes("COMPLETED") == {"CHECK", "TRAIN", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"}
+    assert run.processes("CACHED") == {*PER_SCAN, *SYNTHESIS, "ASSEMBLE"}
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_a_canvas_that_takes_no_lesions_loses_its_scans_alone(skipping):
     painted = {task["tag"] for task in skipping.named("PAINT") if task["status"] == "COMPLETED"}
     assert painted == {task["tag"] for task in skipping.named("TRANSPLANT")} - lost != set()
     for name in lost:
-        assert f"{name} did not get through register or synthesize" in skipping.printed
+        assert f"{name} did not get through register, synthesize or assemble" in skipping.printed
 
 
 def test_a_bids_folder_is_read_and_an_edit_of_its_participants_is_seen(stub, sheet_writer, tmp_path, repeated):
@@ -371,6 +371,6 @@ def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_ea
         "--mode is 'everything', but must be one of experiment, augment, segment.",
         "--train_epochs is 0, but must lie between 1 and 10000.",
         "--seed is 'one', but must be of type integer",
-        "--retrain belongs to --init, the model folder to start from",
+        "--retrain belongs to --init or --baseline, the model folder to start from",
     ):
         assert sentence in run.printed

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 from lesionforge.images import PLACES, write_json, write_mask, write_volume
@@ -93,17 +94,26 @@ def make_root(root: Path) -> Path:
     table(
         root / "evaluate/arms.tsv",
         [
-            {"arm": "real", "subject": HOSTILE, "session": "n/a", "dice": 0.25} | common,
-            {"arm": "augmented", "subject": HOSTILE, "session": "n/a", "dice": 0.75} | common,
+            {"arm": "real", "subject": HOSTILE, "session": "n/a", "seed": "n/a", "dice": 0.25} | common,
+            {"arm": "augmented", "subject": HOSTILE, "session": "n/a", "seed": 4, "dice": 0.75} | common,
         ],
     )
     table(
         root / "evaluate/summary.tsv",
         [
-            {"arm": arm, "n": 1, "dice": dice, "dice_n": 1, "lesion_sensitivity": sensitivity, "lesion_false_discovery": "n/a"}
-            for arm, dice, sensitivity in (("real", 0.25, 1), ("augmented", 0.75, 1), ("augmented minus real", 0.5, 0))
+            {"arm": arm, "subject": subject, "n": 1, "dice": dice, "dice_n": 1, "lesion_sensitivity": 1}
+            for arm, dice in (("real", 0.25), ("augmented", 0.75))
+            for subject in ("n/a", HOSTILE)
         ],
     )
+    pair = {"arm": "augmented", "against": "real", "low": "n/a", "high": "n/a", "subjects": 1}
+    differences = (("dice", 0.5), ("lesion_sensitivity", 0.0), ("lesion_false_discovery", "n/a"), ("avd_percent", -20.0))
+    whole = [pair | {"measure": measure, "subject": "n/a", "difference": value} for measure, value in differences]
+    inside = {"resampled": "reference lesions", "low": -0.125, "high": 0.25}
+    rows = [row for one in whole for row in (one | {"resampled": "subjects"}, one | inside)]
+    table(root / "evaluate/comparisons.tsv", rows)
+    for name in ("arms-dice.png", "sizes.png"):
+        Image.fromarray(np.eye(120, dtype=np.uint8) * 255).save(root / "evaluate" / name)
     return root
 
 

@@ -62,8 +62,8 @@ def test_the_page_needs_nothing_else(page):
 
 def test_every_figure_is_a_picture_with_something_on_it(page):
     uris = [source for source in Collector(page).sources if source.startswith("data:")]
-    # Two prepared scans, one test scan, one synthetic scan, the training curves.
-    assert len(uris) == 5
+    # Two prepared scans, one test scan, one synthetic scan, the training curves, two charts of the arms.
+    assert len(uris) == 7
     for uri in uris:
         picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("L")
         assert min(picture.size) > 100
@@ -78,9 +78,19 @@ def test_dataset_text_is_escaped(page):
 
 def test_the_headline_says_what_adding_synthetic_scans_did(page):
     words = text_of(page)
-    assert "raised mean Dice (+0.500) over 1 test scan" in words
+    assert "raised mean Dice (+0.500) over 1 test subject" in words
     assert "cannot say which arm is better" in words
     assert "A dash means undefined, never zero" in words
+
+
+def test_arms_are_compared_with_intervals_and_every_chart_says_how_to_judge_it(page):
+    words = text_of(page)
+    assert "augmented minus real 1 +0.500 (−0.125 to +0.250) 0.000 (−0.125 to +0.250)" in words
+    assert "drawn for each interval" in words
+    assert "augmented, seed 4" in words
+    section = words[words.rindex("Paired differences mean paired difference") : words.rindex("Cohort")]
+    assert section.index("Dice, every run") < section.index("By lesion size")
+    assert section.count("Good: ") == 2
 
 
 def test_patients_as_canvases_are_said(page):

@@ -27,6 +27,7 @@ class Cascades:
     init: Path | None = None
     network: str | None = None
     voxel_mm: float = 1.0
+    baseline: Path | None = None
     contrasts: tuple[str, ...] = ALWAYS
 
     def model_problems(self) -> list[Problem]:
@@ -37,33 +38,43 @@ class Cascades:
         if self.model is None:
             return [Problem("--mode segment needs --model; give the folder of a trained cascade")]
         try:
-            self._read_card(self.model)
+            self._read_card(self.model, None)
         except InputError as error:
             return [Problem(str(error))]
         return []
 
     def init_problems(self, rows: Sequence[Row]) -> tuple[list[Problem], list[Problem]]:
-        """(problems, remarks) of --init and --network: for mode and scans, and what the cascade has seen of test subjects.
+        """(problems, remarks) of --init, --network and --baseline: for mode and scans, and what they have seen of test subjects.
 
         `rows` are those of the cohort with their splits.
         """
-        if self.init is None:
+        problems, remarks = self._start_problems("--init", self.init, self.network, rows)
+        if self.baseline:
+            more, more_remarks = self._start_problems("--baseline", self.baseline, None, rows)
+            problems, remarks = problems + more, remarks + more_remarks
+        return problems, remarks
+
+    def _start_problems(
+        self, option: str, folder: Path | None, network: str | None, rows: Sequence[Row]
+    ) -> tuple[list[Problem], list[Problem]]:
+        """(problems, remarks) of the cascade of one option, and of the network that it must hold, if one is said."""
+        if folder is None:
             text = "--network belongs to --init, the model folder to start from; give it, or leave --network out"
-            return ([Problem(text)] if self.network else []), []
+            return ([Problem(text)] if network else []), []
         if self.mode != "experiment":
-            text = f"--init belongs to --mode experiment, not {self.mode}; leave it out or change the mode"
+            text = f"{option} belongs to --mode experiment, not {self.mode}; leave it out or change the mode"
             return [Problem(text)], []
         try:
-            seen = lineages(self._read_card(self.init), str(self.init / nets.CARD))
+            seen = lineages(self._read_card(folder, network), str(folder / nets.CARD))
         except InputError as error:
             return [Problem(str(error))], []
         remarks = []
         if not all(lineage.is_complete for lineage in seen):
             text = "was trained on synthetic scans, and its card does not say of whom; see to it that none is a test subject"
-            remarks.append(Problem(f"{self.init}: {text}"))
-        return leaks(self.init, seen, rows), remarks
+            remarks.append(Problem(f"{folder}: {text}"))
+        return leaks(option, folder, seen, rows), remarks
 
-    def _read_card(self, folder: Path) -> dict[str, Any]:
+    def _read_card(self, folder: Path, network: str | None) -> dict[str, Any]:
         """The checked card of a cascade for the scans as they will be prepared, for what is to be trained."""
         card, config, voxel_mm = read_cascade_card(folder)
         refuse_missing_contrasts(folder, contrasts_of(card), self.contrasts)
@@ -72,12 +83,12 @@ class Cascades:
                 f"{folder}: is for voxels of {voxel_mm:g} mm, but the scans will have {self.voxel_mm:g} mm; "
                 f"give --voxel_mm {voxel_mm:g}, or another model"
             )
-        if self.network and self.network != config.network:
-            raise InputError(f"{folder}: holds networks {config.network}, not {self.network}; leave --train_network out")
+        if network and network != config.network:
+            raise InputError(f"{folder}: holds networks {config.network}, not {network}; leave --train_network out")
         return card
 
 
-def leaks(model: Path, seen: Sequence[Lineage], rows: Sequence[Row]) -> list[Problem]:
+def leaks(option: str, model: Path, seen: Sequence[Lineage], rows: Sequence[Row]) -> list[Problem]:
     """A problem for each subject of split test that a cascade, or one that it goes back to, has seen."""
     scan_of: dict[str, str] = {}
     for lineage in seen:
@@ -87,7 +98,7 @@ def leaks(model: Path, seen: Sequence[Lineage], rows: Sequence[Row]) -> list[Pro
     tested = {row.subject: row for row in reversed(rows) if row.split == "test" and row.subject}
     return [
         row.problem(
-            f"is test, but {model} of --init has seen {scan_of[subject.lower()]} when it was trained, so that the test would "
+            f"is test, but {model} of {option} has seen {scan_of[subject.lower()]} when it was trained, so that the test would "
             "flatter it; put the subject into train, start from another model, or relabel the subject if it is another person",
             "split",
         )

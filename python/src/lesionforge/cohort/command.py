@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -15,10 +15,11 @@ from lesionforge.cascade.settings import Architecture
 from lesionforge.cohort.bids import read_bids
 from lesionforge.cohort.cascades import Cascades
 from lesionforge.cohort.files import file_warnings, inspect_files, judge_files, judge_lesions, shared_files
+from lesionforge.cohort.folds import FOLDS, Fold, folds_of, judge_folds, rotate, unused_masks
 from lesionforge.cohort.judge import contrasts_of, judge_rows, uneven_contrasts, used_rows
-from lesionforge.cohort.library import Library, read_library, training_donors
-from lesionforge.cohort.pairs import Plan, plan_pairs
-from lesionforge.cohort.rows import ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
+from lesionforge.cohort.library import Library, read_library
+from lesionforge.cohort.pairs import Plan, judge_mix, plan_folds
+from lesionforge.cohort.rows import ARMS, DEFAULT_ARMS, PAINTED_ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
 from lesionforge.cohort.sheet import parse_sheet
 from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
 from lesionforge.cohort.tables import FILES, write_cohort
@@ -36,7 +37,11 @@ PROGRESS_EVERY = 100
 @click.option("--mode", type=click.Choice(["experiment", "augment", "segment"]), default="experiment", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Chooses empty splits and the pairs.")
 @click.option("--synthetic", type=click.IntRange(min=0), default=20, show_default=True, help="Synthetic scans to plan.")
-@click.option("--arm", "arms", multiple=True, type=click.Choice(ARMS), default=ARMS, show_default=True, help="May be repeated.")
+@click.option(
+    "--arm", "arms", multiple=True, type=click.Choice(ARMS), default=DEFAULT_ARMS, show_default=True, help="May be repeated."
+)
+@click.option("--folds", type=click.Choice(FOLDS), default=None, help="Every annotated patient is tested once, the others train.")
+@click.option("--train-on", type=click.IntRange(min=1), default=None, help="So many annotated patients train, drawn by --seed.")
 @click.option("--lesion-library", type=click.Path(path_type=Path), default=None, help="Folder of lesion masks in template space.")
 @click.option(
     "--lesion-load",
@@ -46,13 +51,14 @@ PROGRESS_EVERY = 100
 )
 @click.option("--model", type=click.Path(path_type=Path), default=None, help="Folder of a trained cascade, for mode segment.")
 @click.option("--init", type=click.Path(path_type=Path), default=None, help="Folder of a cascade that training will start from.")
+@click.option("--baseline", type=click.Path(path_type=Path), default=None, help="Folder of a cascade to compare the arms with.")
 @click.option("--network", type=click.Choice(get_args(Architecture)), default=None, help="Network that --init must hold.")
 @click.option(
     "--voxel-mm",
     type=FiniteRange(0.5, 4),
     default=1.0,
     show_default=True,
-    help="Voxel size that the scans will be prepared at; --model and --init must be for it.",
+    help="Voxel size that the scans will be prepared at; --model, --init and --baseline must be for it.",
 )
 @click.option(
     "--strip-engine",
@@ -76,10 +82,13 @@ def cohort(
     seed: int,
     synthetic: int,
     arms: tuple[str, ...],
+    folds: str | None,
+    train_on: int | None,
     lesion_library: Path | None,
     lesion_load: float | None,
     model: Path | None,
     init: Path | None,
+    baseline: Path | None,
     network: str | None,
     voxel_mm: float,
     strip_engine: str,
@@ -99,22 +108,22 @@ def cohort(
     refuse_loss(out, source, own=FILES)
     # A row or column that was lost could be the very one the cohort needs.
     complete = not problems
-    if synthetic == 0 and mode != "segment" and "augmented" in arms:
-        problems.append(Problem("--synthetic 0 leaves nothing for the arm augmented; give a number above 0, or --arm real"))
+    problems += option_problems(mode, arms, synthetic, {"--folds": folds, "--train_on": train_on})
     rows, row_problems = judge_rows(rows, os.path.abspath(root or source.parent))  # noqa: PTH100
     used = used_rows(rows, mode)
-    cascades = Cascades(mode, model, init, network, voxel_mm, contrasts_of(used))
+    cascades = Cascades(mode, model, init, network, voxel_mm, baseline, contrasts_of(used))
     problems += uneven_contrasts(used)
     problems += row_problems + list(shared_files(rows)) + cascades.model_problems() + check_strip(strip_engine, rows)
     skip = on_subject_error == "skip"
-    needs = None if mode == "segment" else needs_of(mode, arms, lesion_library)
+    needs = None if mode == "segment" else needs_of(mode, arms, lesion_library, synthetic, folds, baseline)
     checked = check_files(rows, needs, seed, skip)
     init_problems, init_remarks = cascades.init_problems(checked.rows)
     problems += init_problems
     remarks += init_remarks
+    of_cohort = folds_of(checked.rows, bool(needs and needs.folds), train_on, seed)
     library = Library([], [], [], [])
     if lesion_library is not None and needs:
-        library = read_library(Path(os.path.abspath(lesion_library)), checked.rows)  # noqa: PTH100
+        library = read_library(Path(os.path.abspath(lesion_library)), of_cohort)  # noqa: PTH100
     problems += library.problems
     remarks += library.remarks
     if complete and rows and not checked.rows:
@@ -122,7 +131,11 @@ def cohort(
     elif complete and needs:
         # A library that is at fault itself, or will be corrected, brings no second complaint.
         library_left = bool(library.donors or library.problems or (library.broken and not skip))
-        problems += judge_cohort(checked.rows, needs, library_left)
+        if not needs.folds:
+            problems += judge_cohort(checked.rows, needs, library_left)
+        problems += judge_folds(checked.rows, needs.folds, train_on, seed)
+        problems += judge_mix(of_cohort) if "mix" in arms else []
+        remarks += unused_masks(of_cohort)
         remarks += arm_left_out(checked.rows, arms) if not needs.annotated else []
     file_problems = [*checked.file_problems, *(problem for _, problem in library.broken)]
 
@@ -137,13 +150,14 @@ def cohort(
     echo_problems(file_problems, source)
     plan = Plan((), filled=False, own=False)
     if needs:
-        donors = [*training_donors(checked.rows, checked.loads_ml), *library.donors]
-        plan = plan_pairs(checked.rows, donors, synthetic, lesion_load, seed)
+        kinds = kinds_of(mode, arms)
+        plan = plan_folds(of_cohort, checked.loads_ml, library.donors, kinds, synthetic, lesion_load, seed)
     names = {row.line: row.scan_id for row in rows}
     left_out = [(names[problem.line], problem) for problem in checked.file_problems if problem.line is not None]
     left_out += [(name, replace(problem, text=f"{problem.place}: {problem.text}")) for name, problem in library.broken]
-    write_cohort(out, checked.rows, plan, left_out, warnings)
-    click.echo(result_line(checked.rows, plan, len({name for name, _ in left_out})))
+    rows = checked.rows if needs is None or needs.folds else list(of_cohort[0].rows)
+    write_cohort(out, rows, of_cohort, plan, left_out, warnings)
+    click.echo(result_line(rows, of_cohort, plan, len({name for name, _ in left_out})))
 
 
 def read_rows(source: Path, root: Path | None, mode: str) -> tuple[list[Row], list[Problem], list[Problem]]:
@@ -158,20 +172,52 @@ def read_rows(source: Path, root: Path | None, mode: str) -> tuple[list[Row], li
     return *parse_sheet(source.read_bytes(), required), []
 
 
-def needs_of(mode: str, arms: Sequence[str], library: Path | None) -> Needs:
-    """What a run needs of its patients. Mode augment trains no network, so that the arm real may be empty beside another."""
+def option_problems(mode: str, arms: Sequence[str], synthetic: int, of_training: Mapping[str, object]) -> list[Problem]:
+    """A problem for each arm that no scan is made for, and for each option of training that is given where nothing is trained."""
+    problems = []
+    bare = [arm for arm in arms if arm in ("classical", "mix", "augmented", "synthetic")] if mode != "segment" else []
+    if synthetic == 0 and bare:
+        named = f"arm {bare[0]}" if len(bare) == 1 else f"arms {' and '.join(bare)}"
+        problems.append(Problem(f"--synthetic 0 leaves nothing for the {named}; give a number above 0, or --arm real"))
+    for option, value in of_training.items():
+        if value is not None and mode != "experiment":
+            text = f"{option} belongs to --mode experiment, which trains the cascade, not {mode}; leave it out or change the mode"
+            problems.append(Problem(text))
+    return problems
+
+
+def needs_of(
+    mode: str, arms: Sequence[str], library: Path | None, synthetic: int, folds: str | None, baseline: Path | None
+) -> Needs:
+    """What a run needs of its patients. Mode augment trains no network, so that an arm may be empty beside another.
+
+    The baseline is adapted to the scans of the arm real.
+    """
+    bare = [arm for arm in arms if arm in ("real", "classical", "mix") or (arm == "published" and synthetic == 0)]
+    if baseline is not None and "real" not in bare:
+        bare.append("baseline_adapted")
     return Needs(
         library=library is not None,
-        real="real" in arms and (mode == "experiment" or set(arms) == {"real"}),
+        real=bool(bare) and (mode == "experiment" or set(arms) == set(bare)),
         test=mode == "experiment",
+        arms=tuple(bare),
+        folds=folds is not None and mode == "experiment",
     )
 
 
+def kinds_of(mode: str, arms: Sequence[str]) -> list[str]:
+    """The kinds of scans to make for the arms; mode augment paints in any case."""
+    wanted = {"syn": mode == "augment" or set(arms) & set(PAINTED_ARMS), "cla": "classical" in arms, "mix": "mix" in arms}
+    return [kind for kind, is_wanted in wanted.items() if is_wanted]
+
+
 def arm_left_out(rows: Sequence[Row], arms: Sequence[str]) -> list[Problem]:
-    """The remark that the arm real has no scan, if it has none."""
-    if "real" not in arms or any(row.role == "patient" and row.split == "train" and row.lesion_mask for row in rows):
+    """The remark that the arms of annotated scans have none, if they have none."""
+    bare = [arm for arm in arms if arm in ("real", "classical", "mix")]
+    if not bare or any(row.role == "patient" and row.split == "train" and row.lesion_mask for row in rows):
         return []
-    return [Problem("no patient of split train has a lesion mask, so the arm real is left out")]
+    named = f"arm {bare[0]} is" if len(bare) == 1 else f"arms {' and '.join(bare)} are"
+    return [Problem(f"no patient of split train has a lesion mask, so the {named} left out")]
 
 
 @dataclass(frozen=True)
@@ -202,8 +248,10 @@ def check_files(rows: list[Row], needs: Needs | None, seed: int, skip: bool) -> 
     file_problems = judge_files(rows, facts)
     left = sound(rows, file_problems)
     if needs:
-        left = choose_splits(left, seed, needs)
-        file_problems += judge_lesions(left, facts)
+        left = rotate(left) if needs.folds else choose_splits(left, seed, needs)
+        # Who is tested in turn is also learned from.
+        learned_from = [replace(row, split="train") if needs.folds and row.split == "test" else row for row in left]
+        file_problems += judge_lesions(learned_from, facts)
         left = sound(left, file_problems)
     masks = [row.lesion_mask for row in left if row.lesion_mask]
     loads_ml = {path: facts[path, True].inside_ml for path in masks}
@@ -228,8 +276,8 @@ def check_strip(engine: str, rows: Sequence[Row]) -> list[Problem]:
     return []
 
 
-def result_line(rows: Sequence[Row], plan: Plan, left_out: int) -> str:
-    """One line that counts patients and healthy scans per split, the synthetic scans and the masks of a library among donors."""
+def result_line(rows: Sequence[Row], folds: Sequence[Fold], plan: Plan, left_out: int) -> str:
+    """One line that counts patients and healthy scans per split, the folds, the scans to make, the masks of a library."""
     counts = []
     for split in (*SPLITS, ""):
         inside = [row.role for row in rows if row.split == split]
@@ -237,6 +285,8 @@ def result_line(rows: Sequence[Row], plan: Plan, left_out: int) -> str:
             words = " and ".join(f"{inside.count(role)} {role}" for role in ROLES if role in inside)
             counts.append(f"{split or 'to segment'} {words}")
     line = f"cohort: {len(rows)} scans ({', '.join(counts)}), synthetic scans planned: {len(plan.pairs)}"
+    if folds[0].label:
+        line += f", folds: {len(folds)}"
     if masks := {pair.donor.mask for pair in plan.pairs if pair.donor.mask}:
         line += f", {len(masks)} masks of the library among the donors"
     if plan.pairs and plan.filled:

@@ -18,7 +18,7 @@ LABEL = re.compile(r"[A-Za-z0-9]+")
 UNSAFE = '$`\\"*?[]{};|<>!'
 # Of the rows that lack a contrast so many are named.
 MOST_NAMED = 20
-RESERVED = re.compile(r"syn[0-9]+", re.IGNORECASE)
+RESERVED = re.compile(r"(syn|cla|mix)[0-9]+", re.IGNORECASE)
 
 
 def judge_rows(rows: list[Row], root: str) -> tuple[list[Row], list[Problem]]:
@@ -58,7 +58,7 @@ def judge_subject(cell: str) -> tuple[str | None, str | None]:
     if not LABEL.fullmatch(label):
         return None, f"{cell!r} is no subject label; use letters A-Z, a-z and digits only"
     if RESERVED.fullmatch(label):
-        return None, f"{cell!r} is reserved for synthetic scans (syn and digits); choose another label"
+        return None, f"{cell!r} is reserved for scans that are made (syn, cla or mix and digits); choose another label"
     return label, None
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from nibabel.affines import apply_affine
 
+from lesionforge.cohort.folds import Fold
 from lesionforge.cohort.judge import judge_path
 from lesionforge.cohort.pairs import Donor
 from lesionforge.cohort.rows import Problem, Row
@@ -42,19 +43,19 @@ class Library:
     remarks: list[Problem]
 
 
-def read_library(folder: Path, rows: Sequence[Row]) -> Library:
-    """Judge the masks of a folder; `rows` are those of the cohort with their splits.
+def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
+    """Judge the masks of a folder for the folds of a cohort.
 
-    A mask without lesions gives nothing. A mask whose file is named after a test or validation subject, or holds just the
-    lesions of such a subject's mask, is left out.
+    A mask without lesions gives nothing. A mask whose file is named after a subject that a fold holds out of training, or holds
+    just the lesions of such a subject's mask, is barred from that fold, and left out if all folds hold it.
     """
     paths = sorted(path for path in folder.glob("*") if re.search(r"\.nii(\.gz)?$", path.name) and not path.name.startswith("."))
     if not paths:
         text = "holds no lesion mask (.nii or .nii.gz); give a folder of masks in template space"
         return Library([], [problem(folder, text)], [], [])
-    kept_out = [row for row in rows if row.split in ("test", "validation")]
-    subjects = {str(row.subject).lower(): row for row in kept_out}
-    copies = {lesion_places(row.lesion_mask): row for row in kept_out if row.lesion_mask}
+    held = {fold.label: {str(row.subject).lower(): row for row in fold.held} for fold in folds}
+    masks = dict.fromkeys((row.lesion_mask, str(row.subject).lower()) for fold in folds for row in fold.held if row.lesion_mask)
+    copies = {lesion_places(mask): subject for mask, subject in masks}
     donors: dict[str, Donor] = {}
     problems, broken, remarks = [], [], []
     for path in paths:
@@ -63,11 +64,18 @@ def read_library(folder: Path, rows: Sequence[Row]) -> Library:
             broken.append((path.name, problem(path, fault)))
             continue
         donor_id, subject = library_id(path.name), subject_of(path.name)
-        held = subjects.get(subject.lower()) or (copies.get(lesion_places(str(path))) if copies and load_ml else None)
-        if held is not None:
-            what = "is named after" if subject.lower() in subjects else "holds the very lesions of"
-            remarks.append(problem(path, f"{what} sub-{held.subject} of split {held.split} and is left out"))
-        elif not load_ml:
+        copied = copies.get(lesion_places(str(path)), "") if copies and load_ml else ""
+        barred = {}
+        for label, rows_of in held.items():
+            if subject.lower() in rows_of:
+                barred[label] = f"is named after {held_as(rows_of[subject.lower()])}"
+            elif copied in rows_of:
+                barred[label] = f"holds the very lesions of {held_as(rows_of[copied])}"
+        if barred and len(barred) == len(held):
+            remarks.append(problem(path, f"{next(iter(barred.values()))} and is left out"))
+            continue
+        remarks += [problem(path, f"{why} and is left out of fold {label}") for label, why in barred.items()]
+        if not load_ml:
             remarks.append(problem(path, "holds no lesions and is left out"))
         elif donor_id in donors:
             other = Path(donors[donor_id].mask).name
@@ -75,8 +83,14 @@ def read_library(folder: Path, rows: Sequence[Row]) -> Library:
             text = f"its name gives the label {label}, as that of {other} does; rename one of them or take it away"
             problems.append(problem(path, text))
         else:
-            donors[donor_id] = Donor(donor_id, subject, load_ml, str(path))
+            donors[donor_id] = Donor(donor_id, subject, load_ml, str(path), frozenset(barred))
     return Library(list(donors.values()), problems, ids_of_broken(broken, set(donors)), remarks)
+
+
+def held_as(row: Row) -> str:
+    """Who a scan is that is held out of training, and why: `sub-01 of split test`."""
+    why = "set aside by --train_on" if row.split == "train" else f"of split {row.split}"
+    return f"sub-{row.subject} {why}"
 
 
 def ids_of_broken(broken: Sequence[tuple[str, Problem]], taken: set[str]) -> list[tuple[str, Problem]]:
@@ -150,12 +164,3 @@ def lesion_places(path: str) -> tuple[float, bytes]:
     mask, affine = read_mask(path)
     places = np.rint(10 * apply_affine(affine, np.argwhere(mask))).astype(np.int32)
     return round(voxel_volume_mm3(affine), 3), places[np.lexsort(places.T)].tobytes()
-
-
-def training_donors(rows: Iterable[Row], loads_ml: dict[str, float]) -> list[Donor]:
-    """The training patients with a lesion mask; `loads_ml` has the volume of each mask by its path."""
-    return [
-        Donor(row.scan_id, str(row.subject), loads_ml[row.lesion_mask])
-        for row in rows
-        if row.split == "train" and row.role == "patient" and row.lesion_mask
-    ]

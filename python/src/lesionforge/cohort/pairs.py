@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lesionforge.cohort.rows import Row
+from lesionforge.cohort.folds import Fold
+from lesionforge.cohort.rows import Problem, Row
 
 # More than counts of scans can differ by: a pair is taken again only when all others were taken as often.
 AGAIN = 1e6
@@ -17,27 +19,37 @@ LARGEST_SHARE = 2.0
 
 @dataclass(frozen=True)
 class Donor:
-    """Who gives lesions: a patient scan, or a mask of a library (`mask` is its path, else ""); their volume in ml."""
+    """Who gives lesions: a patient scan, or a mask of a library (`mask` is its path, else ""); their volume in ml.
+
+    `barred` are the folds that may not use it.
+    """
 
     donor_id: str
     subject: str
     load_ml: float
     mask: str = ""
+    barred: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One synthetic scan: its id, its donor, the id of its canvas, the lesion load to aim at in ml."""
+    """One scan to make: its id, its donor, the id of its canvas, the lesion load to aim at in ml, the label of its fold.
+
+    `kind` is syn (lesions are painted), mix (they are pasted with the donor's intensities) or cla (donor and canvas are one
+    scan, which is changed as a whole).
+    """
 
     synthetic_id: str
     donor: Donor
     canvas: str
     load_ml: float
+    fold: str = ""
+    kind: str = "syn"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The synthetic scans to make.
+    """The scans to make.
 
     `filled` says that lesion-filled patients are the canvases, `own` that a patient is painted onto its own filled scan.
     """
@@ -54,9 +66,7 @@ def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml
     its own subject, unless there is no other pair at all. Each scan aims at `load_ml`, or at a load that `draw_loads`
     gives it. The first n scans are the same whatever the count.
     """
-    train = [row for row in rows if row.split == "train"]
-    healthy = [row for row in train if row.role == "healthy"]
-    canvases = healthy or [row for row in train if row.role == "patient"]
+    canvases = canvases_of(rows)
     allowed = np.array([[donor.subject != canvas.subject for canvas in canvases] for donor in donors], bool)
     own = allowed.size > 0 and not allowed.any()
     if own:
@@ -70,9 +80,74 @@ def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml
             Pair(f"sub-syn{n:04d}", donors[i], canvases[j].scan_id, drawn if load_ml is None else load_ml)
             for n, ((i, j), drawn) in enumerate(zip(chosen[:count], loads[:count], strict=True), start=1)
         ),
-        filled=not healthy,
+        filled=not any(canvas.role == "healthy" for canvas in canvases),
         own=own,
     )
+
+
+def canvases_of(rows: Sequence[Row]) -> list[Row]:
+    """The training healthy scans or, without any, all training patient scans."""
+    train = [row for row in rows if row.split == "train"]
+    return [row for row in train if row.role == "healthy"] or [row for row in train if row.role == "patient"]
+
+
+def plan_folds(
+    folds: Sequence[Fold],
+    loads_ml: Mapping[str, float],
+    library: Sequence[Donor],
+    kinds: Sequence[str],
+    count: int,
+    load_ml: float | None,
+    seed: int,
+) -> Plan:
+    """`count` scans of each kind for each fold, of what the fold may use.
+
+    `loads_ml` has the volume of each mask of a patient by its path. The donors of kind mix are patients alone, since a mask of
+    a library has no intensities. Ids are numbered across the folds in turn, so that the first n scans of each fold are the
+    same whatever the count.
+    """
+    made, filled, own = [], False, False
+    for place, fold in enumerate(folds):
+        patients = training_donors(fold.rows, loads_ml)
+        donors = {"syn": [*patients, *(donor for donor in library if fold.label not in donor.barred)], "mix": patients}
+        for kind in kinds:
+            if kind == "cla":
+                pairs = plan_copies(patients, count, seed)
+            else:
+                plan = plan_pairs(fold.rows, donors[kind], count, load_ml, seed)
+                pairs, filled, own = plan.pairs, filled or plan.filled, own or plan.own
+            for n, pair in enumerate(pairs):
+                number = n * len(folds) + place + 1
+                made.append(replace(pair, synthetic_id=f"sub-{kind}{number:04d}", fold=fold.label, kind=kind))
+    return Plan(tuple(made), filled, own)
+
+
+def judge_mix(folds: Sequence[Fold]) -> list[Problem]:
+    """The problem of the arm mix when a fold has an annotated training patient, but no scan of another subject to mix it with."""
+    for fold in folds:
+        masked = training_donors(fold.rows, defaultdict(float))
+        others = {row.subject for row in canvases_of(fold.rows)}
+        if masked and not any(others - {donor.subject} for donor in masked):
+            where = f"fold {fold.label}" if fold.label else "the split train"
+            text = f"the arm mix needs scans of two training subjects, but {where} has only those of sub-{masked[0].subject}"
+            return [Problem(f"{text}; add a scan, or leave the arm mix out")]
+    return []
+
+
+def plan_copies(donors: Sequence[Donor], count: int, seed: int) -> tuple[Pair, ...]:
+    """`count` pairs of a donor with itself, the donors in turn, in an order that the seed draws."""
+    order = np.random.default_rng([seed, 2]).permutation(len(donors))
+    chosen = [donors[order[n % len(order)]] for n in range(count if donors else 0)]
+    return tuple(Pair(f"sub-cla{n:04d}", donor, donor.donor_id, donor.load_ml) for n, donor in enumerate(chosen, start=1))
+
+
+def training_donors(rows: Sequence[Row], loads_ml: Mapping[str, float]) -> list[Donor]:
+    """The training patients with a lesion mask; `loads_ml` has the volume of each mask by its path."""
+    return [
+        Donor(row.scan_id, str(row.subject), loads_ml[row.lesion_mask])
+        for row in rows
+        if row.split == "train" and row.role == "patient" and row.lesion_mask
+    ]
 
 
 def draw_loads(loads_ml: Sequence[float], chosen: Sequence[int], generator: np.random.Generator) -> list[float]:

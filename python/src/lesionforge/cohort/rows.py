@@ -11,7 +11,10 @@ FURTHER_COLUMNS = ("t2w", "pdw")
 FILE_COLUMNS = ("t1w", "flair", *FURTHER_COLUMNS, "lesion_mask", "brain_mask")
 ROLES = ("patient", "healthy")
 SPLITS = ("train", "validation", "test")
-ARMS = ("real", "augmented")
+ARMS = ("real", "classical", "mix", "augmented", "synthetic", "published")
+DEFAULT_ARMS = ("real", "augmented")
+# The arms that painted scans go into; published goes without where a run makes none.
+PAINTED_ARMS = ("augmented", "synthetic", "published")
 STRIPPED = "stripped"
 
 

@@ -16,13 +16,16 @@ TO_TRAIN = "give one a lesion_mask, and train or nothing in its split"
 class Needs:
     """Which patients a run needs.
 
-    `library` says that masks of a library give lesions too, `real` that a network is trained on the arm real, `test` that the
-    arms are measured, on a test patient with a lesion mask.
+    `library` says that masks of a library give lesions too, `real` that a network is trained on an arm of annotated scans,
+    which `arms` names, `test` that the arms are measured, on a test patient with a lesion mask, `folds` that all annotated
+    patients are tested in turn.
     """
 
     library: bool
     real: bool
     test: bool
+    arms: tuple[str, ...] = ("real",)
+    folds: bool = False
 
     @property
     def annotated(self) -> bool:
@@ -104,7 +107,8 @@ def judge_cohort(rows: list[Row], needs: Needs, library_left: bool) -> list[Prob
             remedy = f"{TO_TRAIN}, or masks of others by --lesion_library, with --arms augmented"
             problems.append(Problem(f"{nobody}, so there is nothing to learn from; {remedy}"))
         elif needs.real:
-            problems.append(Problem(f"{nobody}, so the arm real has nothing to train on; {TO_TRAIN}, or use --arms augmented"))
+            named = f"arm {needs.arms[0]} has" if len(needs.arms) == 1 else f"arms {' and '.join(needs.arms)} have"
+            problems.append(Problem(f"{nobody}, so the {named} nothing to train on; {TO_TRAIN}, or use --arms augmented"))
         elif not library_left:
             remedy = f"{TO_TRAIN}, or other masks to the library"
             problems.append(Problem(f"{nobody} and no mask of the library is left, so there are no lesions to paint; {remedy}"))

@@ -94,31 +94,38 @@ def cohort(table: Path, protocol: str, rater: Path | None, out: Path) -> None:
 @click.option("--arm", required=True, help="What the networks were trained on, such as real or augmented.")
 @click.option("--prediction", required=True, type=FOLDER, help="Folder of the scan as segment wrote it.")
 @click.option("--prepared", required=True, type=FOLDER, help="Prepared folder of the scan, with its lesion mask.")
-@click.option("--out", required=True, type=FOLDER, help="Folder for <arm>_<id>.json.")
-def scan(arm: str, prediction: Path, prepared: Path, out: Path) -> None:
+@click.option("--fold", help="Fold of the experiment that the networks belong to.")
+@click.option("--seed", type=click.IntRange(0), help="Seed that the networks were trained with.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for <arm>_<id>.json, or <arm>_fold-<F>_seed-<N>_<id>.json.")
+def scan(arm: str, prediction: Path, prepared: Path, fold: str | None, seed: int | None, out: Path) -> None:
     """Measure one segmented scan of one arm against its reference mask."""
-    from lesionforge.evaluate.arms import scan_row
+    from lesionforge.evaluate.arms import row_name, scan_row
     from lesionforge.images import write_json
 
-    row = scan_row(arm, prediction, prepared)
-    path = out / f"{arm}_{row['id']}.json"
+    row = scan_row(arm, prediction, prepared, fold, seed)
+    path = out / row_name(row)
     write_json(row, path)
     click.echo(f"{path}: Dice {in_words(row['dice'])}, {row['lesions_found']} of {row['lesions_reference']} lesions found")
 
 
 @evaluate.command()
 @click.argument("rows", nargs=-1, required=True, type=FILE)
-@click.option("--out", required=True, type=FOLDER, help="Folder for arms.tsv and summary.tsv.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for arms.tsv, summary.tsv, comparisons.tsv and figures.")
 def compare(rows: tuple[Path, ...], out: Path) -> None:
-    """Put the ROWS that `evaluate scan` wrote side by side: one table of scans, one of arms."""
-    from lesionforge.evaluate.arms import ARMS_COLUMNS, SUMMARY_COLUMNS, read_rows, summarise
+    """Put the ROWS that `evaluate scan` wrote side by side: tables of scans, arms and paired differences, and figures."""
+    from lesionforge.evaluate.arms import ARMS_COLUMNS, NOT_GIVEN, SUMMARY_COLUMNS, read_rows, summarise
+    from lesionforge.evaluate.charts import charts_of
+    from lesionforge.evaluate.comparisons import COMPARISON_COLUMNS, compare_arms
     from lesionforge.images import whole_files, write_tsv
 
     arms = read_rows(list(rows))
-    summary = summarise(arms)
-    arms[["session", "undefined"]] = arms[["session", "undefined"]].replace("", "n/a")
+    summary, comparisons = summarise(arms), compare_arms(arms)
+    shown = arms.assign(**{name: arms[name].replace("", NOT_GIVEN) for name in ("session", "undefined")})
     with whole_files(out) as folder:
-        write_tsv(arms, folder / "arms.tsv", ARMS_COLUMNS)
+        write_tsv(shown, folder / "arms.tsv", ARMS_COLUMNS)
         write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
-    means = ", ".join(f"{arm} {in_words(dice)}" for arm, dice in zip(summary["arm"], summary["dice"], strict=True))
+        write_tsv(comparisons, folder / "comparisons.tsv", COMPARISON_COLUMNS)
+        for name, figure in charts_of(arms, comparisons).items():
+            figure.savefig(folder / name, metadata={"Software": None})
+    means = ", ".join(f"{row['arm']} {in_words(row['dice'])}" for _, row in summary.iterrows() if row["subject"] == NOT_GIVEN)
     click.echo(f"{out / 'summary.tsv'}: mean Dice {means}")

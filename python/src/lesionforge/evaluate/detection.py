@@ -49,6 +49,21 @@ class SizeBin:
         return self.found / self.lesions if self.lesions else float("nan")
 
 
+@dataclass(frozen=True)
+class Lesions:
+    """The lesions of a pair of masks one by one, each array [lesion]; what `found` means is the protocol's matter.
+
+    `reference_mm3` and `predicted_mm3` are volumes. `found` says which reference lesions are found, `false` which predicted
+    ones are not true. `dice` is the Dice overlap of each reference lesion with the predicted ones that touch it, 0 if none does.
+    """
+
+    reference_mm3: np.ndarray
+    found: np.ndarray
+    dice: np.ndarray
+    predicted_mm3: np.ndarray
+    false: np.ndarray
+
+
 def pair_lesions(prediction: np.ndarray, reference: np.ndarray, neighbours: int, least_voxels: int = 1) -> LesionPairs:
     """Label two bool masks [x, y, z] of one grid with 6, 18 or 26 neighbours and count what their lesions share.
 
@@ -111,13 +126,27 @@ def found_by_msseg2016(pairs: LesionPairs) -> np.ndarray:
     return found
 
 
+def lesions_one_by_one(pairs: LesionPairs, found: np.ndarray, true: np.ndarray, voxel_mm3: float) -> Lesions:
+    """The lesions of `pairs` one by one; `found` is bool [reference lesion], `true` bool [predicted lesion]."""
+    count = len(pairs.sizes_reference)
+    shared = np.bincount(pairs.reference, weights=pairs.shared, minlength=count)
+    touching = np.bincount(pairs.reference, weights=pairs.sizes_predicted[pairs.predicted], minlength=count)
+    dice = 2 * shared / (pairs.sizes_reference + touching)
+    return Lesions(pairs.sizes_reference * voxel_mm3, found, dice, pairs.sizes_predicted * voxel_mm3, ~true)
+
+
+def size_bins(sizes_mm3: np.ndarray) -> np.ndarray:
+    """Between which two of SIZE_BOUNDS_MM3 each volume lies, int [lesion] from 0; one as large as a bound lies above it."""
+    # Bounds a trifle lower: ten voxels of 1 mm³ in an oblique header are 9.9999999 mm³.
+    return np.digitize(sizes_mm3, [bound * (1 - 1e-5) for bound in SIZE_BOUNDS_MM3[1:-1]])
+
+
 def lesions_by_size(sizes_mm3: np.ndarray, found: np.ndarray) -> list[SizeBin]:
     """How many reference lesions of each size there are and are found, smallest first, for all of SIZE_BOUNDS_MM3.
 
     `sizes_mm3` is float [lesion], `found` bool [lesion]. A lesion as large as a bound belongs to the bin above it.
     """
-    # Bounds a trifle lower: ten voxels of 1 mm³ in an oblique header are 9.9999999 mm³.
-    bins = np.digitize(sizes_mm3, [bound * (1 - 1e-5) for bound in SIZE_BOUNDS_MM3[1:-1]])
+    bins = size_bins(sizes_mm3)
     lesions = np.bincount(bins, minlength=len(SIZE_BOUNDS_MM3) - 1)
     hits = np.bincount(bins[found], minlength=len(lesions))
     bounds = zip(SIZE_BOUNDS_MM3, SIZE_BOUNDS_MM3[1:], lesions, hits, strict=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,10 @@ def evaluate_files(pair: Pair, protocol: str, rater: dict[str, Any] | None = Non
     got = measure_pair(predicted, wanted, voxel_mm, voxel_volume_mm3(affine), protocol)
     if pair.probability is not None:
         more, why = calibration_of_files(pair.probability, pair.brain_mask, wanted, affine, pair.reference)
-        got = Evaluation(got.measures | more, got.reasons | why, got.by_size)
+        got = replace(got, measures=got.measures | more, reasons=got.reasons | why)
     if rater is not None:
         more, why = score_against_rater(got.measures, rater)
-        got = Evaluation(got.measures | more, got.reasons | why, got.by_size)
+        got = replace(got, measures=got.measures | more, reasons=got.reasons | why)
     return got
 
 

@@ -7,17 +7,19 @@ docs/methods.md has them side by side, with their sources and where a program an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lesionforge.evaluate.detection import (
     LesionPairs,
+    Lesions,
     SizeBin,
     found_by_any_overlap,
     found_by_msseg2016,
     least_voxels_above,
     lesions_by_size,
+    lesions_one_by_one,
     pair_lesions,
 )
 from lesionforge.evaluate.distances import Spacing, assd_mm, hd95_mm
@@ -29,11 +31,15 @@ Reasons = dict[str, str]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a protocol measures of one pair: the measures, why each that is NaN is undefined, and detection by lesion size."""
+    """What a protocol measures of one pair: the measures, why each that is NaN is undefined, detection by size, each lesion.
+
+    Two are equal when all but `lesions` is, whose order follows that of the voxels.
+    """
 
     measures: Measured
-    reasons: Reasons = field(default_factory=dict)
-    by_size: list[SizeBin] = field(default_factory=list)
+    reasons: Reasons
+    by_size: list[SizeBin]
+    lesions: Lesions = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ def measure_overlap(prediction: np.ndarray, reference: np.ndarray, voxel_mm3: fl
         "lesions_predicted": len(true),
         "lesions_found": int(found.sum()),
     }
-    return Evaluation(values, why_undefined(values, rules), lesions_by_size(pairs.sizes_reference * voxel_mm3, found))
+    lesions = lesions_one_by_one(pairs, found, true, voxel_mm3)
+    return Evaluation(values, why_undefined(values, rules), lesions_by_size(lesions.reference_mm3, found), lesions)
 
 
 def why_undefined(values: Measured, rules: Protocol) -> Reasons:
@@ -165,4 +172,4 @@ def measure_pair(prediction: np.ndarray, reference: np.ndarray, voxel_mm: Spacin
     prediction, reference = prediction[box], reference[box]
     overlap = measure_overlap(prediction, reference, voxel_mm3, protocol)
     distance, distance_reasons = measure_distance(prediction, reference, voxel_mm, protocol)
-    return Evaluation(overlap.measures | distance, overlap.reasons | distance_reasons, overlap.by_size)
+    return replace(overlap, measures=overlap.measures | distance, reasons=overlap.reasons | distance_reasons)

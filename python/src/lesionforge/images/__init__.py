@@ -22,6 +22,7 @@ from lesionforge.images.files import (
 from lesionforge.images.geometry import Grid, from_ants, same_grid, to_ants, voxel_volume_mm3, working_grid
 from lesionforge.images.intensity import zscore
 from lesionforge.images.lesions import label_lesions, lesions_touching, most_probable
+from lesionforge.images.made import read_on_grid, write_made_scan
 from lesionforge.images.names import CONTRASTS, derivative, find_image, find_images, grid_entities, library_id, scan_labels
 from lesionforge.images.places import PLACES, places
 from lesionforge.images.prepared import Prepared, Scan, refuse_lacking
@@ -52,6 +53,7 @@ __all__ = [
     "read_json",
     "read_mask",
     "read_mask_on",
+    "read_on_grid",
     "read_record",
     "read_tsv",
     "read_volume",
@@ -67,6 +69,7 @@ __all__ = [
     "working_grid",
     "world_matrix",
     "write_json",
+    "write_made_scan",
     "write_mask",
     "write_tsv",
     "write_volume",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge.errors import InputError
+from lesionforge.evaluate.charts import CAPTIONS
 from lesionforge.images import Prepared, read_json, read_tsv
 
 if TYPE_CHECKING:
@@ -21,14 +23,18 @@ GIVEN_MODEL = "given model"
 class Results:
     """What a run left under its root; a stage that left nothing has an empty entry (None for a table).
 
-    `lesions` is the table of the segmented scans. Folders are keyed by scan id, `models` by "generator" or arm, `segmented`
-    by arm, then scan id. `unreadable` holds one sentence for each thing that is there but cannot be read.
+    `lesions` is the table of the segmented scans, `charts` the charts of the arms by file name. Folders are keyed by scan id,
+    `models` by the name of a generator or run, `segmented` by run, then scan id. `unreadable` holds one sentence for each thing
+    that is there but cannot be read.
     """
 
     cohort: pd.DataFrame | None
+    folds: pd.DataFrame | None
     pairs: pd.DataFrame | None
     arms: pd.DataFrame | None
     summary: pd.DataFrame | None
+    comparisons: pd.DataFrame | None
+    charts: dict[str, Path]
     lesions: pd.DataFrame | None
     indices: dict[str, pd.DataFrame]
     prepared: dict[str, Prepared]
@@ -67,12 +73,15 @@ def gather(root: Path) -> Results:
     if direct := folders(root / "segment", "sub-*"):
         segmented[GIVEN_MODEL] = direct
     trained = folders(root / "train")
-    models = folders(root / "synthesize", "generator") | {arm: trained[arm] for arm in real_first(trained)}
+    models = folders(root / "synthesize", "generator*") | {arm: trained[arm] for arm in real_first(trained)}
     results = Results(
         cohort=table(root / "cohort" / "cohort.tsv"),
+        folds=table(root / "cohort" / "folds.tsv"),
         pairs=table(root / "cohort" / "pairs.tsv"),
         arms=table(root / "evaluate" / "arms.tsv"),
         summary=table(root / "evaluate" / "summary.tsv"),
+        comparisons=table(root / "evaluate" / "comparisons.tsv"),
+        charts={name: root / "evaluate" / name for name in CAPTIONS if (root / "evaluate" / name).is_file()},
         lesions=table(root / "segment" / "scans.tsv"),
         indices={path.stem: read_tsv(path) for path in sorted((root / "assemble").glob("[!.]*.tsv"))},
         prepared=scans(folders(root / "prepare", "sub-*")),
@@ -91,6 +100,13 @@ def gather(root: Path) -> Results:
 def expected_scans(cohort: pd.DataFrame, mode: str) -> pd.DataFrame:
     """The rows of a cohort table that a mode works on: all, or the patients alone where it only segments."""
     return cohort[cohort["role"] == "patient"] if mode == "segment" else cohort
+
+
+def tested_by(results: Results, run: str) -> set[str]:
+    """The scans of split test in the fold of a run, whose name says it (`real_fold-07_seed-2`)."""
+    found = re.search(r"_fold-([A-Za-z0-9]+)", run)
+    table = results.cohort if found is None or results.folds is None else results.folds[results.folds["fold"] == found[1]]
+    return set() if table is None else set(table.loc[table["split"] == "test", "id"])
 
 
 def real_first(arms: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from importlib import resources
 
 from lesionforge import __version__
 from lesionforge.errors import InputError
+from lesionforge.evaluate.charts import CAPTIONS, CHART_TITLES
 from lesionforge.images import read_json, read_tsv
 from lesionforge.nets import CARD, versions
 from lesionforge.prepare.quality import Limit
@@ -23,10 +24,11 @@ MOST_SYNTHETIC_FIGURES = 4
 
 @dataclass
 class Picture:
-    """A figure with the scan it shows (its heading and alternative text) and its PNG data URI."""
+    """A figure: the scan it shows (its heading and alternative text), its PNG data URI, how to judge it if not as the others."""
 
     name: str
     uri: str
+    judged: str = ""
 
 
 @dataclass
@@ -53,6 +55,7 @@ def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[
     loads = {name: tables.lesion_load(scan) for name, scan in (results.prepared | results.synthetic).items()}
     sections = [
         evaluation(results),
+        arms_compared(results),
         cohort(results, mode, loads),
         test_scans(results),
         synthetic(results, loads),
@@ -89,10 +92,21 @@ def evaluation(results: Results) -> Section:
     """The arms side by side, then scan by scan."""
     section = Section("evaluation", "Evaluation")
     if results.summary is not None:
-        section.sentences = [words.headline(results.summary), words.UNDEFINED]
+        section.sentences = [words.headline(results.summary, results.comparisons), words.UNDEFINED]
         section.tables.append(("Arms side by side", tables.evaluation_table(results.summary)))
     if results.arms is not None:
         section.tables += optional(("Test scans", tables.scans_table(results.arms)))
+    return section
+
+
+def arms_compared(results: Results) -> Section:
+    """Paired differences of every two arms, and charts of all runs, each with how to judge it."""
+    section = Section("comparison", "Arms compared")
+    if results.comparisons is not None and len(results.comparisons):
+        section.sentences = [words.PAIRED]
+        section.tables = optional(("Paired differences", tables.comparisons_table(results.comparisons)))
+    for name, path in results.charts.items():
+        section.pictures.append(Picture(CHART_TITLES[name], pictures.file_uri(path), CAPTIONS[name]))
     return section
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 from lesionforge.errors import InputError
@@ -28,6 +29,11 @@ PREPARATION_CAPTION = (
     "white matter), and FLAIR with the outline of the T1w's white matter (orange). Good: the outline hugs the cortex, with "
     "neither skull left nor brain lost; white matter is yellow to the folds; the orange line meets the same folds on FLAIR."
 )
+
+
+def file_uri(path: Path) -> str:
+    """A PNG file as `data:image/png;base64,...`."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def segmentation(prepared: Prepared, folders: dict[str, Path]) -> str:

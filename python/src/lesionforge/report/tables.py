@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lesionforge.evaluate.charts import TITLES, over_subjects
 from lesionforge.images import PLACES, Prepared, label_lesions, read_mask, voxel_volume_mm3
 from lesionforge.prepare.quality import Limit, Verdict
 from lesionforge.report.gather import Results, flat, real_first, sidecar
@@ -28,7 +29,6 @@ MEASURES = {
     "voxel_precision": "voxel precision",
     "voxel_recall": "voxel recall",
 }
-DIFFERENCE = "augmented minus real"
 
 
 class JudgedCell(str):
@@ -96,35 +96,54 @@ def as_number(text: str) -> float:
     return int(number) if number.is_integer() and "." not in text else number
 
 
-def show_measure(name: str, text: str, sign: bool = False) -> str:
+def show_measure(name: str, text: str) -> str:
     """A cell of an evaluation table for a reader; a mean of counts stays whole if it is."""
     number = as_number(text)
-    return show(int(number) if name.startswith("lesions_") and number == number // 1 else float(number), sign)
+    return show(int(number) if name.startswith("lesions_") and number == number // 1 else float(number))
 
 
 def evaluation_table(summary: pd.DataFrame) -> Table:
     """Arms side by side, one row per measure; `summary` is summary.tsv as text."""
+    summary = summary[summary["subject"] == "n/a"]
     arms = list(summary["arm"])
     scans = dict(zip(arms, summary["n"], strict=True))
-    table = Table(["mean over test scans"] + [f"{arm} (n = {scans[arm]})" for arm in arms])
+    table = Table(["mean over test subjects"] + [f"{arm} (n = {scans[arm]})" for arm in arms])
+    table.note = "n: segmentations, each test scan once per run of an arm."
     for name, words in MEASURES.items():
         if name not in summary:
             continue
         cells = []
         for arm, value, defined in zip(arms, summary[name], summary.get(f"{name}_n", summary["n"]), strict=True):
-            text = show_measure(name, value, sign=arm == DIFFERENCE)
-            cells.append(text if defined == scans[arm] or text == NOTHING else f"{text} ({defined} of {scans[arm]} scans)")
+            text = show_measure(name, value)
+            cells.append(text if defined == scans[arm] or text == NOTHING else f"{text} ({defined} of {scans[arm]})")
         table.rows.append([words, *cells])
     return table
 
 
 def scans_table(arms: pd.DataFrame) -> Table:
-    """One row per arm and test scan with the measures of the file contract; `arms` is arms.tsv as text."""
+    """One row per segmented test scan with the measures of the file contract; `arms` is arms.tsv as text."""
     measures = [name for name in MEASURES if name in arms and not name.startswith("voxel_")]
     table = Table(["subject", "arm", *(MEASURES[name] for name in measures)])
     for _, row in arms.iterrows():
         session = "" if row["session"] in ("", "n/a") else f", session {row['session']}"
-        table.rows.append([row["subject"] + session, row["arm"], *(show_measure(name, row[name]) for name in measures)])
+        seed = "" if row["seed"] == "n/a" else f", seed {row['seed']}"
+        table.rows.append([row["subject"] + session, row["arm"] + seed, *(show_measure(name, row[name]) for name in measures)])
+    return table
+
+
+def comparisons_table(comparisons: pd.DataFrame) -> Table:
+    """One row per two arms: mean paired difference and interval of each measure; `comparisons` is comparisons.tsv as text."""
+    table = Table(["mean paired difference", "test subjects", *TITLES.values()])
+    for (arm, against), rows in comparisons.groupby(["arm", "against"], sort=False):
+        cells, subjects = [], 0
+        for measure in TITLES:
+            row = over_subjects(rows[rows["measure"] == measure])
+            low, high = (show(float(as_number(row[bound])), sign=True) for bound in ("low", "high"))
+            text = show(float(as_number(row["difference"])), sign=True)
+            cells.append(text if NOTHING in (low, high) else f"{text} ({low} to {high})")
+            subjects = max(subjects, int(row["subjects"]))
+        table.rows.append([f"{arm} minus {against}", str(subjects), *cells])
+    table.note = "evaluate/comparisons.tsv has each test subject, what was drawn for each interval, and why one is missing."
     return table
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lesionforge.report.gather import GIVEN_MODEL, Results, expected_scans
+from lesionforge.evaluate.charts import FEW_SUBJECTS
+from lesionforge.evaluate.comparisons import SUBJECTS
+from lesionforge.report.gather import GIVEN_MODEL, Results, expected_scans, tested_by
 from lesionforge.report.quality import STATUSES, ScanQuality
-from lesionforge.report.tables import DIFFERENCE, as_number, show
+from lesionforge.report.tables import as_number, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +24,6 @@ LEADS = {
     "augment": "Lesions of patients painted onto other brains: the data set that a segmenter can be trained on.",
     "segment": "Lesions found by a given model.",
 }
-FEW_SCANS = 5
 UNDEFINED = (
     "A dash means undefined, never zero: sensitivity needs a lesion in the reference, false discovery one in the prediction, "
     "Dice one in either. Undefined values are left out of means, and the number of scans that remain is given."
@@ -40,22 +41,30 @@ def plural(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def headline(summary: pd.DataFrame) -> str:
-    """What the evaluation says, in one or two sentences; `summary` is summary.tsv as text."""
-    by_arm = {row["arm"]: row for _, row in summary.iterrows()}
-    difference = by_arm.get(DIFFERENCE)
-    if difference is not None and not math.isnan(gain := float(as_number(difference["dice"]))):
-        scans = int(as_number(difference.get("dice_n", difference["n"])))
+PAIRED = (
+    "Differences are paired: first arm minus second on the same test scan and seed, each subject with the same weight. In "
+    f"parentheses the 95 % bootstrap interval, of subjects where there are {FEW_SUBJECTS} or more, else of lesions (sensitivity, "
+    "false discovery) or of subjects and runs (Dice, volume error): then it says how sure the difference is for these scans only."
+)
+
+
+def headline(summary: pd.DataFrame, comparisons: pd.DataFrame | None) -> str:
+    """What the evaluation says, in one or two sentences, from summary.tsv and comparisons.tsv as text."""
+    by_arm = {row["arm"]: row for _, row in summary[summary["subject"] == "n/a"].iterrows()}
+    difference = {} if comparisons is None else augmented_against_real(comparisons)
+    if not math.isnan(gain := difference.get("dice", math.nan)):
+        subjects = int(difference["subjects"])
         verb = "left Dice unchanged" if abs(gain) < 0.0005 else "raised mean Dice" if gain > 0 else "lowered mean Dice"
         text = (
-            f"Adding the synthetic scans {verb} ({show(gain, sign=True)}) over {plural(scans, 'test scan')} measured in both arms"
+            f"Adding the synthetic scans {verb} ({show(gain, sign=True)}) over {plural(subjects, 'test subject')} measured in "
+            "both arms"
         )
         measures = {"lesion_sensitivity": "lesion sensitivity", "lesion_false_discovery": "false discovery (lower is better)"}
-        changes = {words: float(as_number(difference[name])) for name, words in measures.items()}
+        changes = {words: difference.get(name, math.nan) for name, words in measures.items()}
         told = [f"{words} {show(change, sign=True)}" for words, change in changes.items() if not math.isnan(change)]
         text += f"; {', '.join(told)}." if told else "."
-        if scans < FEW_SCANS:
-            text += " So few test scans show that the chain works; they cannot say which arm is better in general."
+        if subjects < FEW_SUBJECTS:
+            text += " So few test subjects show that the chain works; they cannot say which arm is better in general."
         return text
     defined = [row for row in by_arm.values() if not math.isnan(as_number(row["dice"]))]
     if not defined:
@@ -63,12 +72,24 @@ def headline(summary: pd.DataFrame) -> str:
     return "; ".join(f"Arm {row['arm']}: mean Dice {show(float(as_number(row['dice'])))}" for row in defined) + "."
 
 
+def augmented_against_real(comparisons: pd.DataFrame) -> dict[str, float]:
+    """The mean differences augmented minus real by measure, and over how many `subjects` that of Dice is; empty without them."""
+    rows = comparisons[(comparisons["arm"] == "augmented") & (comparisons["against"] == "real")]
+    rows = rows[(rows["subject"] == "n/a") & (rows["resampled"] == SUBJECTS)].set_index("measure")
+    if "dice" not in rows.index:
+        return {}
+    return {str(name): float(as_number(value)) for name, value in rows["difference"].items()} | {
+        "subjects": int(rows["subjects"]["dice"])
+    }
+
+
 def canvases(results: Results) -> str:
     """Says when lesion-filled patients served as canvases; empty when none did."""
     if results.pairs is None or results.cohort is None:
         return ""
     roles = dict(zip(results.cohort["id"], results.cohort["role"], strict=True))
-    patients = sorted({canvas for canvas in results.pairs["canvas"] if roles.get(canvas) == "patient"})
+    painted = results.pairs[results.pairs["synthetic_id"].str.startswith("sub-syn")]
+    patients = sorted({canvas for canvas in painted["canvas"] if roles.get(canvas) == "patient"})
     if not patients:
         return ""
     why = "The cohort has no healthy scans: " if "healthy" not in roles.values() else ""
@@ -86,7 +107,7 @@ def stops(results: Results, mode: str) -> list[str]:
         "register": results.registered,
         "synthesize": results.synthetic,
         "assemble": results.indices,
-        "train": [name for name in results.models if name != "generator"],
+        "train": [name for name in results.models if not name.startswith("generator")],
         "segment": results.segmented,
         "evaluate": results.arms,
     }
@@ -100,13 +121,11 @@ def stops(results: Results, mode: str) -> list[str]:
         if mode != "segment":
             wanted_in_template = scans_in_template(results)
             stages.append(("register", results.registered, [scan for scan in scans if scan in wanted_in_template]))
-            stages.append(("synthesize", results.synthetic, [] if results.pairs is None else list(results.pairs["synthetic_id"])))
-        tested = [
-            row["id"]
-            for _, row in results.cohort.iterrows()
-            if row["id"] in results.prepared and row["id"] in patients and (mode == "segment" or row["split"] == "test")
-        ]
-        stages += [(f"segment ({arm})", found, tested) for arm, found in results.segmented.items()]
+            planned = [] if results.pairs is None else list(results.pairs["synthetic_id"])
+            stages.append(("synthesize", results.synthetic, [name for name in planned if name.startswith("sub-syn")]))
+        for run, found in results.segmented.items():
+            tested = patients if mode == "segment" else patients & tested_by(results, run)
+            stages.append((f"segment ({run})", found, [scan for scan in scans if scan in tested and scan in results.prepared]))
         for stage, found, wanted in stages:
             missing = [scan for scan in wanted if scan not in found]
             if found and missing:
@@ -122,11 +141,12 @@ def scans_in_template(results: Results) -> set[str]:
     """
     if results.pairs is None:
         return set()
-    masks = results.pairs[results.pairs["donor"].str.startswith("lib-")]
-    donors = set(results.pairs["donor"]) - set(masks["donor"])
+    pairs = results.pairs[results.pairs["kind"] != "cla"] if "kind" in results.pairs else results.pairs
+    masks = pairs[pairs["donor"].str.startswith("lib-")]
+    donors = set(pairs["donor"]) - set(masks["donor"])
     if len(masks) and not donors & set(results.registered):
         return set(masks["canvas"])
-    return donors | set(results.pairs["canvas"])
+    return donors | set(pairs["canvas"])
 
 
 def quality(scans: list[ScanQuality]) -> str:

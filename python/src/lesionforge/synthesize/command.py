@@ -97,6 +97,9 @@ def synthesize(ctx: click.Context, root: Path | None, out: Path | None, seed: in
 
     table = read_tsv(root / "cohort" / "cohort.tsv")
     pairs = read_tsv(root / "cohort" / "pairs.tsv")
+    if "fold" in pairs and (pairs["fold"] != "").any():
+        raise InputError(f"{root}: was planned with --folds, and this command makes one generator; run the pipeline instead")
+    pairs = pairs[pairs["synthetic_id"].str.startswith("sub-syn")]
     roles = dict(zip(table["id"], table["role"], strict=True))
     trained_on = table.loc[(table["role"] == "patient") & table["split"].isin(["train", "validation"]), "id"]
     donors = [donor for donor in pairs["donor"] if donor in roles]

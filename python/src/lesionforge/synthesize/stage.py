@@ -22,15 +22,15 @@ from lesionforge.images import (
     naming,
     new_folder,
     read_json,
+    read_on_grid,
     read_record,
     read_tsv,
     read_volume,
     refuse_lacking,
     refuse_loss,
-    same_grid,
     voxel_volume_mm3,
     write_json,
-    write_mask,
+    write_made_scan,
     write_volume,
 )
 from lesionforge.nets.devices import find_device
@@ -206,14 +206,6 @@ def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, confi
         return store_scan(folder, real, coarsely_painted(filled, shown, config), shown, scan.brain, config)
 
 
-def read_on_grid(path: Path, scan: Scan, remedy: str) -> np.ndarray:
-    """Read a volume that must lie on a scan's grid, else raise InputError that names the command to run again."""
-    volume, affine = read_volume(path)
-    if not same_grid(volume.shape, affine, scan.t1w.shape, scan.affine):
-        raise InputError(f"{path}: lies on another grid than the prepared scan; run lesionforge {remedy} again")
-    return volume
-
-
 def write_generator(
     patients: list[tuple[Prepared, Levels, str]],
     out: Path,
@@ -353,7 +345,7 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     scales = canvas_levels.scales if canvas_levels else scales_of_scan(canvas, scan)
     synthetic = paint_lesions(load_generator(generator, config), config, shown, scan.brain, lesion, levels, scales)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
-    tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues).astype(np.uint8)
+    tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues)
     provenance = record | {
         "synthetic": True,
         "canvas_filled": canvas_levels is not None,
@@ -364,13 +356,17 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         "versions": nets.versions(),
     }
     with new_folder(out / synthetic_id) as folder:
-        stem = (synthetic_id, canvas.grid)
-        for image, name in zip(synthetic, config.contrasts, strict=True):
-            write_volume(image, scan.affine, folder / derivative(*stem, f"desc-preproc_{SUFFIXES[name]}"))
-        write_mask(scan.brain, scan.affine, folder / derivative(*stem, "desc-brain_mask"), f"Brain of {canvas.scan_id}")
-        write_volume(tissues, scan.affine, folder / derivative(*stem, "dseg"))
-        description = f"Lesions of {record['donor']} painted into {canvas.scan_id}"
-        write_mask(lesion, scan.affine, folder / derivative(*stem, "label-lesion_mask"), description)
-        write_json(provenance, folder / derivative(synthetic_id, "desc-provenance", extension=".json"))
-        write_json(read_json(draw), folder / derivative(synthetic_id, "desc-draw", extension=".json"))
+        write_made_scan(
+            folder,
+            synthetic_id,
+            canvas.grid,
+            images={SUFFIXES[name]: image for name, image in zip(config.contrasts, synthetic, strict=True)},
+            brain=scan.brain,
+            tissues=tissues,
+            lesion=lesion,
+            affine=scan.affine,
+            descriptions=(f"Brain of {canvas.scan_id}", f"Lesions of {record['donor']} painted into {canvas.scan_id}"),
+            provenance=provenance,
+            draw=read_json(draw),
+        )
     return provenance

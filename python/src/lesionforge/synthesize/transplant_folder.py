@@ -20,6 +20,7 @@ from lesionforge.images import (
     new_folder,
     places,
     read_json,
+    read_on_grid,
     read_record,
     voxel_volume_mm3,
     write_json,
@@ -37,7 +38,7 @@ from lesionforge.synthesize.library import (
 )
 from lesionforge.synthesize.midsagittal import midsagittal_reflection
 from lesionforge.synthesize.sampler import Candidate, Draw, apply_draw, draw_lesions
-from lesionforge.synthesize.stage import Levels, images_of, level_entity, read_on_grid, shared_contrasts
+from lesionforge.synthesize.stage import Levels, images_of, level_entity, shared_contrasts
 from lesionforge.synthesize.transplant import Room, room_for_lesions, transplant_lesions
 
 STATISTICS = "lesion_statistics.json"
