@@ -125,6 +125,6 @@ def test_a_load_that_is_asked_for_is_that_of_all():
 @pytest.mark.parametrize("annotated", [1, 2])
 def test_filled_scans_of_annotated_patients_are_the_canvas_as_often_as_all_others_together(annotated: int):
     rows = [scan(f"a{n}") for n in range(annotated)] + [scan(f"u{n}", mask="") for n in range(4)]
-    library = tuple(Donor(f"lib-{n}", f"l{n}", 5.0, "mask") for n in range(12))
+    library = tuple(Donor(f"lib-{n}", f"l{n}", 5.0, "mask") for n in range(30))
     canvases = Counter(canvas for _, canvas in named(plan(rows, 40, more=library)))
     assert 17 <= sum(canvases[f"sub-a{n}"] for n in range(annotated)) <= 23
