@@ -188,8 +188,9 @@ def spread_pairs(
 ) -> list[tuple[int, int]]:
     """Choose `count` entries of a bool matrix [donor, canvas], spread evenly over rows and columns; none if none is allowed.
 
-    A column of `column_costs` [canvas], each at least 1, is taken so many times less often than one of 1. Each choice takes the allowed entry that was taken least often, and of these the one whose row and column were; ties
-    fall as the generator says. The first n choices are the same whatever the count.
+    A column of `column_costs` [canvas], each at least 1, is taken so many times less often than one of 1. Each choice takes the
+    allowed entry that was taken least often, and of these the one whose row and column were; ties fall as the generator says.
+    The first n choices are the same whatever the count.
     """
     if not allowed.any():
         return []
