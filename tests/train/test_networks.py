@@ -8,7 +8,7 @@ from lesionforge import nets
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.cli import main
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.network import ARCHITECTURES, build_network
+from lesionforge.train.network import build_network, is_dense
 from lesionforge.train.patches import PatchVolume
 from lesionforge.train.sampling import LabelledScan
 
@@ -22,13 +22,23 @@ def size(weights: list) -> int:
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_network_has_the_published_size_for_any_contrasts(name: str, count: int) -> None:
     network = build_network(name, CONTRASTS[:count])
     assert size(network.trainable_weights) == SIZES[name] + (count - 2) * PER_CONTRAST
     assert network.input_shape == (None, 11, 11, 11, count) and network.output_shape == (None, 2)
     np.testing.assert_allclose(network.predict_on_batch(np.ones((3, 11, 11, 11, count))).sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_dense_network_judges_every_voxel_of_a_block_of_any_sides(count: int) -> None:
+    network = build_network("dense", CONTRASTS[:count])
+    assert is_dense(network) and not is_dense(build_network("valverde2017"))
+    for sides in ((8, 12, 16), (4, 4, 4)):
+        judged = network.predict_on_batch(np.ones((2, *sides, count)))
+        assert judged.shape == (2, *sides, 2)
+        np.testing.assert_allclose(judged.sum(axis=-1), 1, atol=1e-5)
 
 
 def test_nicmslesions_stores_its_running_statistics_too() -> None:
@@ -58,7 +68,8 @@ def test_other_networks_and_numbers_of_contrasts_are_refused() -> None:
 def test_the_configured_network_is_the_one_that_is_trained(rng) -> None:
     volume = PatchVolume(rng.normal(size=(18, 18, 18, 2)).astype(np.float32), np.zeros(3, np.int64))
     voxels = np.argwhere(np.ones((8, 8, 8), bool)).astype(np.int16)
-    scan = LabelledScan("sub-0", volume, voxels[:40], voxels[40:])
+    labels = PatchVolume(np.ones((18, 18, 18), np.uint8), np.zeros(3, np.int64))
+    scan = LabelledScan("sub-0", volume, voxels[:40], voxels[40:], labels)
     config = CascadeConfig(network="nicmslesions", epochs=1, steps_per_epoch=1, batch_size=16)
     nets.set_up(1)
     models, _ = train_cascade([scan], [], config, 1, lambda _: None)
@@ -67,4 +78,4 @@ def test_the_configured_network_is_the_one_that_is_trained(rng) -> None:
 
 def test_an_unknown_network_is_refused_by_the_command(tmp_path) -> None:
     result = CliRunner().invoke(main, ["train", "--index", "x.tsv", "--network", "unet", "--out", str(tmp_path / "model")])
-    assert result.exit_code == 2 and "'valverde2017', 'nicmslesions'" in result.output
+    assert result.exit_code == 2 and "'dense', 'valverde2017', 'nicmslesions'" in result.output

@@ -46,7 +46,10 @@ def test_an_epoch_is_half_lesion_and_the_next_one_differs(scans) -> None:
     lesion, healthy = pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans])
     config = CascadeConfig(batch_size=100, steps_per_epoch=2)
     rng = np.random.default_rng(0)
-    (first, labels), (second, _) = draw_epoch(scans, lesion, healthy, config, rng), draw_epoch(scans, lesion, healthy, config, rng)
+    (first, labels), (second, _) = (
+        draw_epoch(scans, lesion, healthy, config, rng),
+        draw_epoch(scans, lesion, healthy, config, rng),
+    )
     assert labels.sum() == 100
     assert {tuple(row) for row in first[labels == 1]} <= {tuple(row) for row in lesion}
     assert {tuple(row) for row in first[labels == 0]} != {tuple(row) for row in second[labels == 0]}
@@ -80,7 +83,19 @@ def model(folders) -> Path:
     (root / "assemble").mkdir()
     index = root / "assemble/real.tsv"
     index.write_text("id\tsplit\tfolder\nsub-0\ttrain\t../prepare/sub-0\nsub-1\tvalidation\t../prepare/sub-1\n")
-    call = ["train", "--index", str(index), "--configuration", "published", "--epochs", "2", "--steps-per-epoch", "2", "--out", f"{root}/train/real"]
+    call = [
+        "train",
+        "--index",
+        str(index),
+        "--configuration",
+        "published",
+        "--epochs",
+        "2",
+        "--steps-per-epoch",
+        "2",
+        "--out",
+        f"{root}/train/real",
+    ]
     result = CliRunner().invoke(main, call)
     assert result.exit_code == 0, result.output
     return root / "train/real"
@@ -104,7 +119,19 @@ def test_the_card_says_whose_lesions_and_brains_its_synthetic_scans_hold(model: 
     index.write_text("id\tsplit\tfolder\nsub-0\ttrain\tsub-0\n")
     record = {"donor": "sub-7", "canvas": "sub-3", "generator_scans": ["sub-7", "sub-8"]}
     write_json(record, scan / "sub-0_desc-provenance.json")
-    call = ["train", "--index", f"{index}", "--configuration", "published", "--epochs", "1", "--steps-per-epoch", "1", "--out", f"{tmp_path}/model"]
+    call = [
+        "train",
+        "--index",
+        f"{index}",
+        "--configuration",
+        "published",
+        "--epochs",
+        "1",
+        "--steps-per-epoch",
+        "1",
+        "--out",
+        f"{tmp_path}/model",
+    ]
     result = CliRunner().invoke(main, call)
     assert result.exit_code == 0, result.output
     assert nets.read_card(tmp_path / "model", "cascade")["derived_from"] == ["sub-3", "sub-7", "sub-8"]
@@ -122,7 +149,7 @@ def test_saved_network_gives_the_same_answer(model: Path, scans) -> None:
 
 def test_a_loss_that_is_no_number_ends_the_training(scans) -> None:
     """A hostile find: the networks were saved, and segmented nothing."""
-    broken = [replace(scan, volume=replace(scan.volume, data=np.full_like(scan.volume.data, np.nan))) for scan in scans]
+    broken = [replace(scan, volume=replace(scan.volume, source=np.full_like(scan.volume.data, np.nan))) for scan in scans]
     with pytest.raises(InputError, match="cnn1: its loss or weights are NaN or infinite in epoch 1, so nothing is saved"):
         train_cascade(broken, [], TINY, 1, silent)
 

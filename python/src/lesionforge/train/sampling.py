@@ -19,6 +19,9 @@ from lesionforge.train.patches import HALF, PatchVolume, candidates, gather, pat
 if TYPE_CHECKING:
     import keras
 
+# A block around a voxel shows its neighbours too, so that these are enough of them.
+MOST_CENTRES = 200_000
+
 
 @dataclass(frozen=True)
 class LabelledScan:
@@ -40,13 +43,16 @@ def label_scan(
 ) -> LabelledScan:
     """Lesion voxels inside the brain, and the candidate voxels outside the lesions; raises InputError as `Scan.images` does."""
     volume = patch_volume(list(scan.images(contrasts).values()), scan.brain, config)
+    healthy = candidates(volume, scan.brain & ~scan.lesion, config.candidate_flair_z)
+    if config.network == "dense" and len(healthy) > MOST_CENTRES:
+        healthy = healthy[np.sort(np.random.default_rng(0).permutation(len(healthy))[:MOST_CENTRES])]
     lesion = scan.lesion & scan.brain
     labels = np.where(lesion, LESION, scan.brain).astype(np.uint8)[bounding_box(scan.brain)]
     return LabelledScan(
         scan_id,
         volume,
         lesion=np.argwhere(lesion).astype(np.int16),
-        healthy=candidates(volume, scan.brain & ~scan.lesion, config.candidate_flair_z),
+        healthy=healthy,
         labels=PatchVolume(np.pad(labels, HALF), volume.start),
         weight=weight,
     )
@@ -68,21 +74,22 @@ def pool(parts: list[np.ndarray]) -> np.ndarray:
 def draw(pooled: np.ndarray, wanted: int, rng: np.random.Generator, weights: np.ndarray | None = None) -> np.ndarray:
     """`wanted` rows of a non-empty array: every row equally often, the remainder at random without repetition.
 
-    With `weights` [rows] that differ, at random in proportion to them.
+    With `weights` [scans] that differ, at random in proportion to that of the scan which the first column numbers.
     """
     if weights is not None and np.ptp(weights) > 0:
-        return pooled[rng.choice(len(pooled), wanted, p=weights / weights.sum())]
+        of_rows = weights[pooled[:, 0]]
+        return np.asarray(pooled[rng.choice(len(pooled), wanted, p=of_rows / of_rows.sum())])
     rounds, rest = divmod(wanted, len(pooled))
     chosen = np.concatenate([np.tile(np.arange(len(pooled)), rounds), rng.choice(len(pooled), rest, replace=False)])
     return pooled[chosen]
 
 
-def row_weights(scans: Sequence[LabelledScan], pooled: np.ndarray, *, by_scan: bool) -> np.ndarray:
-    """What each row of a pool weighs: its scan's weight, with `by_scan` shared among the rows of the scan."""
-    of_scan = np.array([scan.weight for scan in scans], float)
-    if by_scan:
-        of_scan /= np.maximum(np.bincount(pooled[:, 0], minlength=len(scans)), 1)
-    return of_scan[pooled[:, 0]]
+def draw_by_scan(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """`wanted` rows of a non-empty pool: a scan in proportion to its weight, then any of its rows."""
+    ends = np.searchsorted(pooled[:, 0], np.arange(len(scans) + 1))
+    weights = np.array([scan.weight for scan in scans], float) * (np.diff(ends) > 0)
+    numbers = rng.choice(len(scans), wanted, p=weights / weights.sum())
+    return np.asarray(pooled[rng.integers(ends[numbers], ends[numbers + 1])])
 
 
 def draw_epoch(
@@ -90,12 +97,15 @@ def draw_epoch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One epoch's voxels [n, 4] and labels uint8 [n], half of them lesion, in random order; both pools hold a voxel.
 
-    Patches are drawn as published, every voxel alike; blocks so that scans with few lesions are seen as often as others.
+    Patches are drawn as published, every voxel alike; blocks so that scans with few lesions are seen as often as others. The
+    rows of a pool are sorted by scan.
     """
     parts = []
     for pooled in (lesion, healthy):
-        weights = row_weights(scans, pooled, by_scan=config.network == "dense")
-        parts.append(draw(pooled, config.samples_per_epoch // 2, rng, weights))
+        if config.network == "dense":
+            parts.append(draw_by_scan(scans, pooled, config.samples_per_epoch // 2, rng))
+        else:
+            parts.append(draw(pooled, config.samples_per_epoch // 2, rng, np.array([scan.weight for scan in scans])))
     labels = np.repeat(np.array([1, 0], np.uint8), [len(part) for part in parts])
     order = rng.permutation(len(labels))
     return np.concatenate(parts)[order], labels[order]
@@ -154,4 +164,5 @@ def hard_negatives(
     found, spare = pool(mined), pool(bright)
     if len(found) < wanted and len(spare):
         found = np.concatenate([found, spare[rng.permutation(len(spare))[: wanted - len(found)]]])
+        found = found[np.argsort(found[:, 0], kind="stable")]
     return found if len(found) else pool([scan.healthy for scan in scans])
