@@ -1,0 +1,159 @@
+"""Laws of the blocks that the dense network learns from and is applied to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from lesionforge import nets
+from lesionforge.cascade.settings import CONFIGURATIONS
+from lesionforge.train import blocks
+from lesionforge.train.blocks import BLOCK, HEALTHY, LESION, MARGIN, OUTSIDE, block_loss, cut, score_densely, training_block
+from lesionforge.train.fit import train_cascade
+from lesionforge.train.network import build_network
+from lesionforge.train.patches import PatchVolume, score
+from lesionforge.train.sampling import (
+    MOST_OF_A_LESION,
+    LabelledScan,
+    draw_by_scan,
+    hard_negatives,
+    pool,
+    stored_scan,
+    thinned_lesions,
+)
+
+CONTRASTS = ("T1w", "FLAIR")
+TINY = replace(CONFIGURATIONS["lesionforge"], epochs=1, steps_per_epoch=2)
+
+
+def made_scan(seed: int, sides: tuple[int, int, int] = (44, 40, 36)) -> LabelledScan:
+    rng = np.random.default_rng(seed)
+    labels = np.full(sides, HEALTHY, np.uint8)
+    labels[:6] = OUTSIDE
+    labels[20:24, 18:22, 15:20] = LESION
+    data = (rng.normal(0, 0.3, (*sides, 2)) + 2.0 * (labels == LESION)[..., None]).astype(np.float32) * (labels != OUTSIDE)[..., None]
+    start = np.full(3, 5)
+    return LabelledScan(
+        f"sub-{seed}",
+        PatchVolume(data, start),
+        np.argwhere(labels == LESION).astype(np.int16),
+        np.argwhere(labels == HEALTHY).astype(np.int16),
+        PatchVolume(labels, start),
+    )
+
+
+def test_a_box_beyond_the_volume_is_filled_with_zeros(rng) -> None:
+    volume = rng.normal(size=(6, 7, 8, 2)).astype(np.float32)
+    corner, sides = np.array([-3, 2, 5]), np.array([8, 9, 4])
+    expected = np.pad(volume, [(10, 10)] * 3 + [(0, 0)])[7:15, 12:21, 15:19]
+    np.testing.assert_array_equal(cut(volume, corner, sides), expected)
+    assert not cut(volume, np.array([40, 0, 0]), sides).any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_training_block_holds_its_centre_and_nothing_outside_the_brain(seed: int) -> None:
+    scan = made_scan(seed)
+    rng = np.random.default_rng(seed)
+    images, classes = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, rng)
+    assert images.shape == (BLOCK,) * 3 + (2,) and images.dtype == np.float32
+    assert set(np.unique(classes)) <= {OUTSIDE, HEALTHY, LESION}
+    assert (classes == LESION).any()
+    assert not images[classes == OUTSIDE].any()
+    again, _ = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, np.random.default_rng(seed))
+    np.testing.assert_array_equal(images, again)
+
+
+def test_without_random_changes_a_block_is_the_scan_turned(monkeypatch) -> None:
+    for name in ("SHIFTED_SHARE", "ZOOMED_SHARE", "CURVE_SPREAD", "GAIN_SPREAD", "SHIFT_SPREAD", "BIAS_SPREAD", "ABSENT_T1W_SHARE"):
+        monkeypatch.setattr(blocks, name, 0)
+    monkeypatch.setattr(blocks, "MOST_NOISE", 0)
+    monkeypatch.setattr(blocks, "_change_contrast", lambda image, contrast, rng: image)
+    scan = made_scan(3)
+    images, classes = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, np.random.default_rng(0))
+    assert set(np.round(images[classes != OUTSIDE].ravel(), 4)) <= set(np.round(scan.volume.data.ravel(), 4))
+    assert images[classes == LESION].mean() > 1.5 and abs(images[classes == HEALTHY].mean()) < 0.1
+
+
+def test_the_loss_does_not_count_the_margin_or_what_lies_outside(rng) -> None:
+    classes = np.full((1, BLOCK, BLOCK, BLOCK), HEALTHY, np.uint8)
+    classes[0, 14:18, 14:18, 14:18] = LESION
+    classes[0, 20:22] = OUTSIDE
+    found = np.where(classes == LESION, 0.9, 0.1).astype(np.float32)
+
+    def loss(found: np.ndarray) -> float:
+        return float(block_loss(keras.ops.convert_to_tensor(classes), keras.ops.convert_to_tensor(np.stack([1 - found, found], -1))))
+
+    best = loss(found)
+    other = found.copy()
+    other[0, :MARGIN] = 0.9
+    other[0, 20:22] = 0.9
+    assert loss(other) == pytest.approx(best)
+    other[0, 14:18, 14:18, 14:18] = 0.1
+    assert loss(other) > best + 0.1
+
+
+def test_tiles_agree_where_their_context_is_whole(rng, monkeypatch) -> None:
+    network = build_network("dense")
+    data = rng.normal(size=(56, 40, 36, 2)).astype(np.float32)
+    points = np.argwhere(np.ones(data.shape[:3], bool))
+    at_once = score_densely(network, data, points)
+    # Two tiles of 28 voxels along x, whose contexts reach beyond the whole volume.
+    monkeypatch.setattr(blocks, "LARGEST_TILE", 56)
+    monkeypatch.setattr(blocks, "HALO", 60)
+    wide = score_densely(network, data, points)
+    monkeypatch.setattr(blocks, "LARGEST_TILE", 28)
+    np.testing.assert_allclose(score_densely(network, data, points), wide, atol=1e-4)
+    # Nearer zeros change little, and nothing in the middle.
+    assert np.abs(at_once - wide).mean() < 0.02
+    assert score_densely(network, data, points[:0]).shape == (0,)
+
+
+def test_scores_come_in_the_order_of_the_voxels(rng) -> None:
+    network = build_network("dense")
+    scan = made_scan(1)
+    voxels = scan.healthy[rng.permutation(len(scan.healthy))[:50]]
+    order = rng.permutation(50)
+    np.testing.assert_allclose(score(network, scan.volume, voxels)[order], score(network, scan.volume, voxels[order]), atol=1e-5)
+
+
+def test_blocks_come_from_scans_by_weight_not_by_load() -> None:
+    scans = [replace(made_scan(0), weight=1.0), replace(made_scan(1), weight=3.0)]
+    pooled = pool([scans[0].lesion, scans[1].lesion[:2]])
+    drawn = Counter(draw_by_scan(scans, pooled, 4000, np.random.default_rng(0))[:, 0].tolist())
+    assert 0.22 < drawn[0] / 4000 < 0.28
+    nothing = pool([scans[0].lesion[:0], scans[1].lesion])
+    assert set(draw_by_scan(scans, nothing, 100, np.random.default_rng(0))[:, 0]) == {1}
+
+
+def test_what_cnn1_gets_wrong_is_healthy(rng) -> None:
+    scans = [made_scan(seed) for seed in range(2)]
+    network = build_network("dense")
+    found = hard_negatives(network, scans, 50, replace(TINY, cnn1_threshold=0.0), rng)
+    assert len(found) and (np.diff(found[:, 0]) >= 0).all()
+    for number, *voxel in found[::97]:
+        place = np.array(voxel) - scans[number].volume.start + 5
+        assert scans[number].labels.data[tuple(place)] == HEALTHY
+
+
+def test_training_reads_volumes_from_files_and_cnn2_goes_on_from_cnn1(tmp_path) -> None:
+    scans = [stored_scan(made_scan(seed), tmp_path / f"sub-{seed}") for seed in range(2)]
+    assert all(not isinstance(scan.volume.source, np.ndarray) and isinstance(scan.volume.data, np.memmap) for scan in scans)
+    nets.set_up(1)
+    models, history = train_cascade(scans, [], TINY, 1, lambda _: None)
+    assert [row.network for row in history] == ["cnn1", "cnn2"]
+    first, second = (models[name].get_weights()[0] for name in ("cnn1", "cnn2"))
+    fresh = build_network("dense").get_weights()[0]
+    assert np.abs(first - second).max() < np.abs(first - fresh).max() / 5
+
+
+def test_large_lesions_are_no_more_centres_than_small_ones() -> None:
+    lesion = np.zeros((30, 12, 12), bool)
+    lesion[1:9, 1:11, 1:11] = True
+    lesion[15:18, 4:6, 4:6] = True
+    lesion[25, 5, 5] = True
+    centres = np.argwhere(lesion)[thinned_lesions(lesion)]
+    assert Counter(np.digitize(centres[:, 0], [12, 20]).tolist()) == {0: MOST_OF_A_LESION, 1: 12, 2: 1}
