@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from lesionforge.images import zscore
+from lesionforge.train import exact
 from lesionforge.train.network import PATCH
 
 if TYPE_CHECKING:
@@ -61,11 +62,16 @@ def candidates(volume: PatchVolume, brain: np.ndarray, flair_z: float) -> np.nda
 
 def score(network: keras.Model, volume: PatchVolume, centres: np.ndarray) -> np.ndarray:
     """Lesion probabilities float32 [n] of voxels [n, 3], in batches of bounded memory; none for no voxel."""
-    parts = [
-        np.asarray(network.predict_on_batch(gather(volume, centres[i : i + INFERENCE_BATCH])))[:, 1]
-        for i in range(0, len(centres), INFERENCE_BATCH)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    found = np.empty(len(centres), np.float32)
+    corners = np.asarray(centres, np.int64) - volume.start
+    shared = exact.crowded(corners) if exact.can_share(network) else np.zeros(len(centres), bool)
+    if shared.any():
+        found[shared] = exact.score_shared(network, volume.data, corners[shared])
+    alone = np.flatnonzero(~shared)
+    for i in range(0, len(alone), INFERENCE_BATCH):
+        batch = alone[i : i + INFERENCE_BATCH]
+        found[batch] = np.asarray(network.predict_on_batch(gather(volume, centres[batch])))[:, 1]
+    return found
 
 
 def turn_half(patches: np.ndarray, rng: np.random.Generator) -> np.ndarray:
