@@ -53,7 +53,7 @@ open-ms: setup
 # The sheet says who is tested, but with folds every annotated patient is in its turn.
 experiment-open-ms: $(EXPERIMENT)-baseline/model.json | setup
 	@.venv/bin/python bin/open-ms-cohort "$(DATA)" $(EXPERIMENT)-cohort/cohort.csv
-	bin/nextflow run main.nf -params-file benchmarks/experiment_open_ms.json --input $(EXPERIMENT)-cohort/cohort.csv \
+	bin/nextflow run main.nf -c benchmarks/two_at_once.config -params-file benchmarks/experiment_open_ms.json --input $(EXPERIMENT)-cohort/cohort.csv \
 	  --lesion_library "$(DATA)/derivatives/lesion_masks" --baseline $(EXPERIMENT)-baseline --outdir $(EXPERIMENT) -resume
 	@cat $(EXPERIMENT)/evaluate/summary.tsv
 	@echo "The report: $(CURDIR)/$(EXPERIMENT)/report/index.html"

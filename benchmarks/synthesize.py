@@ -48,7 +48,7 @@ FLAIR_ONLY = "lesionforge, from the FLAIR alone"
 # The mean intensity of each band of the FLAIR, as published, and that of each contrast's own levels in their units.
 BAND_MEANS, LEVEL_MEANS = "band means", "own level means"
 METHODS = (CONFIGURATIONS[0], LEVEL_MEANS, FLAIR_ONLY, CONFIGURATIONS[1], BAND_MEANS, "filled")
-CASCADE = CascadeConfig(epochs=10, samples_per_epoch=10_000)
+CASCADE = CascadeConfig(epochs=10, steps_per_epoch=78)
 Images = dict[str, np.ndarray]
 Patients = Sequence[tuple[Prepared, Levels]]
 
@@ -273,7 +273,7 @@ def segmentation_row(method: str, cascade: Cascade, networks: dict, scan: Scan, 
     """What the cascade finds in the consensus lesions of a scan and their seam; elsewhere all ways of painting are alike."""
     config = cascade.config
     near = ndimage.binary_dilation(scan.lesion, iterations=SEAM_WIDTH_VOXELS)
-    probability = lesion_probability(networks, images["t1w"], images["flair"], scan.brain, config, near)
+    probability = lesion_probability(networks, [images["t1w"], images["flair"]], scan.brain, config, near)
     found = lesion_mask(probability, 1.0, config.lesion_threshold, config.min_volume_mm3)
     figures = measure_pair(found, scan.lesion, (1.0, 1.0, 1.0), 1.0, "ours").measures
     click.echo(f"{method}: segmented", err=True)
@@ -345,7 +345,7 @@ def main(data: Path, out: Path, width: int, epochs: int, tiles: int, segmenter: 
         rows.append([name, f"{told_apart(scan, made[name]):.2f}", *steps, f"{seconds.get(name, float('nan')):.0f}"])
     table(["method", "AUC against real patches", "stripes T1w", "stripes FLAIR", "training, s"], rows)
     nets.set_up(1)
-    networks = load_cascade(cascade.folder, cascade.config)
+    networks = load_cascade(cascade.folder, cascade.config, cascade.contrasts)
     rows = [
         segmentation_row(method, cascade, networks, scan, images) for method, images in {"real": images_of(scan), **made}.items()
     ]

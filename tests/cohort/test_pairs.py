@@ -27,7 +27,7 @@ def named(made: Plan) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("seed", range(3))
 def test_every_prefix_is_spread_evenly_and_pairs_come_again_after_all_others(shape: tuple[int, int], seed: int):
     size = shape[0] * shape[1]
-    chosen = spread_pairs(np.ones(shape, bool), 2 * size + 3, np.random.default_rng(seed))
+    chosen = spread_pairs(np.ones(shape, bool), 2 * size + 3, np.random.default_rng(seed), np.ones(shape[1]))
     assert Counter(chosen[:size]).most_common(1)[0][1] == 1
     assert set(Counter(chosen[: 2 * size]).values()) == {2}
     for count in range(1, len(chosen) + 1):
@@ -37,7 +37,7 @@ def test_every_prefix_is_spread_evenly_and_pairs_come_again_after_all_others(sha
 
 
 def test_all_are_used_before_one_is_used_twice():
-    chosen = np.array(spread_pairs(np.ones((5, 5), bool), 5, np.random.default_rng(0)))
+    chosen = np.array(spread_pairs(np.ones((5, 5), bool), 5, np.random.default_rng(0), np.ones(5)))
     assert sorted(chosen[:, 0]) == sorted(chosen[:, 1]) == list(range(5))
 
 
@@ -120,3 +120,11 @@ def test_a_large_load_goes_to_a_donor_that_has_the_lesions_for_it():
 
 def test_a_load_that_is_asked_for_is_that_of_all():
     assert {pair.load_ml for pair in plan([scan("a"), scan("h", "healthy")], 5, load_ml=12.5).pairs} == {12.5}
+
+
+@pytest.mark.parametrize("annotated", [1, 2])
+def test_filled_scans_of_annotated_patients_are_the_canvas_as_often_as_all_others_together(annotated: int):
+    rows = [scan(f"a{n}") for n in range(annotated)] + [scan(f"u{n}", mask="") for n in range(4)]
+    library = tuple(Donor(f"lib-{n}", f"l{n}", 5.0, "mask") for n in range(30))
+    canvases = Counter(canvas for _, canvas in named(plan(rows, 40, more=library)))
+    assert 17 <= sum(canvases[f"sub-a{n}"] for n in range(annotated)) <= 23

@@ -92,7 +92,7 @@ def test_settings_that_exclude_each_other_are_refused(changes: dict[str, Any]) -
 
 OPTIONS = [
     ("train", None, "epochs", CascadeConfig, "epochs", "train_epochs"),
-    ("train", None, "samples_per_epoch", CascadeConfig, "samples_per_epoch", "train_samples"),
+    ("train", None, "steps_per_epoch", CascadeConfig, "steps_per_epoch", "train_steps"),
     ("synthesize", "train-generator", "width", GeneratorConfig, "width", "generator_width"),
     ("synthesize", "train-generator", "epochs", GeneratorConfig, "epochs", "generator_epochs"),
     ("synthesize", "train-generator", "tiles_per_epoch", GeneratorConfig, "tiles_per_epoch", "generator_tiles"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SHORT = {"synthetic": 1, "generator_epochs": 1, "generator_tiles": 64, "train_epochs": 1, "train_samples": 1000}
+SHORT = {"synthetic": 1, "generator_epochs": 1, "generator_tiles": 64, "train_epochs": 1, "train_steps": 8}
 
 
 def digests(outdir: Path) -> dict[str, str]:

@@ -59,7 +59,7 @@ def test_the_configured_network_is_the_one_that_is_trained(rng) -> None:
     volume = PatchVolume(rng.normal(size=(18, 18, 18, 2)).astype(np.float32), np.zeros(3, np.int64))
     voxels = np.argwhere(np.ones((8, 8, 8), bool)).astype(np.int16)
     scan = LabelledScan("sub-0", volume, voxels[:40], voxels[40:])
-    config = CascadeConfig(network="nicmslesions", epochs=1, samples_per_epoch=16)
+    config = CascadeConfig(network="nicmslesions", epochs=1, steps_per_epoch=1, batch_size=16)
     nets.set_up(1)
     models, _ = train_cascade([scan], [], config, 1, lambda _: None)
     assert {size(model.trainable_weights) for model in models.values()} == {470_082}

@@ -5,6 +5,7 @@ import pytest
 
 from lesionforge.images import zscore
 from lesionforge.train.network import build_network
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.train.patches import candidates, gather, patch_volume, turn_half
 
 
@@ -21,7 +22,7 @@ def test_gathered_patch_is_a_slice_of_the_padded_volume(volumes) -> None:
     t1w, flair, brain = volumes
     padded = np.pad(np.stack([zscore(t1w, brain), zscore(flair, brain)], axis=-1), [(5, 5)] * 3 + [(0, 0)])
     centres = np.array([(2, 1, 3), (16, 19, 13), (9, 7, 8)])
-    patches = gather(patch_volume(t1w, flair, brain), centres)
+    patches = gather(patch_volume([t1w, flair], brain, CascadeConfig()), centres)
     assert patches.shape == (3, 11, 11, 11, 2)
     for patch, (x, y, z) in zip(patches, centres, strict=True):
         np.testing.assert_allclose(patch, padded[x : x + 11, y : y + 11, z : z + 11], atol=1e-6)
@@ -29,7 +30,7 @@ def test_gathered_patch_is_a_slice_of_the_padded_volume(volumes) -> None:
 
 def test_candidates_lie_in_the_brain_and_are_bright(volumes) -> None:
     t1w, flair, brain = volumes
-    found = candidates(patch_volume(t1w, flair, brain), brain, flair_z=0.5)
+    found = candidates(patch_volume([t1w, flair], brain, CascadeConfig()), brain, flair_z=0.5)
     mask = np.zeros(brain.shape, bool)
     mask[tuple(found.T)] = True
     np.testing.assert_array_equal(mask, brain & (zscore(flair, brain) > 0.5))

@@ -18,7 +18,7 @@ from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import gather
 from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, label_scan, pool
 
-TINY = CascadeConfig(epochs=2, samples_per_epoch=257, mined_per_negative=4)
+TINY = CascadeConfig(epochs=2, steps_per_epoch=2, mined_per_negative=4)
 
 
 def silent(_: str) -> None:
@@ -44,8 +44,9 @@ def test_drawing_takes_every_voxel_equally_often() -> None:
 
 def test_an_epoch_is_half_lesion_and_the_next_one_differs(scans) -> None:
     lesion, healthy = pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans])
+    config = CascadeConfig(batch_size=100, steps_per_epoch=2)
     rng = np.random.default_rng(0)
-    (first, labels), (second, _) = draw_epoch(lesion, healthy, 200, rng), draw_epoch(lesion, healthy, 200, rng)
+    (first, labels), (second, _) = draw_epoch(scans, lesion, healthy, config, rng), draw_epoch(scans, lesion, healthy, config, rng)
     assert labels.sum() == 100
     assert {tuple(row) for row in first[labels == 1]} <= {tuple(row) for row in lesion}
     assert {tuple(row) for row in first[labels == 0]} != {tuple(row) for row in second[labels == 0]}
@@ -69,7 +70,7 @@ def test_one_class_is_refused(scans, lacking: str) -> None:
     empty = np.zeros((0, 3), np.int16)
     kept = {"lesion": scans[0].lesion, "healthy": scans[0].healthy} | {lacking: empty}
     with pytest.raises(InputError, match=f"no {lacking} voxel"):
-        train_cascade([LabelledScan("sub-0", scans[0].volume, **kept)], [], TINY, 1, silent)
+        train_cascade([replace(scans[0], **kept)], [], TINY, 1, silent)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def model(folders) -> Path:
     (root / "assemble").mkdir()
     index = root / "assemble/real.tsv"
     index.write_text("id\tsplit\tfolder\nsub-0\ttrain\t../prepare/sub-0\nsub-1\tvalidation\t../prepare/sub-1\n")
-    call = ["train", "--index", str(index), "--epochs", "2", "--samples-per-epoch", "257", "--out", f"{root}/train/real"]
+    call = ["train", "--index", str(index), "--configuration", "published", "--epochs", "2", "--steps-per-epoch", "2", "--out", f"{root}/train/real"]
     result = CliRunner().invoke(main, call)
     assert result.exit_code == 0, result.output
     return root / "train/real"
@@ -103,7 +104,7 @@ def test_the_card_says_whose_lesions_and_brains_its_synthetic_scans_hold(model: 
     index.write_text("id\tsplit\tfolder\nsub-0\ttrain\tsub-0\n")
     record = {"donor": "sub-7", "canvas": "sub-3", "generator_scans": ["sub-7", "sub-8"]}
     write_json(record, scan / "sub-0_desc-provenance.json")
-    call = ["train", "--index", f"{index}", "--epochs", "1", "--samples-per-epoch", "64", "--out", f"{tmp_path}/model"]
+    call = ["train", "--index", f"{index}", "--configuration", "published", "--epochs", "1", "--steps-per-epoch", "1", "--out", f"{tmp_path}/model"]
     result = CliRunner().invoke(main, call)
     assert result.exit_code == 0, result.output
     assert nets.read_card(tmp_path / "model", "cascade")["derived_from"] == ["sub-3", "sub-7", "sub-8"]

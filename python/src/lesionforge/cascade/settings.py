@@ -10,39 +10,71 @@ from lesionforge.nets.settings import Within
 CONTRASTS = ("T1w", "FLAIR")
 NETWORKS = ("cnn1", "cnn2")
 
-Architecture = Literal["valverde2017", "nicmslesions"]
+Architecture = Literal["dense", "valverde2017", "nicmslesions"]
 Count = Annotated[int, Within(1, 1_000_000)]
 
 
 @dataclass(frozen=True)
 class CascadeConfig:
-    """Every number of the cascade, with the values of Valverde et al. 2017 where they published one.
+    """Every number of the cascade. The defaults are the published configuration: Valverde et al. 2017, where they named one.
 
-    `cnn1_threshold` serves both the choice of CNN2's negatives and inference (the published code used 0.5 and 0.8).
+    `CONFIGURATIONS` has ours too. `cnn1_threshold` serves both the choice of CNN2's negatives and inference (the published
+    code used 0.5 and 0.8).
     """
 
     network: Architecture = "valverde2017"
     """The layers of both networks, a name in `train.network.ARCHITECTURES`."""
+    normalisation: Literal["zscore", "prepared"] = "zscore"
+    """What the networks see: z-scores of the brain, or the intensities as prepared, where a heavy lesion load shifts nothing."""
     candidate_flair_z: float = 0.5
-    """Only voxels of the brain whose FLAIR z-score is above this are looked at."""
+    """Only voxels of the brain whose normalised FLAIR is above this are looked at."""
     cnn1_threshold: Annotated[float, Within(0, 1)] = 0.5
     """CNN2 sees the voxels whose CNN1 probability is above this."""
     fallback_flair_z: float = 2.0
-    """CNN2's negatives where CNN1 leaves too few: FLAIR z-score above this."""
+    """CNN2's negatives where CNN1 leaves too few: normalised FLAIR above this."""
     lesion_threshold: Annotated[float, Within(0, 1, above=True)] = 0.8
     """A voxel is lesion when its final probability is at least this (nicMSlesions: t_bin)."""
     min_volume_mm3: Annotated[float, Within(0, 1_000_000)] = 20.0
     """Lesions of this volume or less are dropped (nicMSlesions: l_min, in voxels of 1 mm³)."""
     batch_size: Count = 128
+    """Patches, or blocks of the network dense, in one step of the optimiser."""
     epochs: Annotated[int, Within(1, 10_000)] = 200
     patience: Count = 25
     """Epochs without a better validation loss before training ends; without validation scans it never does."""
     optimizer: Literal["adadelta", "adam"] = "adadelta"
     learning_rate: Annotated[float, Within(0, 1000, above=True)] = 1.0
-    samples_per_epoch: Annotated[int, Within(2, 10_000_000)] = 20_000
-    """Patches in one epoch, half of them lesion: bounds time, and gives every arm the same number of steps (ours)."""
+    """For adam the highest: it rises over the first twentieth of the steps, then falls to a hundredth along a cosine."""
+    steps_per_epoch: Annotated[int, Within(1, 1_000_000)] = 156
+    """Steps of the optimiser in one epoch: bounds time, and every arm gets the same number of them (ours)."""
     mined_per_negative: Count = 40
     """Candidates that CNN1 judges for each negative of an epoch, to find CNN2's: bounds time (ours).
 
     With 10 CNN2 saw so few kinds of negatives that the phantom's test patient fell from a Dice of 0.66 to 0.40.
     """
+    synthetic_weight: Annotated[float, Within(0, 1000, above=True)] = 1.0
+    """How often a lesion or healthy voxel of a made scan (synthetic, mixed, augmented) is drawn, against one of a real scan."""
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Patches or blocks in one epoch."""
+        return self.steps_per_epoch * self.batch_size
+
+
+CONFIGURATIONS = {
+    "lesionforge": CascadeConfig(
+        network="dense",
+        normalisation="prepared",
+        candidate_flair_z=0.0,
+        cnn1_threshold=0.1,
+        fallback_flair_z=1.0,
+        lesion_threshold=0.5,
+        min_volume_mm3=10.0,
+        batch_size=4,
+        epochs=20,
+        patience=10,
+        optimizer="adam",
+        learning_rate=2e-3,
+        steps_per_epoch=100,
+    ),
+    "published": CascadeConfig(),
+}

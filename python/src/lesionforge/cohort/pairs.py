@@ -62,8 +62,9 @@ class Plan:
 def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml: float | None, seed: int) -> Plan:
     """Pair donors with the training canvases, `count` times; a pair comes again when every other came as often.
 
-    Canvases are the training healthy scans, or without any, all training patient scans. A donor is never paired with
-    its own subject, unless there is no other pair at all. Each scan aims at `load_ml`, or at a load that `draw_loads`
+    Canvases are the training healthy scans, or without any, all training patient scans, and of these the annotated ones, which
+    show what is to be segmented, about as often as all others together. A donor is never paired with its own subject, unless
+    there is no other pair at all. Each scan aims at `load_ml`, or at a load that `draw_loads`
     gives it. The first n scans are the same whatever the count.
     """
     canvases = canvases_of(rows)
@@ -73,7 +74,7 @@ def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml
         allowed[:] = True
     # Loads are drawn for as many scans as there are donors at a time, so that the last such round must be whole as well.
     whole_rounds = -(-count // max(len(donors), 1)) * len(donors)
-    chosen = spread_pairs(allowed, whole_rounds, np.random.default_rng(seed))
+    chosen = spread_pairs(allowed, whole_rounds, np.random.default_rng(seed), canvas_costs(canvases))
     loads = draw_loads([donor.load_ml for donor in donors], [i for i, _ in chosen], np.random.default_rng([seed, 1]))
     return Plan(
         tuple(
@@ -89,6 +90,16 @@ def canvases_of(rows: Sequence[Row]) -> list[Row]:
     """The training healthy scans or, without any, all training patient scans."""
     train = [row for row in rows if row.split == "train"]
     return [row for row in train if row.role == "healthy"] or [row for row in train if row.role == "patient"]
+
+
+def canvas_costs(canvases: Sequence[Row]) -> np.ndarray:
+    """What taking each canvas costs against 1 for an annotated one: so much that these are taken as often as all others together.
+
+    A network that saw only canvases of other scanners took grey matter of the annotated patient's for lesions (open_ms).
+    """
+    annotated = np.array([bool(canvas.lesion_mask) and canvas.role == "patient" for canvas in canvases], bool)
+    ratio = (~annotated).sum() / max(annotated.sum(), 1) if annotated.any() else 1.0
+    return np.where(annotated, 1.0, max(ratio, 1.0))
 
 
 def plan_folds(
@@ -172,11 +183,14 @@ def draw_loads(loads_ml: Sequence[float], chosen: Sequence[int], generator: np.r
     return drawn
 
 
-def spread_pairs(allowed: np.ndarray, count: int, generator: np.random.Generator) -> list[tuple[int, int]]:
+def spread_pairs(
+    allowed: np.ndarray, count: int, generator: np.random.Generator, column_costs: np.ndarray
+) -> list[tuple[int, int]]:
     """Choose `count` entries of a bool matrix [donor, canvas], spread evenly over rows and columns; none if none is allowed.
 
-    Each choice takes the allowed entry that was taken least often, and of these the one whose row and column were; ties
-    fall as the generator says. The first n choices are the same whatever the count.
+    A column of `column_costs` [canvas], each at least 1, is taken so many times less often than one of 1. Each choice takes the
+    allowed entry that was taken least often, and of these the one whose row and column were; ties fall as the generator says.
+    The first n choices are the same whatever the count.
     """
     if not allowed.any():
         return []
@@ -187,6 +201,6 @@ def spread_pairs(allowed: np.ndarray, count: int, generator: np.random.Generator
         row, column = (int(n) for n in np.unravel_index(np.argmin(cost), cost.shape))
         chosen.append((row, column))
         cost[row, :] += 1
-        cost[:, column] += 1
+        cost[:, column] += column_costs[column]
         cost[row, column] += AGAIN
     return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,21 +17,21 @@ if TYPE_CHECKING:
 
 def lesion_probability(
     models: dict[str, keras.Model],
-    t1w: np.ndarray,
-    flair: np.ndarray,
+    images: Sequence[np.ndarray],
     brain: np.ndarray,
     config: CascadeConfig,
     region: np.ndarray | None = None,
 ) -> np.ndarray:
     """Lesion probabilities, float32 [x, y, z], of one scan on its working grid; `brain` and `region` are bool.
 
+    `images` are [x, y, z] in the order of the networks' contrasts: T1w, FLAIR and what may follow.
     Zero outside the brain, or the part of it that `region` leaves, where FLAIR is dark, and where CNN1 rules a lesion out; all
     zero when nothing is left.
     """
     probability = np.zeros(brain.shape, np.float32)
     if not brain.any():
         return probability
-    volume = patch_volume(t1w, flair, brain)
+    volume = patch_volume(images, brain, config)
     voxels = candidates(volume, brain if region is None else brain & region, config.candidate_flair_z)
     voxels = voxels[score(models["cnn1"], volume, voxels) > config.cnn1_threshold]
     probability[tuple(voxels.T)] = score(models["cnn2"], volume, voxels)

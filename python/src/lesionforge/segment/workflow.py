@@ -96,8 +96,8 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     config = cascade.config
     in_template = prepared.way_to_template()
     voxel_mm3 = voxel_volume_mm3(scan.affine)
-    models = load_cascade(cascade.folder, config)
-    probability = lesion_probability(models, scan.t1w, scan.flair, scan.brain, config)
+    models = load_cascade(cascade.folder, config, cascade.contrasts)
+    probability = lesion_probability(models, list(scan.images(cascade.contrasts).values()), scan.brain, config)
     mask = lesion_mask(probability, voxel_mm3, config.lesion_threshold, config.min_volume_mm3)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesionforge.cascade.card import read_cascade_card
+from lesionforge.cascade.card import contrasts_of, read_cascade_card
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.train.loading import load_cascade
+from lesionforge.train.network import is_dense
 from lesionforge.train.sampling import LabelledScan
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Initial:
 
     def networks(self, samples: int) -> dict[str, keras.Model]:
         """Its networks by name, ready to be compiled, with what is not retrained frozen; raises InputError as `load_cascade`."""
-        networks = load_cascade(self.folder, self.config)
+        networks = load_cascade(self.folder, self.config, contrasts_of(self.card))
         for network in networks.values():
             retrain_last(network, blocks_to_retrain(samples) if self.retrain == "last" else None)
         return networks
@@ -75,8 +76,10 @@ def retrain_last(network: keras.Model, blocks: int | None) -> None:
 
     first = 0
     if blocks:
-        dense = [place for place, layer in enumerate(network.layers) if isinstance(layer, layers.Dense)]
-        first = dense[:-1][-blocks:][0]
+        # The network dense has no fully connected layers: its last resolution, after the last addition, stands in for them.
+        kind = layers.Add if is_dense(network) else layers.Dense
+        ends = [place for place, layer in enumerate(network.layers) if isinstance(layer, kind)]
+        first = ends[-1] if is_dense(network) else ends[:-1][-blocks:][0]
     # One by one: of a network that was loaded, Keras hands the setting of the whole on to none.
     for place, layer in enumerate(network.layers):
         layer.trainable = place >= first

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import numpy as np
 
 from lesionforge import nets
-from lesionforge.cascade.card import cascade_entries
-from lesionforge.cascade.settings import Architecture, CascadeConfig
+from lesionforge.cascade.card import cascade_entries, contrasts_of
+from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.images import (
     Prepared,
@@ -23,10 +26,11 @@ from lesionforge.images import (
     write_tsv,
 )
 from lesionforge.nets.settings import fits, limits_of
+from lesionforge.options import FiniteRange
 from lesionforge.train.adapt import RETRAIN, Initial, sample_count
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import ARCHITECTURES
-from lesionforge.train.sampling import LabelledScan, label_scan
+from lesionforge.train.sampling import LabelledScan, label_scan, stored_scan
 
 HISTORY_COLUMNS = {
     "network": "cnn1 or cnn2",
@@ -34,21 +38,22 @@ HISTORY_COLUMNS = {
     "loss": "mean cross-entropy over the epoch's training patches",
     "val_loss": "mean cross-entropy over the validation subjects' voxels, both classes weighing half; n/a without them",
 }
-DEFAULTS = CascadeConfig()
+DEFAULT = "lesionforge"
+
+EPOCHS, STEPS, WEIGHT = (limits_of(CascadeConfig, name) for name in ("epochs", "steps_per_epoch", "synthetic_weight"))
 
 
-EPOCHS, SAMPLES = (limits_of(CascadeConfig, name) for name in ("epochs", "samples_per_epoch"))
-
-
-def read_scan(folder: Path, config: CascadeConfig) -> tuple[LabelledScan, float]:
+def read_scan(folder: Path, config: CascadeConfig, contrasts: Sequence[str], weight: float) -> tuple[LabelledScan, float]:
     """One scan of an index and its voxel size in mm; raises InputError when it has no lesion mask or an empty brain."""
     prepared = Prepared.open(folder)
     if prepared.lesion is None:
         raise InputError(f"{folder}: holds no lesion mask; remove the scan from the index")
+    prepared.refuse_lacking(contrasts)
     scan = prepared.read()
     if not scan.brain.any():
         raise InputError(f"{prepared.brain}: is empty; prepare the scan again")
-    return label_scan(prepared.scan_id, scan, config), round(float(np.linalg.norm(scan.affine[:3, 0])), 3)
+    labelled = label_scan(prepared.scan_id, scan, config, contrasts, weight)
+    return labelled, round(float(np.linalg.norm(scan.affine[:3, 0])), 3)
 
 
 def sources_of(folder: Path) -> list[str]:
@@ -66,31 +71,55 @@ def sources_of(folder: Path) -> list[str]:
     return [record["donor"], record["canvas"], *learned_from]
 
 
-def read_index(index: Path, config: CascadeConfig) -> tuple[dict[str, list[LabelledScan]], float, list[str]]:
-    """The labelled scans of an arm's table by split (train, validation), their voxel size in mm, and what they were made of.
+@dataclass(frozen=True)
+class Arm:
+    """What an index names: labelled scans by split (train, validation), their contrasts and voxel size in mm.
 
-    The last are the ids of `sources_of`, sorted. Raises InputError when the table is not one of assemble's, has no training
-    scan, or mixes voxel sizes.
+    `sources` are the ids, sorted, of what its synthetic scans were made of.
     """
+
+    scans: dict[str, list[LabelledScan]]
+    contrasts: tuple[str, ...]
+    voxel_mm: float
+    sources: list[str]
+
+
+def read_rows(index: Path) -> list[dict[str, str]]:
+    """The rows of an arm's table; raises InputError when it is not one of assemble's or has no training scan."""
     table = read_tsv(index)
     missing = {"id", "split", "folder"} - set(table.columns)
     if missing:
         raise InputError(f"{index}: has no column {', '.join(sorted(missing))}; write it with lesionforge assemble")
+    rows = [{str(name): str(cell) for name, cell in row.items()} for row in table.to_dict("records")]
+    for row in rows:
+        if row["split"] not in ("train", "validation"):
+            raise InputError(f"{index}: {row['id']} is in split {row['split']!r}, not train or validation; remove the row")
+    if not any(row["split"] == "train" for row in rows):
+        raise InputError(f"{index}: has no training scan; give at least one")
+    return rows
+
+
+def read_arm(index: Path, config: CascadeConfig, contrasts: tuple[str, ...] | None, scratch: Path) -> Arm:
+    """The arm of a table, its scans in files of the folder `scratch`, one read at a time.
+
+    Without `contrasts` they are those of the first scan. Raises InputError when the table is not one of assemble's, has no
+    training scan, or mixes voxel sizes, and when a scan lacks a contrast or has other faults that `read_scan` finds.
+    """
+    rows = read_rows(index)
+    contrasts = contrasts or Prepared.open(index.parent / rows[0]["folder"]).contrasts
     scans: dict[str, list[LabelledScan]] = {"train": [], "validation": []}
     sizes = {}
     sources: set[str] = set()
-    for row in table.to_dict("records"):
-        if row["split"] not in scans:
-            raise InputError(f"{index}: {row['id']} is in split {row['split']!r}, not train or validation; remove the row")
-        scan, sizes[row["id"]] = read_scan(index.parent / row["folder"], config)
-        scans[row["split"]].append(scan)
-        sources.update(sources_of(index.parent / row["folder"]))
-    if not scans["train"]:
-        raise InputError(f"{index}: has no training scan; give at least one")
+    for row in rows:
+        folder = index.parent / row["folder"]
+        weight = config.synthetic_weight if row.get("origin", "real") != "real" else 1.0
+        scan, sizes[row["id"]] = read_scan(folder, config, contrasts, weight)
+        scans[row["split"]].append(stored_scan(scan, scratch / row["id"]))
+        sources.update(sources_of(folder))
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{scan_id} {size:g} mm" for scan_id, size in sizes.items())
         raise InputError(f"{index}: its scans have different voxel sizes ({listed}); prepare all with one --voxel-mm")
-    return scans, next(iter(sizes.values())), sorted(sources)
+    return Arm(scans, contrasts, next(iter(sizes.values())), sorted(sources))
 
 
 def initial_model(init: Path | None, retrain: str | None, network: str | None) -> Initial | None:
@@ -105,65 +134,86 @@ def initial_model(init: Path | None, retrain: str | None, network: str | None) -
     return initial
 
 
+def chosen_config(initial: Initial | None, configuration: str | None, changes: dict[str, Any]) -> CascadeConfig:
+    """The settings of a training: those of the model to start from or of the named configuration, with what is not None changed.
+
+    Raises InputError when both are given.
+    """
+    if initial and configuration:
+        raise InputError(f"--configuration {configuration}: {initial.folder} has settings of its own; leave --configuration out")
+    config = initial.config if initial else CONFIGURATIONS[configuration or DEFAULT]
+    network = changes["network"]
+    if network and (network == "dense") != (config.network == "dense"):
+        # What fits patches does not fit blocks, and the other way round.
+        config = CONFIGURATIONS["lesionforge" if network == "dense" else "published"]
+    return replace(config, **{name: value for name, value in changes.items() if value is not None})
+
+
 @click.command(help="Train the two networks of the cascade on one arm's table.")
 @click.option("--index", required=True, type=click.Path(path_type=Path), help="Table that lesionforge assemble wrote.")
 @click.option(
+    "--configuration",
+    type=click.Choice(list(CONFIGURATIONS)),
+    help=f"Network, sampling, thresholds and optimiser: ours, or as Valverde et al. published them [default: {DEFAULT}].",
+)
+@click.option(
     "--network",
     type=click.Choice(list(ARCHITECTURES)),
-    help=f"The layers of both networks [default: {DEFAULTS.network}, or those of --init].",
+    help="The layers of both networks [default: that of the configuration or of --init].",
 )
 @click.option("--init", type=click.Path(path_type=Path), help="Model folder whose networks and settings are the start.")
-@click.option("--retrain", type=click.Choice(RETRAIN), help="Of --init: its last fully connected layers, or all [default: last].")
-@click.option("--epochs", type=click.IntRange(*EPOCHS), default=DEFAULTS.epochs, show_default=True, help="At most, a network.")
+@click.option("--retrain", type=click.Choice(RETRAIN), help="Of --init: its last layers, or all [default: last].")
+@click.option("--epochs", type=click.IntRange(*EPOCHS), help="At most, a network [default: as configured].")
+@click.option("--steps-per-epoch", type=click.IntRange(*STEPS), help="Of the optimiser [default: as configured].")
 @click.option(
-    "--samples-per-epoch",
-    type=click.IntRange(*SAMPLES),
-    default=DEFAULTS.samples_per_epoch,
-    show_default=True,
-    help="Patches in an epoch, half of them lesion.",
+    "--synthetic-weight",
+    type=FiniteRange(*WEIGHT, min_open=True),
+    help="How often voxels of made scans are drawn, against 1 for those of real scans [default: 1].",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 def train(
     index: Path,
-    network: Architecture | None,
+    configuration: str | None,
     init: Path | None,
     retrain: str | None,
-    epochs: int,
-    samples_per_epoch: int,
     seed: int,
     out: Path,
+    **changes: Any,
 ) -> None:
     """Read the arm, train, save the model folder."""
     import pandas as pd
 
     refuse_loss(out, index, init, own=nets.MODEL_FILES)
-    initial = initial_model(init, retrain, network)
-    config = initial.config if initial else replace(DEFAULTS, network=network or DEFAULTS.network)
-    config = replace(config, epochs=epochs, samples_per_epoch=samples_per_epoch)
-    scans, voxel_mm, sources = read_index(index, config)
-    card = cascade_entries(config, voxel_mm)
-    nets.set_up(seed)
-    begin = None
-    if initial:
-        if abs(initial.voxel_mm - voxel_mm) > 0.01:
-            raise InputError(
-                f"{index}: its scans have voxels of {voxel_mm:g} mm, but {init} is for {initial.voxel_mm:g} mm; "
-                f"prepare them with --voxel-mm {initial.voxel_mm:g}"
-            )
-        samples = sample_count(scans["train"])
-        begin = initial.networks(samples).__getitem__
-        card |= initial.card_entries(samples)
-    models, history = train_cascade(scans["train"], scans["validation"], config, seed, partial(click.echo, err=True), begin)
+    initial = initial_model(init, retrain, changes["network"])
+    config = chosen_config(initial, configuration, changes)
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".scans-", dir=out.absolute().parent) as scratch:
+        arm = read_arm(index, config, contrasts_of(initial.card) if initial else None, Path(scratch))
+        training = arm.scans["train"]
+        card = cascade_entries(config, arm.voxel_mm, arm.contrasts)
+        nets.set_up(seed)
+        begin = None
+        if initial:
+            if abs(initial.voxel_mm - arm.voxel_mm) > 0.01:
+                raise InputError(
+                    f"{index}: its scans have voxels of {arm.voxel_mm:g} mm, but {init} is for {initial.voxel_mm:g} mm; "
+                    f"prepare them with --voxel-mm {initial.voxel_mm:g}"
+                )
+            samples = sample_count(training)
+            begin = initial.networks(samples).__getitem__
+            card |= initial.card_entries(samples)
+        say = partial(click.echo, err=True)
+        models, history = train_cascade(training, arm.scans["validation"], config, seed, say, begin, arm.contrasts)
     card |= {
         "arm": index.stem,
         "seed": seed,
-        "training": [scan.scan_id for scan in scans["train"]],
-        "validation": [scan.scan_id for scan in scans["validation"]],
-        "derived_from": sources,
+        "training": [scan.scan_id for scan in training],
+        "validation": [scan.scan_id for scan in arm.scans["validation"]],
+        "derived_from": arm.sources,
     }
     with new_folder(out, own=nets.MODEL_FILES) as folder:
         nets.save_models(folder, models, card)
         write_tsv(pd.DataFrame([asdict(row) for row in history]), folder / "history.tsv", HISTORY_COLUMNS)
     last = history[-1]
-    click.echo(f"cascade trained on {len(scans['train'])} scans, last loss {last.loss:.4f} -> {out}")
+    click.echo(f"cascade trained on {len(training)} scans, last loss {last.loss:.4f} -> {out}")

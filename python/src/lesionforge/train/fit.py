@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lesionforge import nets
-from lesionforge.cascade.settings import NETWORKS, CascadeConfig
+from lesionforge.cascade.settings import CONTRASTS, NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
+from lesionforge.train.blocks import block_loss
 from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import score, turn_half
-from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, hard_negatives, pool
+from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_blocks, gather_pooled, hard_negatives, pool
 
 if TYPE_CHECKING:
     import keras
+
+# Of the validation scans, so that judging an epoch takes a fraction of its time.
+JUDGED_VOXELS = 20_000
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,31 @@ class Samples:
     scans: list[LabelledScan]
     lesion: np.ndarray
     healthy: np.ndarray
+    contrasts: tuple[str, ...] = CONTRASTS
 
 
 def cross_entropy(network: keras.Model, samples: Samples) -> float:
     """Mean cross-entropy over both pools, each weighing half."""
-    losses = []
-    for pooled, is_lesion in ((samples.lesion, True), (samples.healthy, False)):
-        parts = [score(network, scan.volume, pooled[pooled[:, 0] == n, 1:]) for n, scan in enumerate(samples.scans)]
-        lesion_probability = np.concatenate(parts)
-        right = lesion_probability if is_lesion else 1 - lesion_probability
-        losses.append(-np.log(np.maximum(right, 1e-7)).mean())
-    return float(np.mean(losses))
+    both = np.concatenate([samples.lesion, samples.healthy])
+    is_lesion = np.arange(len(both)) < len(samples.lesion)
+    right = np.empty(len(both), np.float32)
+    for number, scan in enumerate(samples.scans):
+        rows = both[:, 0] == number
+        right[rows] = score(network, scan.volume, both[rows, 1:])
+    right = np.where(is_lesion, right, 1 - right)
+    entropy = -np.log(np.maximum(right, 1e-7))
+    return float((entropy[is_lesion].mean() + entropy[~is_lesion].mean()) / 2)
+
+
+def batches(samples: Samples, config: CascadeConfig, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches of one epoch, changed at random: patches and labels, or blocks and their classes."""
+    voxels, labels = draw_epoch(samples.scans, samples.lesion, samples.healthy, config, rng)
+    # Parts of nearly equal size: no last batch of one patch.
+    for batch in np.array_split(np.arange(len(labels)), config.steps_per_epoch):
+        if config.network == "dense":
+            yield gather_blocks(samples.scans, voxels[batch], samples.contrasts, rng)
+        else:
+            yield turn_half(gather_pooled(samples.scans, voxels[batch]), rng), labels[batch]
 
 
 def fit_network(
@@ -63,18 +81,15 @@ def fit_network(
     Every epoch draws new negatives and new augmentations. Both pools of `training` hold a voxel.
     Raises InputError when a loss or weight is not finite.
     """
-    network.compile(optimizer=build_optimizer(config), loss="sparse_categorical_crossentropy")
+    loss_function = block_loss if config.network == "dense" else "sparse_categorical_crossentropy"
+    network.compile(optimizer=build_optimizer(config), loss=loss_function)
     history: list[EpochRow] = []
     best_weights, best_epoch, best_loss = None, 0, np.inf
-    steps = max(1, config.samples_per_epoch // config.batch_size)
     for epoch in range(1, config.epochs + 1):
-        voxels, labels = draw_epoch(training.lesion, training.healthy, config.samples_per_epoch, rng)
         network.reset_metrics()
         loss = np.nan
-        # Parts of nearly equal size: no last batch of one patch.
-        for batch in np.array_split(np.arange(len(labels)), steps):
-            patches = turn_half(gather_pooled(training.scans, voxels[batch]), rng)
-            loss = float(network.train_on_batch(patches, labels[batch]))
+        for inputs, targets in batches(training, config, rng):
+            loss = float(network.train_on_batch(inputs, targets))
         val_loss = cross_entropy(network, validation) if validation else np.nan
         # Of a network that breaks, the loss can stay a number: ReLU makes 0 of NaN.
         if not (np.isfinite(loss) and nets.is_finite(network) and (np.isfinite(val_loss) or not validation)):
@@ -100,7 +115,7 @@ def thin(samples: Samples, size: int, rng: np.random.Generator) -> Samples | Non
     each = min(size // 2, len(samples.lesion), len(samples.healthy))
     if not each:
         return None
-    return Samples(samples.scans, draw(samples.lesion, each, rng), draw(samples.healthy, each, rng))
+    return replace(samples, lesion=draw(samples.lesion, each, rng), healthy=draw(samples.healthy, each, rng))
 
 
 def train_cascade(
@@ -110,34 +125,42 @@ def train_cascade(
     seed: int,
     report: Callable[[str], None],
     begin: Callable[[str], keras.Model] | None = None,
+    contrasts: tuple[str, ...] = CONTRASTS,
 ) -> tuple[dict[str, keras.Model], list[EpochRow]]:
     """Train CNN1, then CNN2 on what CNN1 gets wrong; returns both by name, and their history.
 
-    `begin` gives the network to start from by its name in the cascade; without it, networks start from random weights.
-    Call `nets.set_up(seed)` before. Raises InputError when the training scans hold no lesion voxel or no candidate.
+    `begin` gives the network to start from by its name in the cascade; without it, networks start from random weights, but for
+    a dense CNN2, which goes on from CNN1. Call `nets.set_up(seed)` before. Raises InputError when the training scans hold no
+    lesion voxel or no candidate.
     """
     rng = np.random.default_rng(seed)
-    begin = begin or (lambda _name: build_network(config.network))
-    first = Samples(training, pool([scan.lesion for scan in training]), pool([scan.healthy for scan in training]))
+    first = _all_samples(training, contrasts)
     if not len(first.lesion):
         raise InputError("the training scans hold no lesion voxel inside the brain; give at least one scan with lesions")
     if not len(first.healthy):
         raise InputError(
-            f"the training scans hold no healthy voxel with FLAIR z-score above {config.candidate_flair_z:g}; "
+            f"the training scans hold no healthy voxel with a normalised FLAIR above {config.candidate_flair_z:g}; "
             "check their lesion and brain masks"
         )
     report(f"{len(training)} training scans: {len(first.lesion)} lesion voxels, {len(first.healthy)} candidates")
-    held_out = Samples(validation, pool([scan.lesion for scan in validation]), pool([scan.healthy for scan in validation]))
-    judge = thin(held_out, config.samples_per_epoch, rng)
+    judge = thin(_all_samples(validation, contrasts), JUDGED_VOXELS, rng)
     if validation and judge is None:
         report("the validation scans hold no lesion voxel: the last weights are kept")
-    cnn1, history1 = fit_network(NETWORKS[0], begin(NETWORKS[0]), first, judge, config, rng, report)
+    cnn1 = begin(NETWORKS[0]) if begin else build_network(config.network, contrasts)
+    cnn1, history1 = fit_network(NETWORKS[0], cnn1, first, judge, config, rng, report)
 
     negatives = hard_negatives(cnn1, training, config.samples_per_epoch // 2, config, rng)
     report(f"{NETWORKS[1]}: {len(negatives)} negatives chosen by {NETWORKS[0]}")
-    second = Samples(training, first.lesion, negatives)
     if judge:
         wanted = len(judge.healthy)
-        judge = thin(Samples(validation, judge.lesion, hard_negatives(cnn1, validation, wanted, config, rng)), 2 * wanted, rng)
-    cnn2, history2 = fit_network(NETWORKS[1], begin(NETWORKS[1]), second, judge, config, rng, report)
+        chosen = hard_negatives(cnn1, validation, wanted, config, rng)
+        judge = thin(replace(judge, healthy=chosen), 2 * wanted, rng)
+    cnn2 = begin(NETWORKS[1]) if begin else build_network(config.network, contrasts)
+    if config.network == "dense" and not begin:
+        cnn2.set_weights(cnn1.get_weights())
+    cnn2, history2 = fit_network(NETWORKS[1], cnn2, replace(first, healthy=negatives), judge, config, rng, report)
     return {NETWORKS[0]: cnn1, NETWORKS[1]: cnn2}, history1 + history2
+
+
+def _all_samples(scans: list[LabelledScan], contrasts: tuple[str, ...]) -> Samples:
+    return Samples(scans, pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans]), contrasts)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge import nets
-from lesionforge.cascade.settings import CONTRASTS, NETWORKS, CascadeConfig
+from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.train.network import build_network
 
@@ -14,18 +15,18 @@ if TYPE_CHECKING:
     import keras
 
 
-def load_cascade(folder: Path, config: CascadeConfig) -> dict[str, keras.Model]:
-    """Both networks of a model folder by name; `config` is that of its card, which `read_cascade_card` has checked.
+def load_cascade(folder: Path, config: CascadeConfig, contrasts: Sequence[str]) -> dict[str, keras.Model]:
+    """Both networks of a model folder by name; `config` and `contrasts` are those of its card, which `read_cascade_card` checked.
 
     Raises InputError when one cannot be loaded, or has other inputs or layers than the network that the card names.
     """
-    expected = _layers(build_network(config.network))
+    expected = _layers(build_network(config.network, contrasts))
     models = {}
     for name in NETWORKS:
         models[name] = nets.load_model(folder, name)
         if _layers(models[name]) != expected:
             raise InputError(
-                f"{folder / f'{name}.keras'}: is not the network {config.network} of {', '.join(CONTRASTS)} that {nets.CARD} "
+                f"{folder / f'{name}.keras'}: is not the network {config.network} of {', '.join(contrasts)} that {nets.CARD} "
                 "names; copy the whole model folder again"
             )
     return models

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import zscore
+from lesionforge.images.geometry import bounding_box
 from lesionforge.train import exact
-from lesionforge.train.network import PATCH
+from lesionforge.train.blocks import score_densely
+from lesionforge.train.network import PATCH, is_dense
 
 if TYPE_CHECKING:
     import keras
@@ -21,13 +26,19 @@ INFERENCE_BATCH = 4096
 
 @dataclass(frozen=True)
 class PatchVolume:
-    """Both contrasts of one scan, cut to the box of its brain and padded with zeros so that every patch lies inside.
+    """The contrasts of one scan, cut to the box of its brain and padded with zeros so that every patch lies inside.
 
-    `data` is float32 [x, y, z, contrast]; `start` is the voxel of the scan's grid that lies at `data[5, 5, 5]`.
+    `source` is float32 [x, y, z, contrast], or the file that holds it (`stored_volume`); `start` is the voxel of the scan's grid
+    that lies at `data[5, 5, 5]`.
     """
 
-    data: np.ndarray
+    source: np.ndarray | Path
     start: np.ndarray
+
+    @property
+    def data(self) -> np.ndarray:
+        """The array; of a file it is mapped anew each time, so that the pages read do not stay with the process."""
+        return self.source if isinstance(self.source, np.ndarray) else np.load(self.source, mmap_mode="r", allow_pickle=False)
 
     def flair_at(self, centres: np.ndarray) -> np.ndarray:
         """FLAIR z-scores [n] at voxels [n, 3] of the scan's grid."""
@@ -35,15 +46,21 @@ class PatchVolume:
         return np.asarray(self.data[x, y, z, 1])
 
 
-def patch_volume(t1w: np.ndarray, flair: np.ndarray, brain: np.ndarray) -> PatchVolume:
-    """z-score both volumes [x, y, z] inside the brain (bool, at least one voxel), cut and pad them."""
-    inside = np.argwhere(brain)
-    start, stop = inside.min(axis=0), inside.max(axis=0) + 1
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    data = np.zeros((*(stop - start + 2 * HALF), 2), np.float32)
-    for contrast, image in enumerate((t1w, flair)):
-        data[HALF:-HALF, HALF:-HALF, HALF:-HALF, contrast] = zscore(image[box], brain[box])
+def patch_volume(images: Sequence[np.ndarray], brain: np.ndarray, config: CascadeConfig) -> PatchVolume:
+    """Normalise a scan's volumes [x, y, z], FLAIR second, as configured; cut them to its brain (bool, not empty), and pad them."""
+    box = bounding_box(brain)
+    start = np.array([side.start for side in box])
+    data = np.zeros((*(np.array(brain[box].shape) + 2 * HALF), len(images)), np.float32)
+    for contrast, image in enumerate(images):
+        normalised = zscore(image[box], brain[box]) if config.normalisation == "zscore" else np.where(brain[box], image[box], 0)
+        data[HALF:-HALF, HALF:-HALF, HALF:-HALF, contrast] = normalised
     return PatchVolume(data, start)
+
+
+def stored_volume(volume: PatchVolume, path: Path) -> PatchVolume:
+    """The same volume, held by the new file `path` instead of memory."""
+    np.save(path, volume.data, allow_pickle=False)
+    return PatchVolume(path, volume.start)
 
 
 def gather(volume: PatchVolume, centres: np.ndarray) -> np.ndarray:
@@ -62,6 +79,8 @@ def candidates(volume: PatchVolume, brain: np.ndarray, flair_z: float) -> np.nda
 
 def score(network: keras.Model, volume: PatchVolume, centres: np.ndarray) -> np.ndarray:
     """Lesion probabilities float32 [n] of voxels [n, 3], in batches of bounded memory; none for no voxel."""
+    if is_dense(network):
+        return score_densely(network, volume.data, np.asarray(centres, np.int64) - volume.start + HALF)
     found = np.empty(len(centres), np.float32)
     corners = np.asarray(centres, np.int64) - volume.start
     shared = exact.crowded(corners) if exact.can_share(network) else np.zeros(len(centres), bool)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lesionforge.cascade.settings import CascadeConfig
+from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
 from lesionforge.images import Scan
+from lesionforge.images.geometry import bounding_box
+from lesionforge.train.blocks import LESION, training_block
 from lesionforge.train.network import PATCH
-from lesionforge.train.patches import PatchVolume, candidates, gather, patch_volume, score
+from lesionforge.train.patches import HALF, PatchVolume, candidates, gather, patch_volume, score, stored_volume
 
 if TYPE_CHECKING:
     import keras
@@ -18,23 +22,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledScan:
-    """One scan ready to be sampled: lesion voxels and candidates that are none, int16 [n, 3] each."""
+    """One scan ready to be sampled: lesion voxels and candidates that are none, int16 [n, 3] each.
+
+    `labels` is uint8 [x, y, z] like the volume: 0 outside the brain, 1 healthy, 2 lesion. `weight` is how often a voxel is drawn.
+    """
 
     scan_id: str
     volume: PatchVolume
     lesion: np.ndarray
     healthy: np.ndarray
+    labels: PatchVolume
+    weight: float = 1.0
 
 
-def label_scan(scan_id: str, scan: Scan, config: CascadeConfig) -> LabelledScan:
-    """Lesion voxels inside the brain, and the candidate voxels outside the lesions."""
-    volume = patch_volume(scan.t1w, scan.flair, scan.brain)
+def label_scan(
+    scan_id: str, scan: Scan, config: CascadeConfig, contrasts: Sequence[str] = CONTRASTS, weight: float = 1.0
+) -> LabelledScan:
+    """Lesion voxels inside the brain, and the candidate voxels outside the lesions; raises InputError as `Scan.images` does."""
+    volume = patch_volume(list(scan.images(contrasts).values()), scan.brain, config)
+    lesion = scan.lesion & scan.brain
+    labels = np.where(lesion, LESION, scan.brain).astype(np.uint8)[bounding_box(scan.brain)]
     return LabelledScan(
         scan_id,
         volume,
-        lesion=np.argwhere(scan.lesion & scan.brain).astype(np.int16),
+        lesion=np.argwhere(lesion).astype(np.int16),
         healthy=candidates(volume, scan.brain & ~scan.lesion, config.candidate_flair_z),
+        labels=PatchVolume(np.pad(labels, HALF), volume.start),
+        weight=weight,
     )
+
+
+def stored_scan(scan: LabelledScan, folder: Path) -> LabelledScan:
+    """The same scan with its volumes in files of `folder`: memory then does not grow with the number of scans."""
+    folder.mkdir(parents=True)
+    volume = stored_volume(scan.volume, folder / "images.npy")
+    return replace(scan, volume=volume, labels=stored_volume(scan.labels, folder / "labels.npy"))
 
 
 def pool(parts: list[np.ndarray]) -> np.ndarray:
@@ -43,19 +65,40 @@ def pool(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows) if rows else np.zeros((0, 4), np.int16)
 
 
-def draw(pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """`wanted` rows of a non-empty array: every row equally often, the remainder at random without repetition."""
+def draw(pooled: np.ndarray, wanted: int, rng: np.random.Generator, weights: np.ndarray | None = None) -> np.ndarray:
+    """`wanted` rows of a non-empty array: every row equally often, the remainder at random without repetition.
+
+    With `weights` [rows] that differ, at random in proportion to them.
+    """
+    if weights is not None and np.ptp(weights) > 0:
+        return pooled[rng.choice(len(pooled), wanted, p=weights / weights.sum())]
     rounds, rest = divmod(wanted, len(pooled))
     chosen = np.concatenate([np.tile(np.arange(len(pooled)), rounds), rng.choice(len(pooled), rest, replace=False)])
     return pooled[chosen]
 
 
-def draw_epoch(lesion: np.ndarray, healthy: np.ndarray, samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One epoch's voxels [n, 4] and labels uint8 [n], half of them lesion, in random order; both pools hold a voxel."""
-    voxels = np.concatenate([draw(lesion, samples // 2, rng), draw(healthy, samples // 2, rng)])
-    labels = np.repeat(np.array([1, 0], np.uint8), samples // 2)
+def row_weights(scans: Sequence[LabelledScan], pooled: np.ndarray, *, by_scan: bool) -> np.ndarray:
+    """What each row of a pool weighs: its scan's weight, with `by_scan` shared among the rows of the scan."""
+    of_scan = np.array([scan.weight for scan in scans], float)
+    if by_scan:
+        of_scan /= np.maximum(np.bincount(pooled[:, 0], minlength=len(scans)), 1)
+    return of_scan[pooled[:, 0]]
+
+
+def draw_epoch(
+    scans: Sequence[LabelledScan], lesion: np.ndarray, healthy: np.ndarray, config: CascadeConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One epoch's voxels [n, 4] and labels uint8 [n], half of them lesion, in random order; both pools hold a voxel.
+
+    Patches are drawn as published, every voxel alike; blocks so that scans with few lesions are seen as often as others.
+    """
+    parts = []
+    for pooled in (lesion, healthy):
+        weights = row_weights(scans, pooled, by_scan=config.network == "dense")
+        parts.append(draw(pooled, config.samples_per_epoch // 2, rng, weights))
+    labels = np.repeat(np.array([1, 0], np.uint8), [len(part) for part in parts])
     order = rng.permutation(len(labels))
-    return voxels[order], labels[order]
+    return np.concatenate(parts)[order], labels[order]
 
 
 def gather_pooled(scans: list[LabelledScan], voxels: np.ndarray) -> np.ndarray:
@@ -67,18 +110,45 @@ def gather_pooled(scans: list[LabelledScan], voxels: np.ndarray) -> np.ndarray:
     return patches
 
 
+def gather_blocks(
+    scans: Sequence[LabelledScan], voxels: np.ndarray, contrasts: tuple[str, ...], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training blocks [n, x, y, z, contrast] around pooled voxels [n, 4], and their classes uint8 [n, x, y, z]."""
+    blocks = []
+    for number, *centre in voxels:
+        scan = scans[number]
+        place = np.array(centre) - scan.volume.start + HALF
+        blocks.append(training_block(scan.volume.data, scan.labels.data, place, contrasts, rng))
+    images, classes = zip(*blocks, strict=True)
+    return np.stack(images), np.stack(classes)
+
+
+def healthy_part(scan: LabelledScan, scans: int, rng: np.random.Generator) -> np.ndarray:
+    """The healthy candidates of a scan in a random box, whose volume times the number of scans is about two brains."""
+    if not len(scan.healthy):
+        return scan.healthy
+    low, high = scan.healthy.min(axis=0), scan.healthy.max(axis=0) + 1
+    side = np.ceil((high - low) * min(1.0, 2.0 / scans) ** (1 / 3)).astype(int)
+    corner = rng.integers(low, high - side + 1)
+    return scan.healthy[((scan.healthy >= corner) & (scan.healthy < corner + side)).all(axis=1)]
+
+
 def hard_negatives(
     network: keras.Model, scans: list[LabelledScan], wanted: int, config: CascadeConfig, rng: np.random.Generator
 ) -> np.ndarray:
     """CNN2's pool of negatives [n, 4]: healthy candidates that CNN1 takes for lesion.
 
-    Where these are fewer than `wanted`, bright voxels (FLAIR z-score above `fallback_flair_z`) are added at random up to
-    that number, and if there is none either, all candidates are the pool.
+    The network dense looks at a part of each scan, the smaller the more there are. Where these are fewer than `wanted`,
+    bright voxels (normalised FLAIR above `fallback_flair_z`) are added at random up to that number, and if there is none
+    either, all candidates are the pool.
     """
     mined, bright = [], []
     per_scan = max(1, config.mined_per_negative * wanted // len(scans))
     for scan in scans:
-        seen = scan.healthy[rng.permutation(len(scan.healthy))[:per_scan]]
+        if config.network == "dense":
+            seen = healthy_part(scan, len(scans), rng)
+        else:
+            seen = scan.healthy[rng.permutation(len(scan.healthy))[:per_scan]]
         mined.append(seen[score(network, scan.volume, seen) > config.cnn1_threshold])
         bright.append(scan.healthy[scan.volume.flair_at(scan.healthy) > config.fallback_flair_z])
     found, spare = pool(mined), pool(bright)
