@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import zscore
 from lesionforge.images.geometry import bounding_box
+from lesionforge.train import exact
 from lesionforge.train.blocks import score_densely
 from lesionforge.train.network import PATCH, is_dense
 
@@ -80,11 +81,16 @@ def score(network: keras.Model, volume: PatchVolume, centres: np.ndarray) -> np.
     """Lesion probabilities float32 [n] of voxels [n, 3], in batches of bounded memory; none for no voxel."""
     if is_dense(network):
         return score_densely(network, volume.data, np.asarray(centres, np.int64) - volume.start + HALF)
-    parts = [
-        np.asarray(network.predict_on_batch(gather(volume, centres[i : i + INFERENCE_BATCH])))[:, 1]
-        for i in range(0, len(centres), INFERENCE_BATCH)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    found = np.empty(len(centres), np.float32)
+    corners = np.asarray(centres, np.int64) - volume.start
+    shared = exact.crowded(corners) if exact.can_share(network) else np.zeros(len(centres), bool)
+    if shared.any():
+        found[shared] = exact.score_shared(network, volume.data, corners[shared])
+    alone = np.flatnonzero(~shared)
+    for i in range(0, len(alone), INFERENCE_BATCH):
+        batch = alone[i : i + INFERENCE_BATCH]
+        found[batch] = np.asarray(network.predict_on_batch(gather(volume, centres[batch])))[:, 1]
+    return found
 
 
 def turn_half(patches: np.ndarray, rng: np.random.Generator) -> np.ndarray:
