@@ -55,7 +55,7 @@ experiment-open-ms: $(EXPERIMENT)-baseline/model.json | setup
 	@.venv/bin/python bin/open-ms-cohort "$(DATA)" $(EXPERIMENT)-cohort/cohort.csv
 	bin/nextflow run main.nf -c benchmarks/two_at_once.config -params-file benchmarks/experiment_open_ms.json --input $(EXPERIMENT)-cohort/cohort.csv \
 	  --lesion_library "$(DATA)/derivatives/lesion_masks" --baseline $(EXPERIMENT)-baseline --outdir $(EXPERIMENT) -resume
-	@cat $(EXPERIMENT)/evaluate/summary.tsv
+	.venv/bin/python benchmarks/experiment.py $(EXPERIMENT) --out docs
 	@echo "The report: $(CURDIR)/$(EXPERIMENT)/report/index.html"
 
 # Imported once: a model folder written anew would be adapted anew.
