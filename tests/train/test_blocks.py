@@ -17,7 +17,7 @@ from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import build_network
 from lesionforge.train.patches import PatchVolume, score
 from lesionforge.train.sampling import (
-    MOST_OF_A_LESION,
+    OF_A_LESION,
     LabelledScan,
     draw_by_scan,
     hard_negatives,
@@ -150,10 +150,11 @@ def test_training_reads_volumes_from_files_and_cnn2_goes_on_from_cnn1(tmp_path) 
     assert np.abs(first - second).max() < np.abs(first - fresh).max() / 5
 
 
-def test_large_lesions_are_no_more_centres_than_small_ones() -> None:
-    lesion = np.zeros((30, 12, 12), bool)
-    lesion[1:9, 1:11, 1:11] = True
-    lesion[15:18, 4:6, 4:6] = True
-    lesion[25, 5, 5] = True
+def test_the_larger_a_lesion_the_smaller_the_share_of_its_voxels_that_are_centres() -> None:
+    lesion = np.zeros((40, 22, 22), bool)
+    lesion[1:17, 1:21, 1:21] = True
+    lesion[25:28, 4:6, 4:6] = True
+    lesion[35, 5, 5] = True
     centres = np.argwhere(lesion)[thinned_lesions(lesion)]
-    assert Counter(np.digitize(centres[:, 0], [12, 20]).tolist()) == {0: MOST_OF_A_LESION, 1: 12, 2: 1}
+    large = round(OF_A_LESION * 80)
+    assert Counter(np.digitize(centres[:, 0], [20, 30]).tolist()) == {0: large, 1: 12, 2: 1}

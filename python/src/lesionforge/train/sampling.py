@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # A block around a voxel shows its neighbours too, so that these are enough of them.
 MOST_CENTRES = 200_000
-# Else large lesions would be nearly all that is seen.
-MOST_OF_A_LESION = 50
+# Of a lesion of n voxels so many times the root of n: else large lesions would be nearly all that is seen, or small ones.
+OF_A_LESION = 10
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,14 @@ def label_scan(
 
 
 def thinned_lesions(lesion: np.ndarray) -> np.ndarray:
-    """Which voxels of a bool mask [x, y, z], in the order of np.argwhere, are centres of blocks: at most so many of each lesion."""
+    """Which voxels of a bool mask [x, y, z], in the order of np.argwhere, are centres of blocks: the larger a lesion, the smaller
+    the share of them."""
     numbers = label_lesions(lesion)[0][lesion]
     # Lesion by lesion, each in a random order: how many of its own come before a voxel?
     order = np.lexsort((np.random.default_rng(0).random(len(numbers)), numbers))
     ranks = np.empty(len(numbers), int)
     ranks[order] = np.arange(len(numbers)) - np.searchsorted(numbers[order], numbers[order])
-    return np.asarray(ranks < MOST_OF_A_LESION)
+    return np.asarray(ranks < OF_A_LESION * np.sqrt(np.bincount(numbers)[numbers]))
 
 
 def stored_scan(scan: LabelledScan, folder: Path) -> LabelledScan:
