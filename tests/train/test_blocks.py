@@ -17,13 +17,11 @@ from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import build_network
 from lesionforge.train.patches import PatchVolume, score
 from lesionforge.train.sampling import (
-    OF_A_LESION,
     LabelledScan,
     draw_by_scan,
     hard_negatives,
     pool,
     stored_scan,
-    thinned_lesions,
 )
 
 CONTRASTS = ("T1w", "FLAIR")
@@ -35,7 +33,9 @@ def made_scan(seed: int, sides: tuple[int, int, int] = (44, 40, 36)) -> Labelled
     labels = np.full(sides, HEALTHY, np.uint8)
     labels[:6] = OUTSIDE
     labels[20:24, 18:22, 15:20] = LESION
-    data = (rng.normal(0, 0.3, (*sides, 2)) + 2.0 * (labels == LESION)[..., None]).astype(np.float32) * (labels != OUTSIDE)[..., None]
+    data = (rng.normal(0, 0.3, (*sides, 2)) + 2.0 * (labels == LESION)[..., None]).astype(np.float32) * (labels != OUTSIDE)[
+        ..., None
+    ]
     start = np.full(3, 5)
     return LabelledScan(
         f"sub-{seed}",
@@ -68,12 +68,22 @@ def test_a_training_block_holds_its_centre_and_nothing_outside_the_brain(seed: i
 
 
 def test_without_random_changes_a_block_is_the_scan_turned(monkeypatch) -> None:
-    for name in ("SHIFTED_SHARE", "ZOOMED_SHARE", "CURVE_SPREAD", "GAIN_SPREAD", "SHIFT_SPREAD", "BIAS_SPREAD", "ABSENT_T1W_SHARE"):
+    for name in (
+        "SHIFTED_SHARE",
+        "ZOOMED_SHARE",
+        "CURVE_SPREAD",
+        "GAIN_SPREAD",
+        "SHIFT_SPREAD",
+        "BIAS_SPREAD",
+        "ABSENT_T1W_SHARE",
+    ):
         monkeypatch.setattr(blocks, name, 0)
     monkeypatch.setattr(blocks, "MOST_NOISE", 0)
     monkeypatch.setattr(blocks, "_change_contrast", lambda image, contrast, rng: image)
     scan = made_scan(3)
-    images, classes = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, np.random.default_rng(0))
+    images, classes = training_block(
+        scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, np.random.default_rng(0)
+    )
     assert set(np.round(images[classes != OUTSIDE].ravel(), 4)) <= set(np.round(scan.volume.data.ravel(), 4))
     assert images[classes == LESION].mean() > 1.5 and abs(images[classes == HEALTHY].mean()) < 0.1
 
@@ -85,7 +95,9 @@ def test_the_loss_does_not_count_the_margin_or_what_lies_outside(rng) -> None:
     found = np.where(classes == LESION, 0.9, 0.1).astype(np.float32)
 
     def loss(found: np.ndarray) -> float:
-        return float(block_loss(keras.ops.convert_to_tensor(classes), keras.ops.convert_to_tensor(np.stack([1 - found, found], -1))))
+        return float(
+            block_loss(keras.ops.convert_to_tensor(classes), keras.ops.convert_to_tensor(np.stack([1 - found, found], -1)))
+        )
 
     best = loss(found)
     other = found.copy()
@@ -148,13 +160,3 @@ def test_training_reads_volumes_from_files_and_cnn2_goes_on_from_cnn1(tmp_path) 
     first, second = (models[name].get_weights()[0] for name in ("cnn1", "cnn2"))
     fresh = build_network("dense").get_weights()[0]
     assert np.abs(first - second).max() < np.abs(first - fresh).max() / 5
-
-
-def test_the_larger_a_lesion_the_smaller_the_share_of_its_voxels_that_are_centres() -> None:
-    lesion = np.zeros((40, 22, 22), bool)
-    lesion[1:17, 1:21, 1:21] = True
-    lesion[25:28, 4:6, 4:6] = True
-    lesion[35, 5, 5] = True
-    centres = np.argwhere(lesion)[thinned_lesions(lesion)]
-    large = round(OF_A_LESION * 80)
-    assert Counter(np.digitize(centres[:, 0], [20, 30]).tolist()) == {0: large, 1: 12, 2: 1}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
-from lesionforge.images import Scan, label_lesions
+from lesionforge.images import Scan
 from lesionforge.images.geometry import bounding_box
 from lesionforge.train.blocks import LESION, training_block
 from lesionforge.train.network import PATCH
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 # A block around a voxel shows its neighbours too, so that these are enough of them.
 MOST_CENTRES = 200_000
-# Of a lesion of n voxels so many times the root of n: else large lesions would be nearly all that is seen, or small ones.
-OF_A_LESION = 10
 
 
 @dataclass(frozen=True)
@@ -49,29 +47,15 @@ def label_scan(
     if config.network == "dense" and len(healthy) > MOST_CENTRES:
         healthy = healthy[np.sort(np.random.default_rng(0).permutation(len(healthy))[:MOST_CENTRES])]
     lesion = scan.lesion & scan.brain
-    places = np.argwhere(lesion).astype(np.int16)
-    if config.network == "dense":
-        places = places[thinned_lesions(lesion)]
     labels = np.where(lesion, LESION, scan.brain).astype(np.uint8)[bounding_box(scan.brain)]
     return LabelledScan(
         scan_id,
         volume,
-        lesion=places,
+        lesion=np.argwhere(lesion).astype(np.int16),
         healthy=healthy,
         labels=PatchVolume(np.pad(labels, HALF), volume.start),
         weight=weight,
     )
-
-
-def thinned_lesions(lesion: np.ndarray) -> np.ndarray:
-    """Which voxels of a bool mask [x, y, z], in the order of np.argwhere, are centres of blocks: the larger a lesion, the smaller
-    the share of them."""
-    numbers = label_lesions(lesion)[0][lesion]
-    # Lesion by lesion, each in a random order: how many of its own come before a voxel?
-    order = np.lexsort((np.random.default_rng(0).random(len(numbers)), numbers))
-    ranks = np.empty(len(numbers), int)
-    ranks[order] = np.arange(len(numbers)) - np.searchsorted(numbers[order], numbers[order])
-    return np.asarray(ranks < OF_A_LESION * np.sqrt(np.bincount(numbers)[numbers]))
 
 
 def stored_scan(scan: LabelledScan, folder: Path) -> LabelledScan:
