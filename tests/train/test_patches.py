@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import zscore
 from lesionforge.train.network import build_network
-from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.train.patches import candidates, gather, patch_volume, turn_half
 
 

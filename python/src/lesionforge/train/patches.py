@@ -47,7 +47,7 @@ class PatchVolume:
 
 
 def patch_volume(images: Sequence[np.ndarray], brain: np.ndarray, config: CascadeConfig) -> PatchVolume:
-    """Normalise a scan's volumes [x, y, z], FLAIR second, as configured; cut them to its brain (bool, not empty), and pad them."""
+    """Normalise a scan's volumes [x, y, z], FLAIR second, as configured; cut them to its brain (bool, not empty), pad them."""
     box = bounding_box(brain)
     start = np.array([side.start for side in box])
     data = np.zeros((*(np.array(brain[box].shape) + 2 * HALF), len(images)), np.float32)
