@@ -9,7 +9,7 @@ EXPERIMENT := results/experiment-open-ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training test test-slow lint lock clean distclean
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade test test-slow lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
@@ -23,6 +23,7 @@ help:
 	@echo "                      cascade in model folder M if there is one, about an hour"
 	@echo "make bench-sampler DATA=D   how varied and whole transplanted lesions are on the open_ms scans in folder D, about half an hour"
 	@echo "make bench-training   speed and memory of the generator's training and painting on phantoms, about half an hour"
+	@echo "make bench-cascade    speed and memory of the cascade's inference and training on phantoms, beside plain implementations, about half an hour"
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
 	@echo "make lock             lock the newest versions of the Python packages"
@@ -71,6 +72,9 @@ bench-sampler: setup
 bench-training: setup
 	.venv/bin/python benchmarks/training.py --out results/bench-training
 
+bench-cascade: setup
+	.venv/bin/python benchmarks/cascade.py --out results/bench-cascade
+
 bench-prepare: setup
 	.venv/bin/python benchmarks/prepare.py "$(DATA)" --out results/bench-prepare
 
@@ -94,7 +98,7 @@ lock: setup
 	  --no-header --no-annotate -q - -o python/requirements-setup.txt
 
 clean:
-	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(EXPERIMENT) $(EXPERIMENT)-cohort $(EXPERIMENT)-baseline $(addprefix results/bench-,prepare synthesize sampler training) work .nextflow .nextflow.log* .ruff_cache .pytest_cache
+	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(EXPERIMENT) $(EXPERIMENT)-cohort $(EXPERIMENT)-baseline $(addprefix results/bench-,prepare synthesize sampler training cascade) work .nextflow .nextflow.log* .ruff_cache .pytest_cache
 	rm -rf python/.ruff_cache python/.mypy_cache
 	find bin modules python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	-@rmdir results 2>/dev/null || true
