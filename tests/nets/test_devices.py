@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import pytest
@@ -44,8 +43,8 @@ def test_the_command_refuses_a_gpu_that_is_not_there(write_blob_scan, tmp_path: 
 
     monkeypatch.setattr(devices, "_working_gpus", lambda: 0)
     prepared = write_blob_scan(tmp_path / "prepare", "sub-a", 1)
-    levels = SimpleNamespace(contrasts=("t1w", "flair"))
-    monkeypatch.setattr(stage, "match_patients", lambda *arguments: [(Prepared.open(prepared), levels, "")])
+    monkeypatch.setattr(stage, "match_patients", lambda *arguments: [(Prepared.open(prepared), None, "")])
+    monkeypatch.setattr(stage, "shared_contrasts", lambda levels: ("t1w", "flair"))
     options = ["--prepared", str(prepared), "--device", "gpu", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, ["synthesize", "train-generator", *options])
     assert result.exit_code == 2
