@@ -18,7 +18,7 @@ BLOCK = 32
 MARGIN = 6
 # Inference: voxels that a tile is judged for along each axis, at most, and the context around them.
 LARGEST_TILE = 96
-HALO = 12
+HALO = 12  # a multiple of DENSE_FACTOR
 OUTSIDE, HEALTHY, LESION = 0, 1, 2
 # The share of blocks that hold a lesion voxel, in all likelihood.
 LESION_SHARE = 0.5
@@ -139,17 +139,16 @@ def score_densely(network: keras.Model, data: np.ndarray, points: np.ndarray) ->
     found = np.zeros(len(points), np.float32)
     if not len(points):
         return found
-    low, high = points.min(axis=0), points.max(axis=0) + 1
+    # The network halves a tile twice: tiles that begin at a multiple of its factor agree with one tile of the whole.
+    low, high = points.min(axis=0) // DENSE_FACTOR * DENSE_FACTOR, points.max(axis=0) + 1
     counts = -(-(high - low) // LARGEST_TILE)
-    sides = -(-(high - low) // counts)
+    sides = -(-(high - low) // (counts * DENSE_FACTOR)) * DENSE_FACTOR
     tile_of = (points - low) // sides
-    # The network halves a tile twice.
-    padded = -(-(sides + 2 * HALO) // DENSE_FACTOR) * DENSE_FACTOR
     for tile in product(*(range(count) for count in counts)):
         chosen = np.flatnonzero((tile_of == tile).all(axis=1))
         if len(chosen):
             corner = low + np.array(tile) * sides - HALO
-            block = cut(data, corner, padded)[None]
+            block = cut(data, corner, sides + 2 * HALO)[None]
             judged = np.asarray(network.predict_on_batch(block))[0, ..., 1]
             found[chosen] = judged[tuple((points[chosen] - corner).T)]
     return found
