@@ -27,7 +27,7 @@ from training import phantoms
 
 from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
-from lesionforge.cascade.settings import CONFIGURATIONS, CONTRASTS, NETWORKS, CascadeConfig
+from lesionforge.cascade.settings import CONFIGURATIONS, NETWORKS, CascadeConfig
 from lesionforge.cli import prepare_environment
 from lesionforge.images import Prepared, Scan, new_folder, zscore
 from lesionforge.segment.cascade import lesion_probability
@@ -196,7 +196,7 @@ def thresholds(folder: Path, config: CascadeConfig, model: Path) -> Measurement:
     config = realistic(models, scan, config)
     shutil.rmtree(model, ignore_errors=True)
     with new_folder(model) as made:
-        nets.save_models(made, models, cascade_entries(config, float(np.linalg.norm(scan.affine[:3, 0])), CONTRASTS))
+        nets.save_models(made, models, cascade_entries(config, float(np.linalg.norm(scan.affine[:3, 0]))))
     return Measurement(config, np.nan, np.nan, np.nan)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lesionforge import nets
+from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import CONFIGURATIONS
 from lesionforge.train import blocks
 from lesionforge.train.blocks import BLOCK, HEALTHY, LESION, MARGIN, OUTSIDE, block_loss, cut, score_densely, training_block
@@ -160,3 +161,10 @@ def test_training_reads_volumes_from_files_and_cnn2_goes_on_from_cnn1(tmp_path) 
     first, second = (models[name].get_weights()[0] for name in ("cnn1", "cnn2"))
     fresh = build_network("dense").get_weights()[0]
     assert np.abs(first - second).max() < np.abs(first - fresh).max() / 5
+
+
+def test_the_card_says_what_the_networks_see() -> None:
+    """It said z-scores whatever the configuration was."""
+    said = {name: cascade_entries(config, 1.0)["normalisation"] for name, config in CONFIGURATIONS.items()}
+    assert "z-score" in said["published"] and "prepare" in said["lesionforge"]
+    assert "z-score" not in said["lesionforge"]

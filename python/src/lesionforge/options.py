@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
+SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of all random draws.")
 
 
 class FiniteRange(click.FloatRange):

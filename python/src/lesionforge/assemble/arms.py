@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
+from lesionforge.cohort.rows import MADE_ARMS
 from lesionforge.errors import InputError
 
 # Which scans made of others an arm trains on, by the beginning of their ids, and which arms train on real scans too.
@@ -108,7 +109,7 @@ def made_for(arm: str, synthetic: list[Provenance]) -> list[Provenance]:
 
 def lacks_scans(arm: str, synthetic: list[Provenance]) -> bool:
     """Whether an arm cannot be what it is called, for want of scans made for it; `published` is then `real`."""
-    return arm in MADE_FOR and arm != "published" and not made_for(arm, synthetic)
+    return arm in MADE_ARMS and not made_for(arm, synthetic)
 
 
 def arm_rows(arm: str, cohort: list[CohortRow], synthetic: list[Provenance], library: Set[str]) -> list[ArmRow]:

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from lesionforge.images import Scan
 from lesionforge.images.geometry import bounding_box
+from lesionforge.images.prepared import WM
 from lesionforge.register.deformation import warp_tissues
 from lesionforge.register.lesions import warp_lesions
 
@@ -30,7 +31,6 @@ BIAS_SPACING_MM = 80.0
 NOISE = 0.1
 # The intensities that gamma leaves alone, as percentiles of the brain.
 GAMMA_PERCENTILES = (0.5, 99.5)
-WHITE_MATTER = 3
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def apply_classical(draw: ClassicalDraw, scan: Scan, voxel_mm: float) -> Scan:
     lesion[box] = (warp_lesions(scan.lesion, source[:, *box]) > 0) & brain[box]
     tissues = np.zeros(brain.shape, np.uint8)
     tissues[box] = np.where(brain[box], warp_tissues(scan.tissues, source[:, *box]), 0)
-    tissues[lesion] = WHITE_MATTER
+    tissues[lesion] = WM
     places = source[:, brain]
     copied = {}
     for name, image in scan.images().items():

@@ -13,11 +13,8 @@ from lesionforge.assemble.arms import MADE_BY, ArmRow, CohortRow, Provenance, ar
 from lesionforge.cohort.rows import ARMS
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, derivative, read_json, read_tsv, write_tsv
-from lesionforge.options import OwnOptionsGroup
+from lesionforge.options import FOLDER, OUT, SEED, OwnOptionsGroup
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
-SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of all random draws.")
 COLUMNS = {
     "arm": "experiment arm",
     "id": "scan",

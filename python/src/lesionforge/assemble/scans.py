@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lesionforge import __version__, nets
-from lesionforge.assemble.classical import WHITE_MATTER, apply_classical, draw_classical
+from lesionforge.assemble.classical import apply_classical, draw_classical
 from lesionforge.assemble.mix import carved_region, draw_mix, paste
 from lesionforge.errors import InputError
 from lesionforge.images import (
@@ -24,6 +24,7 @@ from lesionforge.images import (
     voxel_volume_mm3,
     write_made_scan,
 )
+from lesionforge.images.prepared import WM
 
 
 def rng_of(seed: int, scan_id: str) -> np.random.Generator:
@@ -128,7 +129,7 @@ def write_mix(
             images=mixed,
             brain=scan.brain,
             # The tissues of the donor are not on the canvas' grid; what is known is that lesions count as white matter.
-            tissues=np.where(label, WHITE_MATTER, scan.tissues),
+            tissues=np.where(label, WM, scan.tissues),
             lesion=label,
             affine=scan.affine,
             descriptions=(

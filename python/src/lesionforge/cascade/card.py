@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lesionforge import nets
-from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.images.names import ALWAYS, in_order
 from lesionforge.nets.settings import Within, settings_of
 
+NORMALISATIONS = {
+    "zscore": "z-score inside the brain mask, 0 outside",
+    "prepared": "as lesionforge prepare normalises, 0 outside the brain mask",
+}
 
-def cascade_entries(config: CascadeConfig, voxel_mm: float, contrasts: Sequence[str] = CONTRASTS) -> dict[str, Any]:
+
+def cascade_entries(config: CascadeConfig, voxel_mm: float, contrasts: Sequence[str] = ALWAYS) -> dict[str, Any]:
     """What the card of a cascade holds of its input, these contrasts, and its settings; `read_cascade_card` reads it back."""
     return {
         "kind": "cascade",
         "contrasts": list(contrasts),
-        "normalisation": "z-score inside the brain mask, 0 outside",
+        "normalisation": NORMALISATIONS[config.normalisation],
         "voxel_mm": voxel_mm,
         "parameters": asdict(config),
     }

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from lesionforge.nets.settings import Within
 
-CONTRASTS = ("T1w", "FLAIR")
 NETWORKS = ("cnn1", "cnn2")
 
 Architecture = Literal["dense", "valverde2017", "nicmslesions"]
@@ -53,6 +52,11 @@ class CascadeConfig:
     """
     synthetic_weight: Annotated[float, Within(0, 1000, above=True)] = 1.0
     """How often a lesion or healthy voxel of a made scan (synthetic, mixed, augmented) is drawn, against one of a real scan."""
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the networks judge blocks of voxels, not the centres of patches."""
+        return self.network == "dense"
 
     @property
     def samples_per_epoch(self) -> int:

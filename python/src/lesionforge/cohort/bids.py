@@ -12,10 +12,11 @@ from lesionforge.cohort.rows import Problem, Row
 from lesionforge.cohort.sheet import split_cells
 from lesionforge.errors import InputError
 from lesionforge.images import read_image, same_grid
+from lesionforge.images.names import FURTHER
 
 SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
 # Taken when every scan has one.
-FURTHER = {"t2w": "T2w", "pdw": "PDw"}
+FURTHER_SCANS = {name.lower(): name for name in FURTHER}
 # A mask's name in label- or desc-, and the spaces that it may be in: a scan's own, or unsaid.
 MASKS = {
     "lesion_mask": ("lesion", (None, "orig", "T1w", "FLAIR")),
@@ -52,7 +53,7 @@ def read_bids(folder: Path) -> tuple[list[Row], list[Problem], list[Problem]]:
 
     Masks come from derivatives/*, role and split from participants.tsv; where that says no roles all are patients.
     """
-    scans = by_session(find_images(folder, ["bids"], [*SUFFIXES.values(), *FURTHER.values()], [*IGNORED, OUTSIDE_SUBJECTS]))
+    scans = by_session(find_images(folder, ["bids"], [*SUFFIXES.values(), *FURTHER_SCANS.values()], [*IGNORED, OUTSIDE_SUBJECTS]))
     masks = by_session(find_images(folder / "derivatives", ["bids", "derivatives"], ["mask"], IGNORED))
     participants, problems = read_participants(folder / "participants.tsv")
     rows, left_out, further = [], [], []
@@ -79,7 +80,9 @@ def read_bids(folder: Path) -> tuple[list[Row], list[Problem], list[Problem]]:
         else:
             row = replace(row, role="patient")
         rows.append(row)
-        of_row = {name: [path for path, entities in images if entities["suffix"] == suffix] for name, suffix in FURTHER.items()}
+        of_row = {
+            name: [path for path, entities in images if entities["suffix"] == suffix] for name, suffix in FURTHER_SCANS.items()
+        }
         further.append(of_row)
     rows, remarks = with_further(rows, further)
     left_out += remarks
@@ -99,7 +102,7 @@ def with_further(rows: list[Row], found: list[dict[str, list[str]]]) -> tuple[li
     `found` holds the paths of each row by column.
     """
     remarks = []
-    for name, suffix in FURTHER.items():
+    for name, suffix in FURTHER_SCANS.items():
         paths = [of_row[name] for of_row in found]
         odd = [(row, len(own)) for row, own in zip(rows, paths, strict=True) if len(own) != 1]
         if not odd:

@@ -19,7 +19,18 @@ from lesionforge.cohort.folds import FOLDS, Fold, folds_of, judge_folds, rotate,
 from lesionforge.cohort.judge import contrasts_of, judge_rows, uneven_contrasts, used_rows
 from lesionforge.cohort.library import Library, read_library
 from lesionforge.cohort.pairs import Plan, judge_mix, plan_folds
-from lesionforge.cohort.rows import ARMS, DEFAULT_ARMS, PAINTED_ARMS, REQUIRED_COLUMNS, ROLES, SPLITS, Problem, Row
+from lesionforge.cohort.rows import (
+    ANNOTATED_ARMS,
+    ARMS,
+    DEFAULT_ARMS,
+    MADE_ARMS,
+    PAINTED_ARMS,
+    REQUIRED_COLUMNS,
+    ROLES,
+    SPLITS,
+    Problem,
+    Row,
+)
 from lesionforge.cohort.sheet import parse_sheet
 from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
 from lesionforge.cohort.tables import FILES, write_cohort
@@ -175,7 +186,7 @@ def read_rows(source: Path, root: Path | None, mode: str) -> tuple[list[Row], li
 def option_problems(mode: str, arms: Sequence[str], synthetic: int, of_training: Mapping[str, object]) -> list[Problem]:
     """A problem for each arm that no scan is made for, and for each option of training that is given where nothing is trained."""
     problems = []
-    bare = [arm for arm in arms if arm in ("classical", "mix", "augmented", "synthetic")] if mode != "segment" else []
+    bare = [arm for arm in arms if arm in MADE_ARMS] if mode != "segment" else []
     if synthetic == 0 and bare:
         named = f"arm {bare[0]}" if len(bare) == 1 else f"arms {' and '.join(bare)}"
         problems.append(Problem(f"--synthetic 0 leaves nothing for the {named}; give a number above 0, or --arm real"))
@@ -193,7 +204,7 @@ def needs_of(
 
     The baseline is adapted to the scans of the arm real.
     """
-    bare = [arm for arm in arms if arm in ("real", "classical", "mix") or (arm == "published" and synthetic == 0)]
+    bare = [arm for arm in arms if arm in ANNOTATED_ARMS or (arm == "published" and synthetic == 0)]
     if baseline is not None and "real" not in bare:
         bare.append("baseline_adapted")
     return Needs(
@@ -213,7 +224,7 @@ def kinds_of(mode: str, arms: Sequence[str]) -> list[str]:
 
 def arm_left_out(rows: Sequence[Row], arms: Sequence[str]) -> list[Problem]:
     """The remark that the arms of annotated scans have none, if they have none."""
-    bare = [arm for arm in arms if arm in ("real", "classical", "mix")]
+    bare = [arm for arm in arms if arm in ANNOTATED_ARMS]
     if not bare or any(row.role == "patient" and row.split == "train" and row.lesion_mask for row in rows):
         return []
     named = f"arm {bare[0]} is" if len(bare) == 1 else f"arms {' and '.join(bare)} are"

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from lesionforge.cohort.rows import FILE_COLUMNS, FURTHER_COLUMNS, ROLES, SPLITS, STRIPPED, Problem, Row
-from lesionforge.images import CONTRASTS
-from lesionforge.images.names import ALWAYS
+from lesionforge.images.names import ALWAYS, FURTHER
 
 LABEL = re.compile(r"[A-Za-z0-9]+")
 # What a task's shell would interpret in the name of a file that Nextflow stages.
@@ -112,7 +111,7 @@ def used_rows(rows: Sequence[Row], mode: str) -> list[Row]:
 
 def contrasts_of(rows: Sequence[Row]) -> tuple[str, ...]:
     """The contrasts that scans of these rows have; a cell with a problem counts as a scan."""
-    return (*ALWAYS, *(name for name in CONTRASTS if name.lower() in FURTHER_COLUMNS and _having(rows, name.lower())))
+    return (*ALWAYS, *(name for name in FURTHER if _having(rows, name.lower())))
 
 
 def uneven_contrasts(rows: Sequence[Row]) -> Iterator[Problem]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lesionforge.images.names import FURTHER
+
 REQUIRED_COLUMNS = ("subject", "role", "split", "t1w", "flair")
-OPTIONAL_COLUMNS = ("session", "t2w", "pdw", "lesion_mask", "brain_mask")
 # The contrasts that all scans have, or none.
-FURTHER_COLUMNS = ("t2w", "pdw")
+FURTHER_COLUMNS = tuple(name.lower() for name in FURTHER)
+OPTIONAL_COLUMNS = ("session", *FURTHER_COLUMNS, "lesion_mask", "brain_mask")
 FILE_COLUMNS = ("t1w", "flair", *FURTHER_COLUMNS, "lesion_mask", "brain_mask")
 ROLES = ("patient", "healthy")
 SPLITS = ("train", "validation", "test")
 ARMS = ("real", "classical", "mix", "augmented", "synthetic", "published")
 DEFAULT_ARMS = ("real", "augmented")
+# The arms that are nothing without an annotated training scan, and those that are nothing without scans made for them.
+ANNOTATED_ARMS = ("real", "classical", "mix")
+MADE_ARMS = ("classical", "mix", "augmented", "synthetic")
 # The arms that painted scans go into; published goes without where a run makes none.
 PAINTED_ARMS = ("augmented", "synthetic", "published")
 STRIPPED = "stripped"

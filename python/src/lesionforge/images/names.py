@@ -10,7 +10,7 @@ from lesionforge.errors import InputError
 
 # The contrasts of a scan, in the order in which they are always given; the first two are always there.
 CONTRASTS = ("T1w", "FLAIR", "T2w", "PDw")
-ALWAYS = CONTRASTS[:2]
+ALWAYS, FURTHER = CONTRASTS[:2], CONTRASTS[2:]
 
 
 def in_order(contrasts: Iterable[str]) -> tuple[str, ...]:

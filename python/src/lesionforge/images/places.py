@@ -7,10 +7,10 @@ from scipy import ndimage
 
 from lesionforge.images.geometry import bounding_box, box_around
 from lesionforge.images.lesions import lesions_touching
+from lesionforge.images.prepared import CSF, GM
 
 # In the order in which they are tried.
 PLACES = ("infratentorial", "periventricular", "juxtacortical", "deep")
-CSF, GREY_MATTER = 1, 2
 # CSF deeper in the brain than this share of its greatest depth is ventricle; sulci and cisterns lie further out.
 VENTRICLE_DEPTH = 0.4
 PERIVENTRICULAR_MM = 3.0
@@ -32,7 +32,7 @@ def places(numbers: np.ndarray, tissues: np.ndarray, brain: np.ndarray, voxel_mm
     depth = ndimage.distance_transform_edt(inside)
     ventricle = (tissues[near] == CSF) & (depth > VENTRICLE_DEPTH * depth.max())
     away_mm = voxel_mm * ndimage.distance_transform_edt(~ventricle) if ventricle.any() else np.full(inside.shape, np.inf)
-    touching = set(lesions_touching(lesions, tissues[near] == GREY_MATTER))
+    touching = set(lesions_touching(lesions, tissues[near] == GM))
     found = {}
     for number, part in enumerate(ndimage.find_objects(lesions), start=1):
         if part is None:

@@ -12,9 +12,11 @@ from lesionforge.errors import InputError
 from lesionforge.images.deform import read_displacement
 from lesionforge.images.files import read_image, read_mask, read_volume
 from lesionforge.images.geometry import same_grid
-from lesionforge.images.names import ALWAYS, CONTRASTS, find_image, find_images
+from lesionforge.images.names import ALWAYS, FURTHER, find_image, find_images
 from lesionforge.images.resample import world_matrix
 
+# The tissues of a prepared scan.
+CSF, GM, WM = 1, 2, 3
 ROUGH_TEMPLATE_TO_T1W = "from-MNI152_to-T1w_mode-image_desc-rough_xfm.nii.gz"
 
 
@@ -61,7 +63,7 @@ class Prepared:
             if not path.is_file():
                 raise InputError(f"{path}: no such file; run lesionforge prepare for {scan_id} again")
         lesion = folder / f"{scan_id}_{grid}_label-lesion_mask.nii.gz"
-        further = {name: folder / f"{scan_id}_{grid}_desc-preproc_{name}.nii.gz" for name in CONTRASTS if name not in ALWAYS}
+        further = {name: folder / f"{scan_id}_{grid}_desc-preproc_{name}.nii.gz" for name in FURTHER}
         return cls(
             folder=folder,
             scan_id=scan_id,

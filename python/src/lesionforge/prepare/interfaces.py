@@ -39,7 +39,7 @@ from lesionforge.images.check import form_disagreement_mm, judge_voxels
 from lesionforge.images.deform import dice, displacement_field, folding_fraction, write_displacement
 from lesionforge.images.geometry import box_around, sub_grid
 from lesionforge.images.interfaces import FolderOutput, result_folder
-from lesionforge.images.names import ALWAYS
+from lesionforge.images.names import ALWAYS, FURTHER
 from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W, to_t1w_name
 from lesionforge.images.resample import covered
 from lesionforge.prepare import align, engines, figures, strip, tissues
@@ -333,7 +333,7 @@ class Tissues(SimpleInterface):
 
 def _further(inputs: Any) -> dict[str, str]:
     """The paths of the contrasts besides T1w and FLAIR that an interface was given, by name."""
-    return {name: path for name in CONTRASTS if name not in ALWAYS and (path := getattr(inputs, name.lower()))}
+    return {name: path for name in FURTHER if (path := getattr(inputs, name.lower()))}
 
 
 def _grid_entities_of(brain_mask: Path, scan_id: str) -> str:

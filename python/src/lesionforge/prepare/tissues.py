@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from lesionforge.images import from_ants, to_ants
 from lesionforge.images.geometry import box_around
+from lesionforge.images.prepared import CSF, GM, WM
 
-CSF, GM, WM = 1, 2, 3
 # Weight of the template's priors in Atropos; 0 would let three classes collapse onto outliers.
 PRIOR_WEIGHT = 0.25
 # Hyperintense: this many standard deviations of grey matter above its median, in the FLAIR.

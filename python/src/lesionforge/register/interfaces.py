@@ -30,13 +30,13 @@ from lesionforge.images.check import check_mask
 from lesionforge.images.deform import FINE, affine_and_syn, displacement_field, folding_fraction
 from lesionforge.images.geometry import box_around
 from lesionforge.images.interfaces import FolderOutput, result_folder
+from lesionforge.images.prepared import GM, WM
 from lesionforge.images.template import load_template
 from lesionforge.register.deformation import source_voxels, tissue_overlap, warp_tissues
 from lesionforge.register.lesions import warp_lesions
 
 TO_TEMPLATE = "from-T1w_to-MNI152_mode-image_xfm.h5"
 FROM_TEMPLATE = "from-MNI152_to-T1w_mode-image_xfm.h5"
-GM, WM = 2, 3
 # White matter is hyperintense when its FLAIR exceeds the mean of grey matter by this many standard deviations.
 HYPERINTENSE_STD = 1.1
 # Registration runs at this voxel size, on the brain and a margin: seconds instead of minutes, and 7 MB per transform.

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lesionforge.images import write_tsv
+from lesionforge.images.names import FURTHER
 from lesionforge.prepare.quality import Limit, Verdict, in_words, judge, named_figures, worst
 from lesionforge.report.gather import Results, expected_scans, sidecar
 
 STATUSES = ("fail", "missing", "warn", "pass")
-FURTHER_CONTRASTS = ("t2w_", "pdw_")
+FURTHER_FIGURES = tuple(f"{name.lower()}_" for name in FURTHER)
 UNPREPARED = "prepare left no complete folder"
 WITHOUT_FIGURES = "prepare left no quality figures"
 
@@ -71,7 +72,7 @@ def write_quality(scans: list[ScanQuality], limits: dict[str, Limit], path: Path
     rows = [_words(scan) | _numbers(scan) for scan in scans]
     # Figures of contrasts that no scan has are not listed.
     held = {name for scan in scans for name in scan.verdicts}
-    shown = {name: limit for name, limit in limits.items() if name in held or not name.startswith(FURTHER_CONTRASTS)}
+    shown = {name: limit for name, limit in limits.items() if name in held or not name.startswith(FURTHER_FIGURES)}
     table = pd.DataFrame(rows, columns=[*columns, *shown])
     write_tsv(table, path, columns | {name: describe(limit) for name, limit in shown.items()})
 

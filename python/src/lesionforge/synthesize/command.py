@@ -12,13 +12,10 @@ import click
 
 from lesionforge.errors import InputError
 from lesionforge.nets.settings import limits_of
-from lesionforge.options import FiniteRange, OwnOptionsGroup
+from lesionforge.options import FOLDER, OUT, SEED, FiniteRange, OwnOptionsGroup
 from lesionforge.synthesize.config import CONFIGURATIONS, DEFAULT_CONFIGURATION, GeneratorConfig
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
-SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of all random draws.")
 GENERATOR = click.option(
     "--generator",
     "configuration",

@@ -13,6 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.errors import InputError
+from lesionforge.images.prepared import GM as GREY_MATTER
+from lesionforge.images.prepared import WM as WHITE_MATTER
 
 # Lower bounds of the levels 1 to 12 of each contrast, in units of its `Scale`. FLAIR: the eight published thr(a) = mean +
 # a * std of grey matter, and four of ours, since many lesions are brighter than all of those. T1w: ours, how far a voxel is on
@@ -32,8 +34,6 @@ PUBLISHED_LEVELS = 8
 # SUFFIXES. A voxel has a level of any other contrast only where it has one in the FLAIR.
 ALWAYS = ("t1w", "flair")
 FLAIR = ALWAYS.index("flair")
-GREY_MATTER = 2
-WHITE_MATTER = 3
 # Grey-matter FLAIR beyond these percentiles is cerebrospinal fluid, lesion or artefact that the classifier let in.
 WINSOR_PERCENTILES = (5.0, 95.0)
 # Of a patient without a lesion mask, hyperintensities reach this level (grey matter + 1.4 std); paler ones are mostly

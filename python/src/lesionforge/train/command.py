@@ -143,7 +143,7 @@ def chosen_config(initial: Initial | None, configuration: str | None, changes: d
         raise InputError(f"--configuration {configuration}: {initial.folder} has settings of its own; leave --configuration out")
     config = initial.config if initial else CONFIGURATIONS[configuration or DEFAULT]
     network = changes["network"]
-    if network and (network == "dense") != (config.network == "dense"):
+    if network and (network == "dense") != config.in_blocks:
         # What fits patches does not fit blocks, and the other way round.
         config = CONFIGURATIONS["lesionforge" if network == "dense" else "published"]
     return replace(config, **{name: value for name, value in changes.items() if value is not None})

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesionforge import nets
-from lesionforge.cascade.settings import CONTRASTS, NETWORKS, CascadeConfig
+from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
+from lesionforge.images.names import ALWAYS
 from lesionforge.train.blocks import block_loss
 from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import score, turn_half
@@ -40,7 +41,7 @@ class Samples:
     scans: list[LabelledScan]
     lesion: np.ndarray
     healthy: np.ndarray
-    contrasts: tuple[str, ...] = CONTRASTS
+    contrasts: tuple[str, ...] = ALWAYS
 
 
 def cross_entropy(network: keras.Model, samples: Samples) -> float:
@@ -61,7 +62,7 @@ def batches(samples: Samples, config: CascadeConfig, rng: np.random.Generator) -
     voxels, labels = draw_epoch(samples.scans, samples.lesion, samples.healthy, config, rng)
     # Parts of nearly equal size: no last batch of one patch.
     for batch in np.array_split(np.arange(len(labels)), config.steps_per_epoch):
-        if config.network == "dense":
+        if config.in_blocks:
             yield gather_blocks(samples.scans, voxels[batch], samples.contrasts, rng)
         else:
             yield turn_half(gather_pooled(samples.scans, voxels[batch]), rng), labels[batch]
@@ -81,7 +82,7 @@ def fit_network(
     Every epoch draws new negatives and new augmentations. Both pools of `training` hold a voxel.
     Raises InputError when a loss or weight is not finite.
     """
-    loss_function = block_loss if config.network == "dense" else "sparse_categorical_crossentropy"
+    loss_function = block_loss if config.in_blocks else "sparse_categorical_crossentropy"
     network.compile(optimizer=build_optimizer(config), loss=loss_function)
     history: list[EpochRow] = []
     best_weights, best_epoch, best_loss = None, 0, np.inf
@@ -125,7 +126,7 @@ def train_cascade(
     seed: int,
     report: Callable[[str], None],
     begin: Callable[[str], keras.Model] | None = None,
-    contrasts: tuple[str, ...] = CONTRASTS,
+    contrasts: tuple[str, ...] = ALWAYS,
 ) -> tuple[dict[str, keras.Model], list[EpochRow]]:
     """Train CNN1, then CNN2 on what CNN1 gets wrong; returns both by name, and their history.
 
@@ -156,7 +157,7 @@ def train_cascade(
         chosen = hard_negatives(cnn1, validation, wanted, config, rng)
         judge = thin(replace(judge, healthy=chosen), 2 * wanted, rng)
     cnn2 = begin(NETWORKS[1]) if begin else build_network(config.network, contrasts)
-    if config.network == "dense" and not begin:
+    if config.in_blocks and not begin:
         cnn2.set_weights(cnn1.get_weights())
     cnn2, history2 = fit_network(NETWORKS[1], cnn2, replace(first, healthy=negatives), judge, config, rng, report)
     return {NETWORKS[0]: cnn1, NETWORKS[1]: cnn2}, history1 + history2

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
+from lesionforge.cascade.settings import CascadeConfig
+from lesionforge.images.names import ALWAYS, CONTRASTS
 
 if TYPE_CHECKING:
     import keras
 
 PATCH = 11
-MOST_CONTRASTS = 4
 
 # Keras' own default, 0.99, needs hundreds of steps before the moving averages mean anything; short trainings on
 # few scans would then be judged with wrong statistics.
@@ -21,7 +21,7 @@ DENSE_MOMENTUM = 0.95
 DENSE_FACTOR = 4
 
 
-def build_network(name: str = CascadeConfig.network, contrasts: Sequence[str] = CONTRASTS) -> keras.Model:
+def build_network(name: str = CascadeConfig.network, contrasts: Sequence[str] = ALWAYS) -> keras.Model:
     """One network of the cascade: patches [n, 11, 11, 11, contrast] to probabilities [n, 2] (healthy, lesion).
 
     The network dense takes blocks [n, x, y, z, contrast] of any sides that DENSE_FACTOR divides, and gives [n, x, y, z, 2].
@@ -31,8 +31,8 @@ def build_network(name: str = CascadeConfig.network, contrasts: Sequence[str] = 
 
     if name not in ARCHITECTURES:
         raise ValueError(f"no network {name!r}: {', '.join(ARCHITECTURES)}")
-    if not 1 <= len(contrasts) <= MOST_CONTRASTS:
-        raise ValueError(f"{len(contrasts)} contrasts: a network takes 1 to {MOST_CONTRASTS}")
+    if not 1 <= len(contrasts) <= len(CONTRASTS):
+        raise ValueError(f"{len(contrasts)} contrasts: a network takes 1 to {len(CONTRASTS)}")
     sides = (None,) * 3 if name == "dense" else (PATCH,) * 3
     patch = Input((*sides, len(contrasts)))
     return Model(patch, ARCHITECTURES[name](patch))

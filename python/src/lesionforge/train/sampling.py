@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lesionforge.cascade.settings import CONTRASTS, CascadeConfig
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import Scan
 from lesionforge.images.geometry import bounding_box
+from lesionforge.images.names import ALWAYS
 from lesionforge.train.blocks import LESION, training_block
 from lesionforge.train.network import PATCH
 from lesionforge.train.patches import HALF, PatchVolume, candidates, gather, patch_volume, score, stored_volume
@@ -39,12 +40,12 @@ class LabelledScan:
 
 
 def label_scan(
-    scan_id: str, scan: Scan, config: CascadeConfig, contrasts: Sequence[str] = CONTRASTS, weight: float = 1.0
+    scan_id: str, scan: Scan, config: CascadeConfig, contrasts: Sequence[str] = ALWAYS, weight: float = 1.0
 ) -> LabelledScan:
     """Lesion voxels inside the brain, and the candidate voxels outside the lesions; raises InputError as `Scan.images` does."""
     volume = patch_volume(list(scan.images(contrasts).values()), scan.brain, config)
     healthy = candidates(volume, scan.brain & ~scan.lesion, config.candidate_flair_z)
-    if config.network == "dense" and len(healthy) > MOST_CENTRES:
+    if config.in_blocks and len(healthy) > MOST_CENTRES:
         healthy = healthy[np.sort(np.random.default_rng(0).permutation(len(healthy))[:MOST_CENTRES])]
     lesion = scan.lesion & scan.brain
     labels = np.where(lesion, LESION, scan.brain).astype(np.uint8)[bounding_box(scan.brain)]
@@ -102,7 +103,7 @@ def draw_epoch(
     """
     parts = []
     for pooled in (lesion, healthy):
-        if config.network == "dense":
+        if config.in_blocks:
             parts.append(draw_by_scan(scans, pooled, config.samples_per_epoch // 2, rng))
         else:
             parts.append(draw(pooled, config.samples_per_epoch // 2, rng, np.array([scan.weight for scan in scans])))
@@ -152,17 +153,17 @@ def hard_negatives(
     bright voxels (normalised FLAIR above `fallback_flair_z`) are added at random up to that number, and if there is none
     either, all candidates are the pool.
     """
-    mined, bright = [], []
+    mined = []
     per_scan = max(1, config.mined_per_negative * wanted // len(scans))
     for scan in scans:
-        if config.network == "dense":
+        if config.in_blocks:
             seen = healthy_part(scan, len(scans), rng)
         else:
             seen = scan.healthy[rng.permutation(len(scan.healthy))[:per_scan]]
         mined.append(seen[score(network, scan.volume, seen) > config.cnn1_threshold])
-        bright.append(scan.healthy[scan.volume.flair_at(scan.healthy) > config.fallback_flair_z])
-    found, spare = pool(mined), pool(bright)
-    if len(found) < wanted and len(spare):
+    found = pool(mined)
+    if len(found) < wanted:
+        spare = pool([scan.healthy[scan.volume.flair_at(scan.healthy) > config.fallback_flair_z] for scan in scans])
         found = np.concatenate([found, spare[rng.permutation(len(spare))[: wanted - len(found)]]])
         found = found[np.argsort(found[:, 0], kind="stable")]
     return found if len(found) else pool([scan.healthy for scan in scans])
