@@ -41,8 +41,9 @@ workflow TRAIN_ARMS {
     main:
     runs = data_sets.flatMap { fold, arm, index, prepared, painted, made ->
         def names = (arm in arms ? [arm] : []) + (baseline && arm == 'real' ? ['baseline_adapted'] : [])
-        return [names, seeds].combinations().collect { name, seed ->
-            def said = seeds.size() > 1 ? seed : ''
+        // Adapting changes the last layers of given weights only: once is enough.
+        return [names, seeds].combinations().findAll { name, seed -> name != 'baseline_adapted' || seed == seeds[0] }.collect { name, seed ->
+            def said = seeds.size() > 1 && name != 'baseline_adapted' ? seed : ''
             def start = [baseline_adapted: baseline, published: []].get(name, init)
             def manner = [baseline_adapted: 'adapted', published: 'published'].get(name, 'own')
             return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start]

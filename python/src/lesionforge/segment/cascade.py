@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import label_lesions
-from lesionforge.train.patches import candidates, patch_volume, score
+from lesionforge.train.blocks import scan_statistics
+from lesionforge.train.patches import HALF, candidates, inner_part, patch_volume, score
 
 if TYPE_CHECKING:
     import keras
@@ -21,20 +23,28 @@ def lesion_probability(
     brain: np.ndarray,
     config: CascadeConfig,
     region: np.ndarray | None = None,
+    voxel_mm: float = 1.0,
 ) -> np.ndarray:
     """Lesion probabilities, float32 [x, y, z], of one scan on its working grid; `brain` and `region` are bool.
 
-    `images` are [x, y, z] in the order of the networks' contrasts: T1w, FLAIR and what may follow.
-    Zero outside the brain, or the part of it that `region` leaves, where FLAIR is dark, and where CNN1 rules a lesion out; all
-    zero when nothing is left.
+    `images` are [x, y, z] in the order of the networks' contrasts: T1w, FLAIR and what may follow; voxels have sides of
+    `voxel_mm`. Zero outside the brain, or the part of it that `region` leaves, near its surface and where FLAIR is dark, if the
+    configuration says so, and where CNN1 rules a lesion out; all zero when nothing is left.
     """
     probability = np.zeros(brain.shape, np.float32)
     if not brain.any():
         return probability
     volume = patch_volume(images, brain, config)
-    voxels = candidates(volume, brain if region is None else brain & region, config.candidate_flair_z)
-    voxels = voxels[score(models["cnn1"], volume, voxels) > config.cnn1_threshold]
-    probability[tuple(voxels.T)] = score(models["cnn2"], volume, voxels)
+    inner = inner_part(brain, config.candidate_depth_mm, voxel_mm)
+    voxels = candidates(volume, inner if region is None else inner & region, config.candidate_flair_z)
+    places = np.argwhere(brain) - volume.start + HALF
+
+    def judged(name: str) -> np.ndarray:
+        with scan_statistics(models[name], volume.data, places) if config.scan_statistics else nullcontext():
+            return score(models[name], volume, voxels)
+
+    voxels = voxels[judged("cnn1") > config.cnn1_threshold]
+    probability[tuple(voxels.T)] = judged("cnn2")
     return probability
 
 

@@ -29,6 +29,7 @@ from lesionforge.images import (
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
 from lesionforge.train.loading import load_cascade
+from lesionforge.train.patches import voxel_side_mm
 
 MASK_MEANING = "lesions found by the cascade"
 NUMBERS_SIDECAR = {"Description": "lesions found by the cascade, each with its number in desc-lesions.tsv"}
@@ -87,7 +88,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder)
     prepared.refuse_lacking(cascade.contrasts)
     scan = prepared.read()
-    voxel_mm = float(np.linalg.norm(scan.affine[:3, 0]))
+    voxel_mm = voxel_side_mm(scan.affine)
     if abs(voxel_mm - cascade.voxel_mm) > 0.01:
         raise InputError(
             f"{prepared_folder}: has voxels of {voxel_mm:g} mm, the model was trained at {cascade.voxel_mm:g} mm; "
@@ -97,7 +98,8 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     in_template = prepared.way_to_template()
     voxel_mm3 = voxel_volume_mm3(scan.affine)
     models = load_cascade(cascade.folder, config, cascade.contrasts)
-    probability = lesion_probability(models, list(scan.images(cascade.contrasts).values()), scan.brain, config)
+    images = list(scan.images(cascade.contrasts).values())
+    probability = lesion_probability(models, images, scan.brain, config, voxel_mm=voxel_mm)
     mask = lesion_mask(probability, voxel_mm3, config.lesion_threshold, config.min_volume_mm3)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,13 @@ if TYPE_CHECKING:
 
 BLOCK = 32
 # What lies nearer to the faces of a block is context only: the network sees zeros beyond them.
-MARGIN = 6
+MARGIN = 2
 # Inference: voxels that a tile is judged for along each axis, at most, and the context around them.
 LARGEST_TILE = 96
 HALO = 12  # a multiple of DENSE_FACTOR
 OUTSIDE, HEALTHY, LESION = 0, 1, 2
+# Blocks of a scan that its statistics are taken from, and how many of them make a batch.
+STATISTICS_BLOCKS, STATISTICS_BATCH = 120, 4
 # The share of blocks that hold a lesion voxel, in all likelihood.
 LESION_SHARE = 0.5
 
@@ -28,7 +32,7 @@ LESION_SHARE = 0.5
 LESION_SHIFT = {"T1w": (-1.8, 0.2), "else": (-0.8, 0.4)}
 SHIFTED_SHARE = 0.8
 # Enlarged blocks have lesions as large as those of patients with a heavy load.
-ZOOM = (0.85, 1.6)
+ZOOM = (0.8, 2.4)
 ZOOMED_SHARE = 0.7
 MOST_TEXTURE = 0.4
 # Relations between tissues: the steps of a rising curve through these points, 0 kept, are drawn with this spread.
@@ -129,6 +133,33 @@ def block_loss(classes: keras.KerasTensor, probabilities: keras.KerasTensor) -> 
     # Some voxels more on both sides: blocks without lesions are no failure.
     dice = (2 * overlap + 10) / (ops.sum(found * counted) + ops.sum(lesion) + 10)
     return ops.sum(entropy) / (ops.sum(counted) + 1) + 1 - dice
+
+
+@contextmanager
+def scan_statistics(network: keras.Model, data: np.ndarray, points: np.ndarray) -> Iterator[None]:
+    """Within the context, batch normalisation uses the statistics of one scan: the mean over blocks drawn from it.
+
+    `data` is the scan [x, y, z, contrast], `points` [n, 3] the voxels of its brain; the same blocks are drawn every time.
+    Afterwards the network is as it was. (Li et al., Pattern Recognition 2018;80:109-117.)
+    """
+    from keras.layers import BatchNormalization
+
+    layers = [layer for layer in network.layers if isinstance(layer, BatchNormalization)]
+    kept = [(layer.momentum, layer.get_weights()) for layer in layers]
+    rng = np.random.default_rng(0)
+    corners = points[rng.permutation(len(points))[:STATISTICS_BLOCKS]] - BLOCK // 2
+    try:
+        for number, start in enumerate(range(0, len(corners), STATISTICS_BATCH)):
+            for layer in layers:
+                # The moving mean becomes the plain mean of all batches so far.
+                layer.momentum = number / (number + 1)
+            chosen = corners[start : start + STATISTICS_BATCH]
+            network(np.stack([cut(data, corner, np.full(3, BLOCK)) for corner in chosen]), training=True)
+        yield
+    finally:
+        for layer, (momentum, weights) in zip(layers, kept, strict=True):
+            layer.momentum = momentum
+            layer.set_weights(weights)
 
 
 def score_densely(network: keras.Model, data: np.ndarray, points: np.ndarray) -> np.ndarray:

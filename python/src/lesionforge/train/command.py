@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-import numpy as np
 
 from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries, contrasts_of
@@ -30,6 +29,7 @@ from lesionforge.options import FiniteRange
 from lesionforge.train.adapt import RETRAIN, Initial, sample_count
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import ARCHITECTURES
+from lesionforge.train.patches import voxel_side_mm
 from lesionforge.train.sampling import LabelledScan, label_scan, stored_scan
 
 HISTORY_COLUMNS = {
@@ -53,7 +53,7 @@ def read_scan(folder: Path, config: CascadeConfig, contrasts: Sequence[str], wei
     if not scan.brain.any():
         raise InputError(f"{prepared.brain}: is empty; prepare the scan again")
     labelled = label_scan(prepared.scan_id, scan, config, contrasts, weight)
-    return labelled, round(float(np.linalg.norm(scan.affine[:3, 0])), 3)
+    return labelled, round(voxel_side_mm(scan.affine), 3)
 
 
 def sources_of(folder: Path) -> list[str]:

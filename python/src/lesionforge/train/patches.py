@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage
 
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import zscore
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 HALF = PATCH // 2
 INFERENCE_BATCH = 4096
+# Sulci narrower than twice this do not count as the brain's surface.
+CLOSED_MM = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,35 @@ def gather(volume: PatchVolume, centres: np.ndarray) -> np.ndarray:
     windows = sliding_window_view(volume.data, (PATCH,) * 3, axis=(0, 1, 2))  # type: ignore[call-overload]
     corners = np.asarray(centres, np.int64) - volume.start
     return np.ascontiguousarray(np.moveaxis(windows, 3, -1)[tuple(corners.T)])
+
+
+def voxel_side_mm(affine: np.ndarray) -> float:
+    """The side of a working grid's cubic voxels."""
+    return float(np.linalg.norm(affine[:3, 0]))
+
+
+def inner_part(brain: np.ndarray, depth_mm: float, voxel_mm: float) -> np.ndarray:
+    """The part of a brain (bool [x, y, z], voxels of `voxel_mm`) farther than `depth_mm` from its surface; all of it for 0.
+
+    Ventricles and sulci that a mask leaves out are not outside.
+    """
+    if not depth_mm:
+        return brain
+    box = bounding_box(brain)
+    # Distances are taken on a grid of about 2 mm: eight times faster at 1 mm.
+    factor = max(1, round(2 / voxel_mm))
+    pad = factor * (int(np.ceil(CLOSED_MM / (factor * voxel_mm))) + 1)
+    whole = np.pad(brain[box], [(pad, pad + -size % factor) for size in brain[box].shape])
+    whole = whole.reshape([part for size in whole.shape for part in (size // factor, factor)]).mean(axis=(1, 3, 5)) >= 0.5
+    side = factor * voxel_mm
+    whole = ndimage.distance_transform_edt(~whole) <= CLOSED_MM / side
+    whole = ndimage.binary_fill_holes(ndimage.distance_transform_edt(whole) > CLOSED_MM / side)
+    deep = ndimage.distance_transform_edt(whole) > depth_mm / side
+    for axis in range(3):
+        deep = deep.repeat(factor, axis)
+    inner = np.zeros_like(brain)
+    inner[box] = deep[tuple(slice(pad, pad + size) for size in brain[box].shape)] & brain[box]
+    return inner
 
 
 def candidates(volume: PatchVolume, brain: np.ndarray, flair_z: float) -> np.ndarray:

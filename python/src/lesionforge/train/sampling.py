@@ -15,7 +15,17 @@ from lesionforge.images.geometry import bounding_box
 from lesionforge.images.names import ALWAYS
 from lesionforge.train.blocks import LESION, training_block
 from lesionforge.train.network import PATCH
-from lesionforge.train.patches import HALF, PatchVolume, candidates, gather, patch_volume, score, stored_volume
+from lesionforge.train.patches import (
+    HALF,
+    PatchVolume,
+    candidates,
+    gather,
+    inner_part,
+    patch_volume,
+    score,
+    stored_volume,
+    voxel_side_mm,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -44,7 +54,8 @@ def label_scan(
 ) -> LabelledScan:
     """Lesion voxels inside the brain, and the candidate voxels outside the lesions; raises InputError as `Scan.images` does."""
     volume = patch_volume(list(scan.images(contrasts).values()), scan.brain, config)
-    healthy = candidates(volume, scan.brain & ~scan.lesion, config.candidate_flair_z)
+    inner = inner_part(scan.brain, config.candidate_depth_mm, voxel_side_mm(scan.affine))
+    healthy = candidates(volume, inner & ~scan.lesion, config.candidate_flair_z)
     if config.in_blocks and len(healthy) > MOST_CENTRES:
         healthy = healthy[np.sort(np.random.default_rng(0).permutation(len(healthy))[:MOST_CENTRES])]
     lesion = scan.lesion & scan.brain
