@@ -1,6 +1,7 @@
 """Laws of segmentation: nothing outside the brain, nothing lost on the way, every file even when nothing is found."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import ants
@@ -186,6 +187,18 @@ def test_scan_without_candidates_gets_empty_files(root: Path) -> None:
 def test_empty_brain_gives_an_empty_map() -> None:
     empty = np.zeros((4, 4, 4), bool)
     assert not lesion_probability({}, [empty * 1.0, empty * 1.0], empty, CascadeConfig()).any()
+
+
+def test_no_lesion_is_looked_for_near_the_surface_of_the_brain(monkeypatch) -> None:
+    brain = np.zeros((40, 40, 40), bool)
+    brain[4:36, 4:36, 4:36] = True
+    images = [np.ones(brain.shape, np.float32)] * 2
+    monkeypatch.setattr("lesionforge.segment.cascade.score", lambda _network, _volume, centres: np.ones(len(centres), np.float32))
+    config = replace(CascadeConfig(), normalisation="prepared")
+    networks = {"cnn1": None, "cnn2": None}
+    np.testing.assert_array_equal(lesion_probability(networks, images, brain, config) > 0, brain)
+    found = lesion_probability(networks, images, brain, replace(config, candidate_depth_mm=6)) > 0
+    assert found[12:28, 12:28, 12:28].all() and not found[:9].any() and not found[:, :, 31:].any()
 
 
 def test_small_lesions_are_dropped_by_volume() -> None:

@@ -8,12 +8,24 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import CONFIGURATIONS
 from lesionforge.train import blocks
-from lesionforge.train.blocks import BLOCK, HEALTHY, LESION, MARGIN, OUTSIDE, block_loss, cut, score_densely, training_block
+from lesionforge.train.blocks import (
+    BLOCK,
+    GREY,
+    HEALTHY,
+    LESION,
+    MARGIN,
+    OUTSIDE,
+    block_loss,
+    cut,
+    score_densely,
+    training_block,
+)
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import build_network
 from lesionforge.train.patches import PatchVolume, score
@@ -33,6 +45,7 @@ def made_scan(seed: int, sides: tuple[int, int, int] = (44, 40, 36)) -> Labelled
     rng = np.random.default_rng(seed)
     labels = np.full(sides, HEALTHY, np.uint8)
     labels[:6] = OUTSIDE
+    labels[28:] = GREY
     labels[20:24, 18:22, 15:20] = LESION
     data = (rng.normal(0, 0.3, (*sides, 2)) + 2.0 * (labels == LESION)[..., None]).astype(np.float32) * (labels != OUTSIDE)[
         ..., None
@@ -42,7 +55,7 @@ def made_scan(seed: int, sides: tuple[int, int, int] = (44, 40, 36)) -> Labelled
         f"sub-{seed}",
         PatchVolume(data, start),
         np.argwhere(labels == LESION).astype(np.int16),
-        np.argwhere(labels == HEALTHY).astype(np.int16),
+        np.argwhere((labels == HEALTHY) | (labels == GREY)).astype(np.int16),
         PatchVolume(labels, start),
     )
 
@@ -61,7 +74,7 @@ def test_a_training_block_holds_its_centre_and_nothing_outside_the_brain(seed: i
     rng = np.random.default_rng(seed)
     images, classes = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, rng)
     assert images.shape == (BLOCK,) * 3 + (2,) and images.dtype == np.float32
-    assert set(np.unique(classes)) <= {OUTSIDE, HEALTHY, LESION}
+    assert set(np.unique(classes)) <= {OUTSIDE, HEALTHY, LESION, GREY}
     assert (classes == LESION).any()
     assert not images[classes == OUTSIDE].any()
     again, _ = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, np.random.default_rng(seed))
@@ -89,11 +102,29 @@ def test_without_random_changes_a_block_is_the_scan_turned(monkeypatch) -> None:
     assert images[classes == LESION].mean() > 1.5 and abs(images[classes == HEALTHY].mean()) < 0.1
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_grey_matter_changes_as_a_whole_and_alone(seed: int, monkeypatch) -> None:
+    monkeypatch.setattr(blocks, "SHIFTED_SHARE", 1)
+    monkeypatch.setattr(blocks, "_change_lesions", lambda *_: None)
+    monkeypatch.setattr(blocks, "_change_contrast", lambda image, contrast, rng: image)
+    scan = made_scan(seed)
+    flat = np.where(scan.labels.data[..., None] != OUTSIDE, np.float32(1), 0).repeat(2, axis=-1)
+    images, classes = training_block(flat, scan.labels.data, np.array([27, 20, 17]), CONTRASTS, np.random.default_rng(seed))
+    deep = ndimage.binary_erosion(classes == GREY, iterations=4, border_value=1)
+    far = ndimage.binary_erosion((classes == HEALTHY) | (classes == LESION), iterations=4, border_value=1)
+    assert deep.any() and far.any()
+    for contrast, image in zip(CONTRASTS, np.moveaxis(images, -1, 0), strict=True):
+        low, high = blocks.GREY_SHIFT.get(contrast, blocks.GREY_SHIFT["else"])
+        assert np.ptp(image[deep]) < 1e-3 and low - 1e-3 < image[deep].mean() - 1 < high + 1e-3
+        np.testing.assert_allclose(image[far], 1, atol=1e-3)
+    assert abs(images[deep].mean() - 1) > 1e-3
+
+
 def test_the_loss_does_not_count_the_margin_or_what_lies_outside(rng) -> None:
     classes = np.full((1, BLOCK, BLOCK, BLOCK), HEALTHY, np.uint8)
     classes[0, 14:18, 14:18, 14:18] = LESION
     classes[0, 20:22] = OUTSIDE
-    found = np.where(classes == LESION, 0.9, 0.1).astype(np.float32)
+    found = np.where(classes == LESION, 0.99, 0.01).astype(np.float32)
 
     def loss(found: np.ndarray) -> float:
         return float(
@@ -105,7 +136,7 @@ def test_the_loss_does_not_count_the_margin_or_what_lies_outside(rng) -> None:
     other[0, :MARGIN] = 0.9
     other[0, 20:22] = 0.9
     assert loss(other) == pytest.approx(best)
-    other[0, 14:18, 14:18, 14:18] = 0.1
+    other[0, 14:18, 14:18, 14:18] = 0.01
     assert loss(other) > best + 0.1
 
 
@@ -149,7 +180,7 @@ def test_what_cnn1_gets_wrong_is_healthy(rng) -> None:
     assert len(found) and (np.diff(found[:, 0]) >= 0).all()
     for number, *voxel in found[::97]:
         place = np.array(voxel) - scans[number].volume.start + 5
-        assert scans[number].labels.data[tuple(place)] == HEALTHY
+        assert scans[number].labels.data[tuple(place)] in (HEALTHY, GREY)
 
 
 def test_training_reads_volumes_from_files_and_cnn2_goes_on_from_cnn1(tmp_path) -> None:

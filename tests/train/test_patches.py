@@ -6,7 +6,7 @@ import pytest
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import zscore
 from lesionforge.train.network import build_network
-from lesionforge.train.patches import candidates, gather, patch_volume, turn_half
+from lesionforge.train.patches import CLOSED_MM, candidates, gather, inner_part, patch_volume, turn_half
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,21 @@ def test_candidates_lie_in_the_brain_and_are_bright(volumes) -> None:
     mask = np.zeros(brain.shape, bool)
     mask[tuple(found.T)] = True
     np.testing.assert_array_equal(mask, brain & (zscore(flair, brain) > 0.5))
+
+
+@pytest.mark.parametrize("voxel_mm", [1.0, 2.0])
+def test_what_is_inside_is_far_from_the_surface_but_not_from_ventricles_or_sulci(voxel_mm: float) -> None:
+    side = int(60 / voxel_mm)
+    away = [(np.indices((side,) * 3)[axis] - side / 2 + 0.5) * voxel_mm for axis in range(3)]
+    from_centre = np.sqrt(sum(axis**2 for axis in away))
+    brain = from_centre < 26
+    ventricle, sulcus = from_centre < 6, (abs(away[0]) < CLOSED_MM - 3) & (away[1] > 10)
+    brain &= ~ventricle & ~sulcus
+    np.testing.assert_array_equal(inner_part(brain, 0, voxel_mm), brain)
+    inner = inner_part(brain, 4, voxel_mm)
+    assert not (inner & ~brain).any()
+    assert not inner[from_centre > 26 - 4 + 2].any(), "to the 2 mm of its grid"
+    assert inner[brain & (from_centre < 26 - 4 - 3)].all(), "beside the ventricle and the sulcus too"
 
 
 def test_turning_keeps_centres_and_changes_half() -> None:

@@ -30,9 +30,6 @@ class CascadeConfig:
     candidate_depth_mm: Annotated[float, Within(0, 100)] = 0.0
     """Only voxels farther than this from the surface of the brain are looked at (ours): meninges and the rims of a brain mask are
     bright in some scans, lesions are not there. Of 2,998 lesions in 28 masks of open_ms none lies wholly within 4 mm."""
-    scan_statistics: bool = False
-    """Whether batch normalisation uses the statistics of the scan that is segmented, not those of the training scans (ours, for
-    networks that judge blocks): another scanner then changes less (Li et al., adaptive batch normalization, 2018)."""
     cnn1_threshold: Annotated[float, Within(0, 1)] = 0.5
     """CNN2 sees the voxels whose CNN1 probability is above this."""
     fallback_flair_z: float = 2.0
@@ -76,11 +73,9 @@ CONFIGURATIONS = {
         normalisation="prepared",
         candidate_flair_z=0.0,
         candidate_depth_mm=4.0,
-        scan_statistics=True,
         cnn1_threshold=0.03,
         fallback_flair_z=1.0,
-        lesion_threshold=0.3,
-        min_volume_mm3=10.0,
+        lesion_threshold=0.4,
         batch_size=4,
         epochs=20,
         patience=10,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import label_lesions
-from lesionforge.train.blocks import scan_statistics
-from lesionforge.train.patches import HALF, candidates, inner_part, patch_volume, score
+from lesionforge.train.patches import candidates, inner_part, patch_volume, score
 
 if TYPE_CHECKING:
     import keras
@@ -37,14 +35,8 @@ def lesion_probability(
     volume = patch_volume(images, brain, config)
     inner = inner_part(brain, config.candidate_depth_mm, voxel_mm)
     voxels = candidates(volume, inner if region is None else inner & region, config.candidate_flair_z)
-    places = np.argwhere(brain) - volume.start + HALF
-
-    def judged(name: str) -> np.ndarray:
-        with scan_statistics(models[name], volume.data, places) if config.scan_statistics else nullcontext():
-            return score(models[name], volume, voxels)
-
-    voxels = voxels[judged("cnn1") > config.cnn1_threshold]
-    probability[tuple(voxels.T)] = judged("cnn2")
+    voxels = voxels[score(models["cnn1"], volume, voxels) > config.cnn1_threshold]
+    probability[tuple(voxels.T)] = score(models["cnn2"], volume, voxels)
     return probability
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -21,15 +19,15 @@ MARGIN = 2
 # Inference: voxels that a tile is judged for along each axis, at most, and the context around them.
 LARGEST_TILE = 96
 HALO = 12  # a multiple of DENSE_FACTOR
-OUTSIDE, HEALTHY, LESION = 0, 1, 2
-# Blocks of a scan that its statistics are taken from, and how many of them make a batch.
-STATISTICS_BLOCKS, STATISTICS_BATCH = 120, 4
+OUTSIDE, HEALTHY, LESION, GREY = 0, 1, 2, 3  # GREY: healthy grey matter
 # The share of blocks that hold a lesion voxel, in all likelihood.
 LESION_SHARE = 0.5
 
 # Augmentation, in normalised intensities (white matter of a FLAIR lies near 0, its grey matter near 0.5, lesions above 1).
 # Painted lesions look like those of few donors: what theirs differ by in other patients is drawn anew for each block.
 LESION_SHIFT = {"T1w": (-1.8, 0.2), "else": (-0.8, 0.4)}
+# Grey matter is nearly as bright as lesions in the FLAIR of some scanners, hardly brighter than white matter in that of others.
+GREY_SHIFT = {"T1w": (-0.3, 0.3), "else": (-0.2, 0.7)}
 SHIFTED_SHARE = 0.8
 # Enlarged blocks have lesions as large as those of patients with a heavy load.
 ZOOM = (0.8, 2.4)
@@ -59,7 +57,7 @@ def training_block(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A block that holds the voxel `centre` somewhere in its middle half, changed at random.
 
-    `data` is float32 [x, y, z, contrast], `labels` uint8 [x, y, z] (0 outside the brain, 1 healthy, 2 lesion). Returns float32
+    `data` is float32 [x, y, z, contrast], `labels` uint8 [x, y, z] as `OUTSIDE`, `HEALTHY` and so on say. Returns float32
     [32, 32, 32, contrast] and uint8 [32, 32, 32].
     """
     zoom = np.exp(rng.uniform(*np.log(ZOOM))) if rng.random() < ZOOMED_SHARE else 1.0
@@ -69,7 +67,7 @@ def training_block(
     images, classes = cut(data, corner, sides), cut(labels, corner, sides)
     if side != BLOCK:
         images = np.stack([_zoomed(images[..., n]) for n in range(len(contrasts))], axis=-1)
-        classes = np.where(_zoomed(classes == LESION) >= 0.5, LESION, _zoomed(classes != OUTSIDE) >= 0.5).astype(np.uint8)
+        classes = _zoomed_classes(classes)
     for axis in range(3):
         if rng.random() < 0.5:
             images, classes = np.flip(images, axis), np.flip(classes, axis)
@@ -78,6 +76,8 @@ def training_block(
     images = np.array(images)
     if rng.random() < SHIFTED_SHARE:
         _change_lesions(images, classes == LESION, contrasts, rng)
+    if rng.random() < SHIFTED_SHARE:
+        _change_grey_matter(images, classes == GREY, contrasts, rng)
     for number, contrast in enumerate(contrasts):
         images[..., number] = _change_contrast(images[..., number], contrast, rng) * (classes != OUTSIDE)
     return images, np.ascontiguousarray(classes)
@@ -86,6 +86,21 @@ def training_block(
 def _zoomed(volume: np.ndarray) -> np.ndarray:
     """A cube interpolated to the sides of a block."""
     return ndimage.zoom(volume.astype(np.float32), BLOCK / len(volume), order=1, mode="nearest", grid_mode=True)
+
+
+def _zoomed_classes(classes: np.ndarray) -> np.ndarray:
+    """The classes of a cube on the grid of a block: what fills half of a voxel or more."""
+    healthy = np.where(_zoomed(classes == GREY) >= 0.5, GREY, _zoomed(classes != OUTSIDE) >= 0.5)
+    return np.where(_zoomed(classes == LESION) >= 0.5, LESION, healthy).astype(np.uint8)
+
+
+def _change_grey_matter(images: np.ndarray, grey: np.ndarray, contrasts: tuple[str, ...], rng: np.random.Generator) -> None:
+    """Make the grey matter of a block brighter or darker, in place."""
+    if not grey.any():
+        return
+    soft = ndimage.gaussian_filter(grey.astype(np.float32), rng.uniform(0.3, 1.0))
+    for number, contrast in enumerate(contrasts):
+        images[..., number] += soft * np.float32(rng.uniform(*GREY_SHIFT.get(contrast, GREY_SHIFT["else"])))
 
 
 def _change_lesions(images: np.ndarray, lesion: np.ndarray, contrasts: tuple[str, ...], rng: np.random.Generator) -> None:
@@ -120,7 +135,7 @@ def _change_contrast(image: np.ndarray, contrast: str, rng: np.random.Generator)
 def block_loss(classes: keras.KerasTensor, probabilities: keras.KerasTensor) -> keras.KerasTensor:
     """Mean cross-entropy plus one minus soft Dice of lesion, over the voxels of a batch that lie in the brain and off the margin.
 
-    `classes` is [n, x, y, z] of OUTSIDE, HEALTHY and LESION, `probabilities` [n, x, y, z, 2].
+    `classes` is [n, x, y, z] of OUTSIDE, HEALTHY, GREY and LESION, `probabilities` [n, x, y, z, 2].
     """
     from keras import ops
 
@@ -133,33 +148,6 @@ def block_loss(classes: keras.KerasTensor, probabilities: keras.KerasTensor) -> 
     # Some voxels more on both sides: blocks without lesions are no failure.
     dice = (2 * overlap + 10) / (ops.sum(found * counted) + ops.sum(lesion) + 10)
     return ops.sum(entropy) / (ops.sum(counted) + 1) + 1 - dice
-
-
-@contextmanager
-def scan_statistics(network: keras.Model, data: np.ndarray, points: np.ndarray) -> Iterator[None]:
-    """Within the context, batch normalisation uses the statistics of one scan: the mean over blocks drawn from it.
-
-    `data` is the scan [x, y, z, contrast], `points` [n, 3] the voxels of its brain; the same blocks are drawn every time.
-    Afterwards the network is as it was. (Li et al., Pattern Recognition 2018;80:109-117.)
-    """
-    from keras.layers import BatchNormalization
-
-    layers = [layer for layer in network.layers if isinstance(layer, BatchNormalization)]
-    kept = [(layer.momentum, layer.get_weights()) for layer in layers]
-    rng = np.random.default_rng(0)
-    corners = points[rng.permutation(len(points))[:STATISTICS_BLOCKS]] - BLOCK // 2
-    try:
-        for number, start in enumerate(range(0, len(corners), STATISTICS_BATCH)):
-            for layer in layers:
-                # The moving mean becomes the plain mean of all batches so far.
-                layer.momentum = number / (number + 1)
-            chosen = corners[start : start + STATISTICS_BATCH]
-            network(np.stack([cut(data, corner, np.full(3, BLOCK)) for corner in chosen]), training=True)
-        yield
-    finally:
-        for layer, (momentum, weights) in zip(layers, kept, strict=True):
-            layer.momentum = momentum
-            layer.set_weights(weights)
 
 
 def score_densely(network: keras.Model, data: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import Scan
 from lesionforge.images.geometry import bounding_box
 from lesionforge.images.names import ALWAYS
-from lesionforge.train.blocks import LESION, training_block
+from lesionforge.images.prepared import GM
+from lesionforge.train.blocks import GREY, HEALTHY, LESION, training_block
 from lesionforge.train.network import PATCH
 from lesionforge.train.patches import (
     HALF,
@@ -38,7 +39,7 @@ MOST_CENTRES = 200_000
 class LabelledScan:
     """One scan ready to be sampled: lesion voxels and candidates that are none, int16 [n, 3] each.
 
-    `labels` is uint8 [x, y, z] like the volume: 0 outside the brain, 1 healthy, 2 lesion. `weight` is how often a voxel is drawn.
+    `labels` is uint8 [x, y, z] like the volume, with the classes of `train.blocks`. `weight` is how often a voxel is drawn.
     """
 
     scan_id: str
@@ -59,7 +60,8 @@ def label_scan(
     if config.in_blocks and len(healthy) > MOST_CENTRES:
         healthy = healthy[np.sort(np.random.default_rng(0).permutation(len(healthy))[:MOST_CENTRES])]
     lesion = scan.lesion & scan.brain
-    labels = np.where(lesion, LESION, scan.brain).astype(np.uint8)[bounding_box(scan.brain)]
+    healthy_classes = np.where(scan.tissues == GM, GREY, HEALTHY) * scan.brain
+    labels = np.where(lesion, LESION, healthy_classes).astype(np.uint8)[bounding_box(scan.brain)]
     return LabelledScan(
         scan_id,
         volume,
