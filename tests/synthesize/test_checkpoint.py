@@ -15,9 +15,9 @@ from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared
+from lesionforge.nets.checkpoint import NAME, TrainingState, load_state, save_state, sweep
 from lesionforge.nets.devices import Device
 from lesionforge.synthesize import stage
-from lesionforge.synthesize.checkpoint import NAME, TrainingState, load_state, save_state, sweep
 from lesionforge.synthesize.config import CONFIGURATIONS
 from lesionforge.synthesize.network import build_generator
 from lesionforge.synthesize.tiles import StoredScan
