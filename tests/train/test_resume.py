@@ -1,4 +1,4 @@
-"""A training of the cascade that was killed goes on to the same weights."""
+"""A training of the cascade that was killed goes on to the same weights; on GPUs it is in half precision inside."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -18,8 +19,10 @@ from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared
 from lesionforge.nets.checkpoint import NAME
+from lesionforge.nets.devices import Device
 from lesionforge.train import fit
 from lesionforge.train.fit import EpochRow, Samples, batches, best_row, ended, train_cascade
+from lesionforge.train.network import build_network
 from lesionforge.train.sampling import LabelledScan, label_scan
 
 # Dropout, batch normalisation and mining draw random numbers; so does CNN2's choice of voxels to validate on.
@@ -124,6 +127,7 @@ def test_the_command_says_where_it_trains_and_keeps_a_checkpoint(root: Path, tmp
     result = CliRunner().invoke(main, command(root, model, "--checkpoint", state))
     assert result.exit_code == 0, result.output
     assert "the networks are trained on the CPU, as no GPU that works is found\n" in result.output
+    assert (model / "history.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "state"]
     before = (state / NAME).read_bytes()
     result = CliRunner().invoke(main, command(root, tmp_path / "other", "--checkpoint", state, "--seed", 2))
@@ -195,5 +199,69 @@ def test_a_training_killed_with_9_ends_with_the_same_files(root: Path, tmp_path:
     for name in ("cnn1.keras", "cnn2.keras"):
         models = [nets.load_model(tmp_path / out, name.removesuffix(".keras")).get_weights() for out in ("whole", "resumed")]
         assert all(np.array_equal(mine, theirs) for mine, theirs in zip(*models, strict=True))
-    assert (tmp_path / "whole/history.tsv").read_bytes() == (tmp_path / "resumed/history.tsv").read_bytes()
+    for name in ("history.tsv", "history.png"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "state", "whole"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_half_precision_inside_leaves_what_judges_and_is_saved_in_single(
+    name: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on one GPU, but in the half precision that the pooling of tensorflow has on a CPU too.
+    monkeypatch.setattr(Device, "precision", "mixed_bfloat16")
+    config = replace(SMALL[name], epochs=1)
+    seen = set()
+    real = fit._train_epoch
+
+    def watched(network: keras.Model, *rest: object) -> float:
+        seen.update((layer.compute_dtype, layer.variable_dtype) for layer in network.layers[1:-1])
+        return real(network, *rest)
+
+    monkeypatch.setattr(fit, "_train_epoch", watched)
+    nets.set_up(1)
+    untrained = build_network(config.network).get_weights()
+    nets.set_up(1)
+    models, history = train_cascade(*scans_for(root, config), config, 1, lambda _: None, device=Device("gpu"))
+    assert seen == {("bfloat16", "float32")}
+    assert all(np.isfinite([row.loss, row.val_loss]).all() for row in history)
+    for network in models.values():
+        assert {layer.compute_dtype for layer in network.layers} == {"float32"}
+        assert {weight.dtype for weight in network.weights} == {"float32"}
+    assert not np.array_equal(models["cnn1"].get_weights()[0], untrained[0])
+
+
+def test_two_devices_share_each_batch(root: Path) -> None:
+    """On two parts of the CPU, in a process of its own, since tensorflow divides it before its first use."""
+    code = f"""
+from functools import cache
+import numpy as np, tensorflow as tf
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+from lesionforge import nets
+from lesionforge.cascade.settings import CascadeConfig
+from lesionforge.images import Prepared
+from lesionforge.nets import devices
+from lesionforge.train.fit import train_cascade
+from lesionforge.train.network import build_network
+from lesionforge.train.sampling import label_scan
+from pathlib import Path
+devices._mirrored = cache(lambda count: tf.distribute.MirroredStrategy([f"CPU:{{n}}" for n in range(count)]))
+devices.Device.precision = "float32"
+replicas = []
+config = CascadeConfig(epochs=1, steps_per_epoch=2, batch_size=8, mined_per_negative=4)
+real = tf.distribute.MirroredStrategy.run
+def run(self, step, args=(), **more):
+    replicas.append((self.num_replicas_in_sync, [part.shape[0] for part in self.experimental_local_results(args[0][0])]))
+    return real(self, step, args, **more)
+tf.distribute.MirroredStrategy.run = run
+nets.set_up(1)
+scan = label_scan("sub-0", Prepared.open(Path({str(root / "sub-0")!r})).read(), config)
+models, history = train_cascade([scan], [], config, 1, print, device=devices.Device("gpu", 2))
+assert all(np.isfinite(row.loss) for row in history) and len(history) == 2
+assert all(np.isfinite(weight).all() for model in models.values() for weight in model.get_weights())
+print("replicas", replicas)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("replicas [(2, [4, 4])") or last.startswith("replicas [(2, [None, None])"), last

@@ -26,6 +26,7 @@ from lesionforge.images import (
     write_tsv,
 )
 from lesionforge.nets.checkpoint import refuse_inside
+from lesionforge.nets.curves import write_curves
 from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.nets.settings import fits, limits_of
 from lesionforge.options import CHECKPOINT, DEVICE, FiniteRange
@@ -37,8 +38,8 @@ from lesionforge.train.sampling import LabelledScan, label_scan, stored_scan
 HISTORY_COLUMNS = {
     "network": "cnn1 or cnn2",
     "epoch": "epoch, from 1",
-    "loss": "mean cross-entropy over the epoch's training patches",
-    "val_loss": "mean cross-entropy over the validation subjects' voxels, both classes weighing half; n/a without them",
+    "loss": "mean over the steps of the epoch: cross-entropy, of the network dense plus one minus the soft Dice of its blocks",
+    "val_loss": "the same of the validation subjects' voxels, both classes weighing half, or blocks; n/a without them",
 }
 DEFAULT = "lesionforge"
 
@@ -156,7 +157,8 @@ def chosen_config(initial: Initial | None, configuration: str | None, changes: d
 @click.option(
     "--configuration",
     type=click.Choice(list(CONFIGURATIONS)),
-    help=f"Network, sampling, thresholds and optimiser: ours, or as Valverde et al. published them [default: {DEFAULT}].",
+    help="Network, sampling, thresholds and optimiser: ours, or as Valverde et al. published them in 2017 or in their program "
+    f"nicMSlesions [default: {DEFAULT}].",
 )
 @click.option(
     "--network",
@@ -237,5 +239,6 @@ def train(
     with new_folder(out, own=nets.MODEL_FILES) as folder:
         nets.save_models(folder, models, card)
         write_tsv(pd.DataFrame([asdict(row) for row in history]), folder / "history.tsv", HISTORY_COLUMNS)
+        write_curves(folder)
     last = history[-1]
     click.echo(f"cascade trained on {len(training)} scans, last loss {last.loss:.4f} -> {out}")

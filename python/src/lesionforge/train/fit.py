@@ -25,16 +25,26 @@ from lesionforge.nets.checkpoint import (
     variables_of,
 )
 from lesionforge.nets.devices import Device, on_device, on_one_device
-from lesionforge.train.blocks import block_loss
+from lesionforge.train.blocks import block_loss, plain_block
 from lesionforge.train.network import build_network, build_optimizer
-from lesionforge.train.patches import score, turn_half
-from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_blocks, gather_pooled, hard_negatives, pool
+from lesionforge.train.patches import HALF, score, turn_half
+from lesionforge.train.sampling import (
+    LabelledScan,
+    draw,
+    draw_by_scan,
+    draw_epoch,
+    gather_blocks,
+    gather_pooled,
+    hard_negatives,
+    pool,
+)
 
 if TYPE_CHECKING:
     import keras
 
 # Of the validation scans, so that judging an epoch takes a fraction of its time.
 JUDGED_VOXELS = 20_000
+JUDGED_BLOCKS = 96
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,32 @@ def cross_entropy(network: keras.Model, samples: Samples) -> float:
     right = np.where(is_lesion, right, 1 - right)
     entropy = -np.log(np.maximum(right, 1e-7))
     return float((entropy[is_lesion].mean() + entropy[~is_lesion].mean()) / 2)
+
+
+def mean_block_loss(network: keras.Model, samples: Samples, batch_size: int) -> float:
+    """Mean of `block_loss`, which training makes small, over batches of unchanged blocks around the voxels of both pools."""
+    from keras import ops
+
+    centres = np.concatenate([samples.lesion, samples.healthy])
+    # In the same order each time, in which lesions are in most batches.
+    centres = centres[np.random.default_rng(0).permutation(len(centres))]
+    losses = []
+    for part in np.array_split(centres, -(-len(centres) // batch_size)):
+        blocks = []
+        for number, *centre in part:
+            scan = samples.scans[number]
+            blocks.append(plain_block(scan.volume.data, scan.labels.data, np.array(centre) - scan.volume.start + HALF))
+        images, classes = (np.stack(one) for one in zip(*blocks, strict=True))
+        found = ops.convert_to_tensor(network.predict_on_batch(images))
+        losses.append(float(block_loss(ops.convert_to_tensor(classes), found)))
+    return float(np.mean(losses))
+
+
+def judge_epoch(network: keras.Model, validation: Samples, config: CascadeConfig) -> float:
+    """The validation loss after an epoch: of blocks the loss of training, of voxels the cross-entropy."""
+    if config.in_blocks:
+        return mean_block_loss(network, validation, config.batch_size)
+    return cross_entropy(network, validation)
 
 
 def batches(
@@ -168,7 +204,7 @@ def fit_network(
             loss = _train_epoch(trained, batches(training, config, rng, device.count), config, device)
         if trained is not network:
             network.set_weights(trained.get_weights())
-        val_loss = cross_entropy(network, validation) if validation else np.nan
+        val_loss = judge_epoch(network, validation, config) if validation else np.nan
         # Of a network that breaks, the loss can stay a number: ReLU makes 0 of NaN.
         if not (np.isfinite(loss) and nets.is_finite(network) and (np.isfinite(val_loss) or not validation)):
             raise InputError(
@@ -218,11 +254,22 @@ def _train_epoch(
     return float(np.average(losses, weights=sizes))
 
 
-def thin(samples: Samples, size: int, rng: np.random.Generator) -> Samples | None:
-    """A fixed random part of both pools, at most `size` voxels in all and as many of each; None when one pool is empty."""
-    each = min(size // 2, len(samples.lesion), len(samples.healthy))
+def judged_part(samples: Samples, config: CascadeConfig, rng: np.random.Generator, wanted: int | None = None) -> Samples | None:
+    """A random part of both pools to judge every epoch by; None when one pool is empty.
+
+    Of voxels as many of each, at most `wanted`, without it half of JUDGED_VOXELS. Of centres of blocks half of JUDGED_BLOCKS
+    each, as training draws them, or all of a smaller pool.
+    """
+    each = min(wanted or JUDGED_VOXELS // 2, len(samples.lesion), len(samples.healthy))
     if not each:
         return None
+    if config.in_blocks:
+        most = JUDGED_BLOCKS // 2
+        lesion, healthy = (
+            part if len(part) <= most else draw_by_scan(samples.scans, part, most, rng)
+            for part in (samples.lesion, samples.healthy)
+        )
+        return replace(samples, lesion=lesion, healthy=healthy)
     return replace(samples, lesion=draw(samples.lesion, each, rng), healthy=draw(samples.healthy, each, rng))
 
 
@@ -300,7 +347,7 @@ def train_cascade(
         identity = training_identity(training, validation, config, seed, contrasts, device)
         record = Record.open(checkpoint, identity | {"start": start})
     report(f"{len(training)} training scans: {len(first.lesion)} lesion voxels, {len(first.healthy)} candidates")
-    judge = thin(_all_samples(validation, contrasts), JUDGED_VOXELS, rng)
+    judge = judged_part(_all_samples(validation, contrasts), config, rng)
     if validation and judge is None:
         report("the validation scans hold no lesion voxel: the last weights are kept")
     with on_one_device(device):
@@ -312,12 +359,12 @@ def train_cascade(
             judge = replace(judge, lesion=lesion, healthy=healthy) if judge and len(lesion) else None
         else:
             cnn1, history1 = fit_network(NETWORKS[0], cnn1, first, judge, config, rng, report, device=device, record=record)
-            negatives = hard_negatives(cnn1, training, config.samples_per_epoch // 2, config, rng)
+            negatives = hard_negatives(cnn1, training, config.negatives_per_epoch, config, rng)
             report(f"{NETWORKS[1]}: {len(negatives)} negatives chosen by {NETWORKS[0]}")
             if judge:
                 wanted = len(judge.healthy)
                 chosen = hard_negatives(cnn1, validation, wanted, config, rng)
-                judge = thin(replace(judge, healthy=chosen), 2 * wanted, rng)
+                judge = judged_part(replace(judge, healthy=chosen), config, rng, wanted)
         cnn2 = begin(NETWORKS[1]) if begin else build_network(config.network, contrasts)
         if config.in_blocks and not begin:
             cnn2.set_weights(cnn1.get_weights())
