@@ -236,7 +236,8 @@ def test_two_devices_share_each_batch(root: Path) -> None:
     code = f"""
 from functools import cache
 import numpy as np, tensorflow as tf
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+cpu, parts = tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, parts)
 from lesionforge import nets
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import Prepared
