@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 from lesionforge.cli import main
 from lesionforge.images import Prepared, write_volume
+from lesionforge.nets.checkpoint import NAME, TrainingState, save_state
 from lesionforge.synthesize import stage
-from lesionforge.synthesize.checkpoint import NAME, TrainingState, save_state
 
 FIRST_IMAGE = "space-T1w_res-1mm_desc-{}_T1w.nii.gz"
 # The tiles of a scan are files of up to 2.9 MB. So is the checkpoint of a WIDE network larger, and a WIDER network itself.

@@ -13,7 +13,7 @@ from scipy import ndimage
 from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import CONFIGURATIONS
-from lesionforge.train import blocks
+from lesionforge.train import blocks, fit
 from lesionforge.train.blocks import (
     BLOCK,
     GREY,
@@ -23,10 +23,11 @@ from lesionforge.train.blocks import (
     OUTSIDE,
     block_loss,
     cut,
+    plain_block,
     score_densely,
     training_block,
 )
-from lesionforge.train.fit import train_cascade
+from lesionforge.train.fit import JUDGED_BLOCKS, Samples, best_row, judge_epoch, judged_part, train_cascade
 from lesionforge.train.network import build_network
 from lesionforge.train.patches import PatchVolume, score
 from lesionforge.train.sampling import (
@@ -138,6 +139,52 @@ def test_the_loss_does_not_count_the_margin_or_what_lies_outside(rng) -> None:
     assert loss(other) == pytest.approx(best)
     other[0, 14:18, 14:18, 14:18] = 0.01
     assert loss(other) > best + 0.1
+
+
+class Marks:
+    """A network that says what it is told of the voxels that are bright in the FLAIR."""
+
+    def __init__(self, bright: float) -> None:
+        self.bright = bright
+
+    def predict_on_batch(self, blocks: np.ndarray) -> np.ndarray:
+        found = np.where(blocks[..., 1] > 1.2, self.bright, 1 - self.bright).astype(np.float32)
+        return np.stack([1 - found, found], axis=-1)
+
+
+def test_validation_judges_the_same_unchanged_blocks_by_the_loss_of_training() -> None:
+    scans = [made_scan(seed) for seed in range(2)]
+    samples = Samples(scans, pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans]), CONTRASTS)
+    judge = judged_part(samples, TINY, np.random.default_rng(0))
+    assert judge is not None and len(judge.lesion) == len(judge.healthy) == JUDGED_BLOCKS // 2
+    assert set(judge.lesion[:, 0]) == {0, 1}
+    right, wrong = (judge_epoch(Marks(bright), judge, TINY) for bright in (0.9999, 0.0001))
+    assert right == judge_epoch(Marks(0.9999), judge, TINY)
+    assert right < 0.4 < 1.5 < wrong
+    number, *centre = judge.lesion[0]
+    scan = scans[number]
+    images, classes = plain_block(scan.volume.data, scan.labels.data, np.array(centre) - scan.volume.start + 5)
+    assert classes[BLOCK // 2, BLOCK // 2, BLOCK // 2] == LESION and images.shape == (BLOCK,) * 3 + (2,)
+    assert set(images[classes == LESION, 1]) <= set(scan.volume.data[scan.labels.data == LESION, 1])
+    # A pool of few is judged whole, and none without one.
+    few = judged_part(replace(samples, lesion=samples.lesion[:5]), TINY, np.random.default_rng(0))
+    assert few is not None and len(few.lesion) == 5
+    assert judged_part(replace(samples, lesion=samples.lesion[:0]), TINY, np.random.default_rng(0)) is None
+
+
+def test_the_validation_loss_of_blocks_falls_while_they_are_learned(monkeypatch) -> None:
+    monkeypatch.setattr(fit, "JUDGED_BLOCKS", 8)
+    config = replace(TINY, epochs=3, steps_per_epoch=20, batch_size=1)
+    scans = [made_scan(seed) for seed in range(2)]
+    samples = [Samples([scan], pool([scan.lesion]), pool([scan.healthy]), CONTRASTS) for scan in scans]
+    nets.set_up(1)
+    rng = np.random.default_rng(1)
+    judge = judged_part(samples[1], config, rng)
+    network = build_network("dense")
+    before = judge_epoch(network, judge, config)
+    _, history = fit.fit_network("cnn1", network, samples[0], judge, config, rng, lambda _: None)
+    losses = [row.val_loss for row in history]
+    assert losses[-1] < 0.8 * before and best_row(history) is not history[0], (before, losses)
 
 
 def test_tiles_agree_where_their_context_is_whole(rng, monkeypatch) -> None:

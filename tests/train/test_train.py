@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
-from lesionforge.cascade.settings import CascadeConfig
+from lesionforge.cascade.card import read_cascade_card
+from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, read_json, read_tsv, write_json
@@ -53,6 +54,25 @@ def test_an_epoch_is_half_lesion_and_the_next_one_differs(scans) -> None:
     assert labels.sum() == 100
     assert {tuple(row) for row in first[labels == 1]} <= {tuple(row) for row in lesion}
     assert {tuple(row) for row in first[labels == 0]} != {tuple(row) for row in second[labels == 0]}
+
+
+def test_nicmslesions_draws_two_negatives_for_each_lesion_voxel(scans) -> None:
+    config = replace(CONFIGURATIONS["nicmslesions"], batch_size=30, steps_per_epoch=2)
+    lesion, healthy = pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans])
+    _, labels = draw_epoch(scans, lesion, healthy, config, np.random.default_rng(0))
+    assert (labels.sum(), len(labels)) == (20, 60)
+
+
+def test_nicmslesions_is_trained_as_the_program_is(folders, tmp_path: Path) -> None:
+    index = tmp_path / "real.tsv"
+    index.write_text(f"id\tsplit\tfolder\nsub-0\ttrain\t{folders[0]}\n")
+    call = ["train", "--index", f"{index}", "--configuration", "nicmslesions", "--epochs", "1", "--steps-per-epoch", "1"]
+    result = CliRunner().invoke(main, [*call, "--out", f"{tmp_path}/model"])
+    assert result.exit_code == 0, result.output
+    card, config, _ = read_cascade_card(tmp_path / "model")
+    assert (config.network, config.patience, config.negatives_per_lesion) == ("nicmslesions", 50, 2)
+    assert (config.lesion_threshold, config.min_volume_mm3) == (0.5, 10)
+    assert CONFIGURATIONS["nicmslesions"].epochs == 400 and "min_error" not in card["parameters"]
 
 
 def test_pooled_patches_come_from_their_own_scan(scans) -> None:

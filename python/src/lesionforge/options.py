@@ -10,6 +10,19 @@ import click
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    help="Where networks are trained; auto takes the GPUs that work, else the CPU.",
+)
+CHECKPOINT = click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Folder for the state of the training after each epoch; a training that was stopped goes on from it.",
+)
 SEED = click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Seed of all random draws.")
 
 

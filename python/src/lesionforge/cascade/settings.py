@@ -48,6 +48,8 @@ class CascadeConfig:
     """For adam the highest: it rises over the first twentieth of the steps, then falls to a hundredth along a cosine."""
     steps_per_epoch: Annotated[int, Within(1, 1_000_000)] = 156
     """Steps of the optimiser in one epoch: bounds time, and every arm gets the same number of them (ours)."""
+    negatives_per_lesion: Count = 1
+    """Patches or blocks of an epoch around healthy voxels, for each around a lesion voxel."""
     mined_per_negative: Count = 40
     """Candidates that CNN1 judges for each negative of an epoch, to find CNN2's: bounds time (ours).
 
@@ -65,6 +67,16 @@ class CascadeConfig:
     def samples_per_epoch(self) -> int:
         """Patches or blocks in one epoch."""
         return self.steps_per_epoch * self.batch_size
+
+    @property
+    def lesions_per_epoch(self) -> int:
+        """Those of `samples_per_epoch` around lesion voxels."""
+        return self.samples_per_epoch // (1 + self.negatives_per_lesion)
+
+    @property
+    def negatives_per_epoch(self) -> int:
+        """Those of `samples_per_epoch` around healthy voxels."""
+        return self.lesions_per_epoch * self.negatives_per_lesion
 
 
 CONFIGURATIONS = {
@@ -84,4 +96,14 @@ CONFIGURATIONS = {
         steps_per_epoch=100,
     ),
     "published": CascadeConfig(),
+    # The program of 2019. Its min_error, below which it blanks a whole map, is left out: it hides every lesion of a patient with
+    # few.
+    "nicmslesions": CascadeConfig(
+        network="nicmslesions",
+        lesion_threshold=0.5,
+        min_volume_mm3=10.0,
+        epochs=400,
+        patience=50,
+        negatives_per_lesion=2,
+    ),
 }

@@ -125,6 +125,18 @@ def made_folder(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder for the block. Its name is fixed, so that the next run clears what a killed one left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with made_folder(folder.parent):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` if the block ends well, else delete it."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 CARD = "model.json"
 # The networks of each kind of model folder.
 NETWORKS_OF = {"generator": ("generator",), "cascade": ("cnn1", "cnn2")}
-MODEL_FILES = (CARD, "history.tsv", "history.json", *(f"{name}.keras" for names in NETWORKS_OF.values() for name in names))
+MODEL_FILES = (
+    CARD,
+    "history.tsv",
+    "history.json",
+    "history.png",
+    *(f"{name}.keras" for names in NETWORKS_OF.values() for name in names),
+)
 """All that a model folder may hold."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from lesionforge.errors import InputError
 
@@ -20,6 +22,13 @@ class Device:
     def precision(self) -> str:
         """The Keras policy: half precision inside only on a GPU, where it is faster."""
         return "mixed_float16" if self.kind == "gpu" else "float32"
+
+    @property
+    def in_words(self) -> str:
+        """`the CPU`, `a GPU in half precision` or `2 GPUs in half precision`."""
+        if self.kind == "cpu":
+            return "the CPU"
+        return f"{'a GPU' if self.count == 1 else f'{self.count} GPUs'} in half precision"
 
     def sharing(self, batch_size: int) -> Device:
         """As many of the devices as can share batches of this size evenly."""
@@ -56,6 +65,11 @@ def on_device(device: Device) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def on_one_device(device: Device) -> AbstractContextManager:
+    """Networks that judge, or are saved, are built and used in this block: in float32, on the CPU or the first GPU."""
+    return on_device(device) if device.kind == "cpu" else nullcontext()
+
+
 def _working_gpus() -> int:
     """How many GPUs the backend has, if it can compute on them: a driver that does not fit shows only then."""
     import keras
@@ -85,13 +99,19 @@ def _placed(device: Device) -> AbstractContextManager:
         # Parameters that torch puts on "cpu:0" are copies, without gradients of their own.
         return keras.device("cpu" if backend == "torch" else "cpu:0")
     if device.count > 1 and backend == "tensorflow":
-        import tensorflow as tf
-
-        scope: AbstractContextManager = tf.distribute.MirroredStrategy([f"GPU:{n}" for n in range(device.count)]).scope()
+        scope: AbstractContextManager = _mirrored(device.count).scope()
         return scope
     if device.count > 1 and backend == "jax":
         return _data_parallel(device.count)
     return nullcontext()
+
+
+@cache
+def _mirrored(count: int) -> Any:
+    """One strategy for all blocks: a network is trained under the one that it was built under."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy([f"GPU:{n}" for n in range(count)])
 
 
 @contextmanager

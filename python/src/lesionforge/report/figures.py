@@ -1,4 +1,4 @@
-"""Pictures of scans and of training, as PNG data URIs; everything is drawn off screen.
+"""Pictures of scans, and any figure, as PNG data URIs; everything is drawn off screen.
 
 Colours are of the set by Okabe and Ito, which colour-blind readers can tell apart.
 """
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -100,40 +99,6 @@ def scan_figure(rows: list[list[Panel]]) -> str:
     return data_uri(figure)
 
 
-def curves_figure(histories: dict[str, pd.DataFrame]) -> str:
-    """Training curves, one panel per network: columns `epoch` and any losses, as `loss_curves` gives them."""
-    from matplotlib.figure import Figure
-
-    across = min(len(histories), 3)
-    down = -(-len(histories) // across)
-    figure = Figure(figsize=(3.4 * across, 2.5 * down), facecolor="white", layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False).ravel()
-    for axes in grid[len(histories) :]:
-        axes.set_axis_off()
-    for axes, (title, history) in zip(grid, histories.items(), strict=False):
-        for name in history.columns.drop("epoch"):
-            held_out = name.startswith("val")
-            axes.plot(
-                history["epoch"],
-                history[name],
-                color=PREDICTION_COLOUR if held_out else "#0072B2",
-                linestyle="--" if held_out else "-",
-                marker="o" if len(history) < 15 else "",
-                markersize=3,
-                linewidth=1.5,
-                label="validation" if held_out else "training",
-            )
-        axes.set_title(title, fontsize=9, parse_math=False)
-        axes.set_xlabel("epoch", fontsize=8)
-        axes.set_ylabel("loss", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(bottom=0)
-        if axes.lines:
-            axes.legend(fontsize=7, frameon=False)
-    return data_uri(figure)
-
-
 def data_uri(figure: Figure) -> str:
     """A figure as `data:image/png;base64,...`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -147,26 +112,3 @@ def data_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def loss_curves(history: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split a history table (text cells) by its columns of words, such as `network`, into tables of `epoch` and its losses.
-
-    Shows `loss` and `val_loss` where they are, else every column with `loss` in its name. Tables without a loss are left out.
-    """
-    import pandas as pd
-
-    values = history.apply(pd.to_numeric, errors="coerce")
-    words = [
-        name for name in history.columns if name == "network" or (values[name].isna() & ~history[name].isin(["", "n/a"])).any()
-    ]
-    losses = [name for name in ("loss", "val_loss") if name in values] or [name for name in values if "loss" in str(name)]
-    names = history[words].agg(" ".join, axis=1) if words else pd.Series("", index=history.index)
-    out = {}
-    for title in names.unique():
-        index = names.index[names == title]
-        part = values.loc[index, losses].dropna(axis=1, how="all")
-        if part.shape[1]:
-            epochs = values.loc[index, "epoch"] if "epoch" in values else pd.Series(range(1, len(index) + 1), index=index)
-            out[title] = part.assign(epoch=epochs)
-    return out

@@ -11,9 +11,10 @@ from lesionforge.errors import InputError
 from lesionforge.evaluate.charts import CAPTIONS, CHART_TITLES
 from lesionforge.images import read_json, read_tsv
 from lesionforge.nets import CARD, versions
+from lesionforge.nets.curves import curves_figure, loss_curves
 from lesionforge.prepare.quality import Limit
 from lesionforge.report import pictures, tables, words
-from lesionforge.report.figures import curves_figure, loss_curves
+from lesionforge.report.figures import data_uri
 from lesionforge.report.gather import Results
 from lesionforge.report.quality import ScanQuality, worst_first
 from lesionforge.report.tables import Table
@@ -189,6 +190,7 @@ def training(results: Results, cards: dict[str, dict]) -> Section:
         section.caption = (
             "Loss at each epoch. Both lines should fall and level out; a validation line that turns up while training still "
             "falls means over-fitting, one that never falls means that nothing general was learnt."
+            " The ring is the epoch whose weights are kept."
         )
-        section.pictures = [Picture("Training curves", curves_figure(curves))]
+        section.pictures = [Picture("Training curves", data_uri(curves_figure(curves)))]
     return section

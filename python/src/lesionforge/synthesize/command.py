@@ -12,7 +12,7 @@ import click
 
 from lesionforge.errors import InputError
 from lesionforge.nets.settings import limits_of
-from lesionforge.options import FOLDER, OUT, SEED, FiniteRange, OwnOptionsGroup
+from lesionforge.options import CHECKPOINT, DEVICE, FOLDER, OUT, SEED, FiniteRange, OwnOptionsGroup
 from lesionforge.synthesize.config import CONFIGURATIONS, DEFAULT_CONFIGURATION, GeneratorConfig
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -29,19 +29,6 @@ WIDTH = click.option("--width", default=32, show_default=True, type=COUNTS["widt
 EPOCHS = click.option("--epochs", default=70, show_default=True, type=COUNTS["epochs"], help="Training epochs.")
 TILES = click.option(
     "--tiles-per-epoch", default=None, type=COUNTS["tiles_per_epoch"], help="Tiles drawn in an epoch [default: all there are]."
-)
-DEVICE = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "gpu"]),
-    help="Where the generator is trained; auto takes the GPUs that work, else the CPU.",
-)
-CHECKPOINT = click.option(
-    "--checkpoint",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=None,
-    help="Folder for the state of the training after each epoch; a training that was stopped goes on from it.",
 )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,13 @@ from lesionforge.images import (
     read_volume,
     refuse_lacking,
     refuse_loss,
+    scratch_folder,
     voxel_volume_mm3,
     write_json,
     write_made_scan,
     write_volume,
 )
+from lesionforge.nets.checkpoint import refuse_inside
 from lesionforge.nets.devices import find_device
 from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.fill import fill_lesions
@@ -223,13 +223,12 @@ def write_generator(
     """
     config = replace(config, contrasts=shared_contrasts([levels for _, levels, _ in patients]))
     refuse_loss(out, own=nets.MODEL_FILES)
-    if checkpoint and checkpoint.resolve().is_relative_to(out.resolve()):
-        raise InputError(f"{checkpoint}: lies in {out}, which the model folder replaces; give a --checkpoint beside it")
+    refuse_inside(checkpoint, out)
     nets.set_up(seed)
     found_device = find_device(device)
     tiles = checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")
     with made_folder(out.absolute().parent):
-        with _scratch(tiles) as scratch:
+        with scratch_folder(tiles) as scratch:
             scans = {prepared.scan_id: store_training_scan(prepared, levels, scratch, config) for prepared, levels, _ in patients}
             hyperintense = {scan_id for scan_id, scan in scans.items() if scan.place_count}
             splits = {prepared.scan_id: split for prepared, _, split in patients}
@@ -298,18 +297,6 @@ def typical_levels(patients: list[Levels]) -> dict[str, list[int]]:
         nearest = [held[np.abs(held - level).argmin()] if held.size else 0 for level in range(1, LEVEL_COUNT + 1)]
         found[name] = [0, *(medians[level] for level in nearest)]
     return found
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder for the block. Its name is fixed, so that the next run clears what a killed one left."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with made_folder(folder.parent):
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
 
 
 def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | None, generator: Path, out: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesionforge.errors import InputError
+from lesionforge.nets.checkpoint import TrainingState, load_state, restore, save_state, sweep, variables_of
 from lesionforge.nets.devices import Device, on_device
-from lesionforge.synthesize.checkpoint import TrainingState, load_state, save_state, sweep
 from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.network import build_generator, compile_for_training
 from lesionforge.synthesize.tiles import StoredScan, tile_stream
@@ -55,7 +55,10 @@ def train_generator(
         with on_device(device):
             training, _ = build_generator(config)
             compile_for_training(training, config)
-            epochs_done = _restore(training, state)
+            training.optimizer.build(training.trainable_variables)
+            if state:
+                restore(training, state)
+            epochs_done = len(state.history) if state else 0
             stream = tile_stream(training_scans, config, seed, epoch=epochs_done + 1, multiple_of=device.count)
             keeper = _state_keeper(training, state, config, stream.draw, on_epoch, checkpoint, identity)
             training.fit(
@@ -65,6 +68,8 @@ def train_generator(
                 ),
                 initial_epoch=epochs_done,
                 epochs=config.epochs,
+                # Tiles come in random order; Keras would shuffle batches by random numbers whose state is not saved.
+                shuffle=False,
                 verbose=0,
                 callbacks=[keeper],
             )
@@ -113,17 +118,6 @@ def training_identity(
     }
 
 
-def _restore(training: keras.Model, state: TrainingState | None) -> int:
-    """Put a state back into a compiled network; returns the epochs done."""
-    training.optimizer.build(training.trainable_variables)
-    if state is None:
-        return 0
-    training.set_weights(state.weights)
-    for variable, value in zip(training.optimizer.variables, state.optimizer, strict=True):
-        variable.assign(value)
-    return len(state.history)
-
-
 def _state_keeper(
     training: keras.Model,
     state: TrainingState | None,
@@ -148,13 +142,9 @@ def _state_keeper(
             row = {"epoch": epoch + 1} | {name: float(value) for name, value in sorted((logs or {}).items())}
             history = [*self.state.history, row]
             # Through self.model, which with jax first brings the network's variables up to date.
-            weights = self.model.get_weights()
-            self.state = TrainingState(
-                history=history,
-                weights=weights,
-                optimizer=[keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables],
-                best_weights=weights if best_epoch(history) == epoch else self.state.best_weights,
-            )
+            variables, optimizer = variables_of(self.model)
+            best = self.model.get_weights() if best_epoch(history) == epoch else self.state.best_weights
+            self.state = TrainingState(history, variables, optimizer, best)
             if checkpoint:
                 save_state(checkpoint, self.state, identity)
             on_epoch(row)

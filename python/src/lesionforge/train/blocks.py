@@ -83,6 +83,12 @@ def training_block(
     return images, np.ascontiguousarray(classes)
 
 
+def plain_block(data: np.ndarray, labels: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The block with the voxel `centre` in its middle, unchanged, as validation sees it; arrays as of `training_block`."""
+    corner, sides = np.asarray(centre, int) - BLOCK // 2, np.full(3, BLOCK)
+    return cut(data, corner, sides), cut(labels, corner, sides)
+
+
 def _zoomed(volume: np.ndarray) -> np.ndarray:
     """A cube interpolated to the sides of a block."""
     return ndimage.zoom(volume.astype(np.float32), BLOCK / len(volume), order=1, mode="nearest", grid_mode=True)

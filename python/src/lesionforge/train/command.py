@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -22,10 +21,14 @@ from lesionforge.images import (
     read_record,
     read_tsv,
     refuse_loss,
+    scratch_folder,
     write_tsv,
 )
+from lesionforge.nets.checkpoint import refuse_inside
+from lesionforge.nets.curves import write_curves
+from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.nets.settings import fits, limits_of
-from lesionforge.options import FiniteRange
+from lesionforge.options import CHECKPOINT, DEVICE, FiniteRange
 from lesionforge.train.adapt import RETRAIN, Initial, sample_count
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import ARCHITECTURES
@@ -35,8 +38,8 @@ from lesionforge.train.sampling import LabelledScan, label_scan, stored_scan
 HISTORY_COLUMNS = {
     "network": "cnn1 or cnn2",
     "epoch": "epoch, from 1",
-    "loss": "mean cross-entropy over the epoch's training patches",
-    "val_loss": "mean cross-entropy over the validation subjects' voxels, both classes weighing half; n/a without them",
+    "loss": "mean over the steps of the epoch: cross-entropy, of the network dense plus one minus the soft Dice of its blocks",
+    "val_loss": "the same of the validation subjects' voxels, both classes weighing half, or blocks; n/a without them",
 }
 DEFAULT = "lesionforge"
 
@@ -154,7 +157,8 @@ def chosen_config(initial: Initial | None, configuration: str | None, changes: d
 @click.option(
     "--configuration",
     type=click.Choice(list(CONFIGURATIONS)),
-    help=f"Network, sampling, thresholds and optimiser: ours, or as Valverde et al. published them [default: {DEFAULT}].",
+    help="Network, sampling, thresholds and optimiser: ours, or as Valverde et al. published them in 2017 or in their program "
+    f"nicMSlesions [default: {DEFAULT}].",
 )
 @click.option(
     "--network",
@@ -171,6 +175,8 @@ def chosen_config(initial: Initial | None, configuration: str | None, changes: d
     help="How often voxels of made scans are drawn, against 1 for those of real scans [default: 1].",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True)
+@DEVICE
+@CHECKPOINT
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 def train(
     index: Path,
@@ -178,6 +184,8 @@ def train(
     init: Path | None,
     retrain: str | None,
     seed: int,
+    device: str,
+    checkpoint: Path | None,
     out: Path,
     **changes: Any,
 ) -> None:
@@ -187,13 +195,17 @@ def train(
     refuse_loss(out, index, init, own=nets.MODEL_FILES)
     initial = initial_model(init, retrain, changes["network"])
     config = chosen_config(initial, configuration, changes)
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".scans-", dir=out.absolute().parent) as scratch:
-        arm = read_arm(index, config, contrasts_of(initial.card) if initial else None, Path(scratch))
+    refuse_inside(checkpoint, out)
+    say = partial(click.echo, err=True)
+    with scratch_folder(out.absolute().with_name(f".{out.name}.scans")) as scratch:
+        arm = read_arm(index, config, contrasts_of(initial.card) if initial else None, scratch)
         training = arm.scans["train"]
         card = cascade_entries(config, arm.voxel_mm, arm.contrasts)
         nets.set_up(seed)
-        begin = None
+        found = find_device(device).sharing(config.batch_size)
+        why = ", as no GPU that works is found" if device == "auto" and found.kind == "cpu" else ""
+        say(f"the networks are trained on {found.in_words}{why}")
+        begin = start = None
         if initial:
             if abs(initial.voxel_mm - arm.voxel_mm) > 0.01:
                 raise InputError(
@@ -201,10 +213,22 @@ def train(
                     f"prepare them with --voxel-mm {initial.voxel_mm:g}"
                 )
             samples = sample_count(training)
-            begin = initial.networks(samples).__getitem__
+            with on_one_device(found):
+                begin = initial.networks(samples).__getitem__
             card |= initial.card_entries(samples)
-        say = partial(click.echo, err=True)
-        models, history = train_cascade(training, arm.scans["validation"], config, seed, say, begin, arm.contrasts)
+            start = {"checksums": initial.card["checksums"], "retrain": initial.retrain}
+        models, history = train_cascade(
+            training,
+            arm.scans["validation"],
+            config,
+            seed,
+            say,
+            begin,
+            arm.contrasts,
+            device=found,
+            checkpoint=checkpoint,
+            start=start,
+        )
     card |= {
         "arm": index.stem,
         "seed": seed,
@@ -215,5 +239,6 @@ def train(
     with new_folder(out, own=nets.MODEL_FILES) as folder:
         nets.save_models(folder, models, card)
         write_tsv(pd.DataFrame([asdict(row) for row in history]), folder / "history.tsv", HISTORY_COLUMNS)
+        write_curves(folder)
     last = history[-1]
     click.echo(f"cascade trained on {len(training)} scans, last loss {last.loss:.4f} -> {out}")

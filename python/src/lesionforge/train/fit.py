@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesionforge import nets
+from lesionforge import __version__, nets
 from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
 from lesionforge.images.names import ALWAYS
-from lesionforge.train.blocks import block_loss
+from lesionforge.nets.checkpoint import (
+    TrainingState,
+    load_state,
+    random_state,
+    restore,
+    restore_random,
+    save_state,
+    sweep,
+    variables_of,
+)
+from lesionforge.nets.devices import Device, on_device, on_one_device
+from lesionforge.train.blocks import block_loss, plain_block
 from lesionforge.train.network import build_network, build_optimizer
-from lesionforge.train.patches import score, turn_half
-from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_blocks, gather_pooled, hard_negatives, pool
+from lesionforge.train.patches import HALF, score, turn_half
+from lesionforge.train.sampling import (
+    LabelledScan,
+    draw,
+    draw_by_scan,
+    draw_epoch,
+    gather_blocks,
+    gather_pooled,
+    hard_negatives,
+    pool,
+)
 
 if TYPE_CHECKING:
     import keras
 
 # Of the validation scans, so that judging an epoch takes a fraction of its time.
 JUDGED_VOXELS = 20_000
+JUDGED_BLOCKS = 96
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """Mean cross-entropy of one epoch; `val_loss` is NaN without validation scans."""
+    """Mean loss of the steps of one epoch; `val_loss` is NaN without validation scans."""
 
     network: str
     epoch: int
@@ -57,15 +80,91 @@ def cross_entropy(network: keras.Model, samples: Samples) -> float:
     return float((entropy[is_lesion].mean() + entropy[~is_lesion].mean()) / 2)
 
 
-def batches(samples: Samples, config: CascadeConfig, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches of one epoch, changed at random: patches and labels, or blocks and their classes."""
+def mean_block_loss(network: keras.Model, samples: Samples, batch_size: int) -> float:
+    """Mean of `block_loss`, which training makes small, over batches of unchanged blocks around the voxels of both pools."""
+    from keras import ops
+
+    centres = np.concatenate([samples.lesion, samples.healthy])
+    # In the same order each time, in which lesions are in most batches.
+    centres = centres[np.random.default_rng(0).permutation(len(centres))]
+    losses = []
+    for part in np.array_split(centres, -(-len(centres) // batch_size)):
+        blocks = []
+        for number, *centre in part:
+            scan = samples.scans[number]
+            blocks.append(plain_block(scan.volume.data, scan.labels.data, np.array(centre) - scan.volume.start + HALF))
+        images, classes = (np.stack(one) for one in zip(*blocks, strict=True))
+        found = ops.convert_to_tensor(network.predict_on_batch(images))
+        losses.append(float(block_loss(ops.convert_to_tensor(classes), found)))
+    return float(np.mean(losses))
+
+
+def judge_epoch(network: keras.Model, validation: Samples, config: CascadeConfig) -> float:
+    """The validation loss after an epoch: of blocks the loss of training, of voxels the cross-entropy."""
+    if config.in_blocks:
+        return mean_block_loss(network, validation, config.batch_size)
+    return cross_entropy(network, validation)
+
+
+def batches(
+    samples: Samples, config: CascadeConfig, rng: np.random.Generator, multiple_of: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches of one epoch, changed at random: patches and labels, or blocks and their classes.
+
+    What a batch holds is repeated until its number is a `multiple_of`, for batches that several devices share.
+    """
     voxels, labels = draw_epoch(samples.scans, samples.lesion, samples.healthy, config, rng)
     # Parts of nearly equal size: no last batch of one patch.
-    for batch in np.array_split(np.arange(len(labels)), config.steps_per_epoch):
+    for part in np.array_split(np.arange(len(labels)), config.steps_per_epoch):
+        batch = np.resize(part, -(-len(part) // multiple_of) * multiple_of)
         if config.in_blocks:
             yield gather_blocks(samples.scans, voxels[batch], samples.contrasts, rng)
         else:
             yield turn_half(gather_pooled(samples.scans, voxels[batch]), rng), labels[batch]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where the state of a training goes after each epoch, nowhere without a folder, and the one that was found there.
+
+    `identity` is what must be the same for a training to go on.
+    """
+
+    folder: Path | None = None
+    identity: dict[str, Any] | None = None
+    found: TrainingState | None = None
+
+    @classmethod
+    def open(cls, folder: Path, identity: dict[str, Any]) -> Record:
+        """Raises InputError when the state in the folder is cut short or of another training."""
+        sweep(folder)
+        return cls(folder, identity, load_state(folder, identity))
+
+    def rows_of(self, name: str) -> list[EpochRow]:
+        """What was found of the history of a network."""
+        rows = self.found.history if self.found else []
+        return [EpochRow(**row) for row in rows if row["network"] == name]
+
+    def state_of(self, name: str) -> TrainingState | None:
+        """What was found, if it is of the training of this network."""
+        return self.found if self.found and self.found.history[-1]["network"] == name else None
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state, if there is a folder."""
+        if self.folder:
+            save_state(self.folder, state, self.identity or {})
+
+
+def best_row(history: list[EpochRow]) -> EpochRow | None:
+    """The epoch with the lowest validation loss, the first of several; None without validation."""
+    judged = [row for row in history if np.isfinite(row.val_loss)]
+    return min(judged, key=lambda row: row.val_loss, default=None)
+
+
+def ended(history: list[EpochRow], config: CascadeConfig) -> bool:
+    """Whether the training of a network is over: the epochs are used up, or the last `patience` were no better."""
+    best = best_row(history)
+    return len(history) >= config.epochs or (best is not None and len(history) - best.epoch >= config.patience)
 
 
 def fit_network(
@@ -76,22 +175,36 @@ def fit_network(
     config: CascadeConfig,
     rng: np.random.Generator,
     report: Callable[[str], None],
+    *,
+    device: Device | None = None,
+    record: Record | None = None,
+    before: list[EpochRow] | None = None,
+    earlier: list[np.ndarray] | None = None,
 ) -> tuple[keras.Model, list[EpochRow]]:
     """Train what is trainable of a network; returns it with its best weights by validation loss (else the last) and its history.
 
-    Every epoch draws new negatives and new augmentations. Both pools of `training` hold a voxel.
-    Raises InputError when a loss or weight is not finite.
+    Every epoch draws new negatives and new augmentations. Both pools of `training` hold a voxel. After each epoch the state goes
+    to `record`, with the history `before` and `earlier`, what was made before this network; what is found there is gone on from.
+    The default device is the CPU. Raises InputError when a loss or weight is not finite.
     """
-    loss_function = block_loss if config.in_blocks else "sparse_categorical_crossentropy"
-    network.compile(optimizer=build_optimizer(config), loss=loss_function)
-    history: list[EpochRow] = []
-    best_weights, best_epoch, best_loss = None, 0, np.inf
-    for epoch in range(1, config.epochs + 1):
-        network.reset_metrics()
-        loss = np.nan
-        for inputs, targets in batches(training, config, rng):
-            loss = float(network.train_on_batch(inputs, targets))
-        val_loss = cross_entropy(network, validation) if validation else np.nan
+    device, record = device or Device(), record or Record()
+    trained = _to_train(network, config, training.contrasts, device)
+    history, best_weights = record.rows_of(name), network.get_weights()
+    if state := record.state_of(name):
+        with on_device(device):
+            trained.optimizer.build(trained.trainable_variables)
+            restore(trained, state)
+        network.set_weights(trained.get_weights())
+        best_weights = state.best_weights
+        restore_random(rng, state.random or {})
+        report(f"{name}: goes on after epoch {len(history)}, from {record.folder}")
+    while not ended(history, config):
+        epoch = len(history) + 1
+        with on_device(device):
+            loss = _train_epoch(trained, batches(training, config, rng, device.count), config, device)
+        if trained is not network:
+            network.set_weights(trained.get_weights())
+        val_loss = judge_epoch(network, validation, config) if validation else np.nan
         # Of a network that breaks, the loss can stay a number: ReLU makes 0 of NaN.
         if not (np.isfinite(loss) and nets.is_finite(network) and (np.isfinite(val_loss) or not validation)):
             raise InputError(
@@ -99,24 +212,103 @@ def fit_network(
                 "of the training scans, and start from another model if one was given"
             )
         history.append(EpochRow(name, epoch, loss, val_loss))
+        if best_row(history) is history[-1]:
+            best_weights = network.get_weights()
+        if record.folder:
+            rows = [asdict(row) for row in [*(before or []), *history]]
+            record.save(TrainingState(rows, *variables_of(trained), best_weights, random_state(rng), earlier or []))
         report(f"{name} epoch {epoch}/{config.epochs}: loss {loss:.4f}" + (f", validation {val_loss:.4f}" if validation else ""))
-        if validation and val_loss < best_loss:
-            best_weights, best_epoch, best_loss = network.get_weights(), epoch, val_loss
-        if validation and epoch - best_epoch >= config.patience:
-            report(f"{name}: no better validation loss for {config.patience} epochs, stopped")
-            break
-    if best_weights is not None:
+    if len(history) < config.epochs:
+        report(f"{name}: no better validation loss for {config.patience} epochs, stopped")
+    if best := best_row(history):
         network.set_weights(best_weights)
-        report(f"{name}: weights of epoch {best_epoch} kept")
+        report(f"{name}: weights of epoch {best.epoch} kept")
     return network, history
 
 
-def thin(samples: Samples, size: int, rng: np.random.Generator) -> Samples | None:
-    """A fixed random part of both pools, at most `size` voxels in all and as many of each; None when one pool is empty."""
-    each = min(size // 2, len(samples.lesion), len(samples.healthy))
+def _to_train(network: keras.Model, config: CascadeConfig, contrasts: tuple[str, ...], device: Device) -> keras.Model:
+    """What is trained, compiled: on the CPU the network itself, on GPUs its like in half precision, on all of them."""
+    with on_device(device):
+        trained = network
+        if device.kind == "gpu":
+            trained = build_network(config.network, contrasts)
+            trained.set_weights(network.get_weights())
+            for mine, theirs in zip(trained.layers, network.layers, strict=True):
+                mine.trainable = theirs.trainable
+        loss = block_loss if config.in_blocks else "sparse_categorical_crossentropy"
+        trained.compile(optimizer=build_optimizer(config), loss=loss)
+    return trained
+
+
+def _train_epoch(
+    network: keras.Model, steps: Iterator[tuple[np.ndarray, np.ndarray]], config: CascadeConfig, device: Device
+) -> float:
+    """The mean loss of the steps of an epoch."""
+    if device.count > 1:
+        # `train_on_batch` gives each device the whole batch.
+        return float(network.fit(steps, steps_per_epoch=config.steps_per_epoch, shuffle=False, verbose=0).history["loss"][0])
+    losses, sizes = [], []
+    for inputs, targets in steps:
+        losses.append(float(network.train_on_batch(inputs, targets)))
+        sizes.append(len(inputs))
+    return float(np.average(losses, weights=sizes))
+
+
+def judged_part(samples: Samples, config: CascadeConfig, rng: np.random.Generator, wanted: int | None = None) -> Samples | None:
+    """A random part of both pools to judge every epoch by; None when one pool is empty.
+
+    Of voxels as many of each, at most `wanted`, without it half of JUDGED_VOXELS. Of centres of blocks half of JUDGED_BLOCKS
+    each, as training draws them, or all of a smaller pool.
+    """
+    each = min(wanted or JUDGED_VOXELS // 2, len(samples.lesion), len(samples.healthy))
     if not each:
         return None
+    if config.in_blocks:
+        most = JUDGED_BLOCKS // 2
+        lesion, healthy = (
+            part if len(part) <= most else draw_by_scan(samples.scans, part, most, rng)
+            for part in (samples.lesion, samples.healthy)
+        )
+        return replace(samples, lesion=lesion, healthy=healthy)
     return replace(samples, lesion=draw(samples.lesion, each, rng), healthy=draw(samples.healthy, each, rng))
+
+
+def training_identity(
+    training: list[LabelledScan],
+    validation: list[LabelledScan],
+    config: CascadeConfig,
+    seed: int,
+    contrasts: tuple[str, ...],
+    device: Device,
+) -> dict[str, Any]:
+    """What makes a training this one, as JSON reads it back."""
+    import keras
+
+    scans = {
+        f"{split} scans": [[scan.scan_id, scan.weight, _checksum(scan)] for scan in part]
+        for split, part in (("training", training), ("validation", validation))
+    }
+    settings = {f"setting {name}": value for name, value in asdict(config).items()}
+    return (
+        settings
+        | scans
+        | {
+            "seed": seed,
+            "contrasts": list(contrasts),
+            "backend": keras.backend.backend(),
+            "precision": device.precision,
+            "version": __version__,
+        }
+    )
+
+
+def _checksum(scan: LabelledScan) -> str:
+    """Of the images and labels of a scan; its candidates follow from them."""
+    digest = hashlib.sha256()
+    for volume in (scan.volume, scan.labels):
+        for plane in volume.data:
+            digest.update(plane.tobytes())
+    return digest.hexdigest()
 
 
 def train_cascade(
@@ -127,13 +319,20 @@ def train_cascade(
     report: Callable[[str], None],
     begin: Callable[[str], keras.Model] | None = None,
     contrasts: tuple[str, ...] = ALWAYS,
+    *,
+    device: Device | None = None,
+    checkpoint: Path | None = None,
+    start: dict[str, Any] | None = None,
 ) -> tuple[dict[str, keras.Model], list[EpochRow]]:
-    """Train CNN1, then CNN2 on what CNN1 gets wrong; returns both by name, and their history.
+    """Train CNN1, then CNN2 on what CNN1 gets wrong; returns both by name, in float32, and their history.
 
     `begin` gives the network to start from by its name in the cascade; without it, networks start from random weights, but for
-    a dense CNN2, which goes on from CNN1. Call `nets.set_up(seed)` before. Raises InputError when the training scans hold no
-    lesion voxel or no candidate.
+    a dense CNN2, which goes on from CNN1. Call `nets.set_up(seed)` before. With a `checkpoint` folder the state is saved there
+    after every epoch, and a training that was killed goes on from it to the same weights; `start` says in JSON what `begin`
+    gives. The default device is the CPU. Raises InputError when the training scans hold no lesion voxel or no candidate, and when
+    the checkpoint is cut short or of another training.
     """
+    device = device or Device()
     rng = np.random.default_rng(seed)
     first = _all_samples(training, contrasts)
     if not len(first.lesion):
@@ -143,23 +342,46 @@ def train_cascade(
             f"the training scans hold no healthy voxel with a normalised FLAIR above {config.candidate_flair_z:g}; "
             "check their lesion and brain masks"
         )
+    record = Record()
+    if checkpoint:
+        identity = training_identity(training, validation, config, seed, contrasts, device)
+        record = Record.open(checkpoint, identity | {"start": start})
     report(f"{len(training)} training scans: {len(first.lesion)} lesion voxels, {len(first.healthy)} candidates")
-    judge = thin(_all_samples(validation, contrasts), JUDGED_VOXELS, rng)
+    judge = judged_part(_all_samples(validation, contrasts), config, rng)
     if validation and judge is None:
         report("the validation scans hold no lesion voxel: the last weights are kept")
-    cnn1 = begin(NETWORKS[0]) if begin else build_network(config.network, contrasts)
-    cnn1, history1 = fit_network(NETWORKS[0], cnn1, first, judge, config, rng, report)
-
-    negatives = hard_negatives(cnn1, training, config.samples_per_epoch // 2, config, rng)
-    report(f"{NETWORKS[1]}: {len(negatives)} negatives chosen by {NETWORKS[0]}")
-    if judge:
-        wanted = len(judge.healthy)
-        chosen = hard_negatives(cnn1, validation, wanted, config, rng)
-        judge = thin(replace(judge, healthy=chosen), 2 * wanted, rng)
-    cnn2 = begin(NETWORKS[1]) if begin else build_network(config.network, contrasts)
-    if config.in_blocks and not begin:
-        cnn2.set_weights(cnn1.get_weights())
-    cnn2, history2 = fit_network(NETWORKS[1], cnn2, replace(first, healthy=negatives), judge, config, rng, report)
+    with on_one_device(device):
+        cnn1 = begin(NETWORKS[0]) if begin else build_network(config.network, contrasts)
+        if second := record.state_of(NETWORKS[1]):
+            *weights, negatives, lesion, healthy = second.earlier
+            cnn1.set_weights(weights)
+            history1 = record.rows_of(NETWORKS[0])
+            judge = replace(judge, lesion=lesion, healthy=healthy) if judge and len(lesion) else None
+        else:
+            cnn1, history1 = fit_network(NETWORKS[0], cnn1, first, judge, config, rng, report, device=device, record=record)
+            negatives = hard_negatives(cnn1, training, config.negatives_per_epoch, config, rng)
+            report(f"{NETWORKS[1]}: {len(negatives)} negatives chosen by {NETWORKS[0]}")
+            if judge:
+                wanted = len(judge.healthy)
+                chosen = hard_negatives(cnn1, validation, wanted, config, rng)
+                judge = judged_part(replace(judge, healthy=chosen), config, rng, wanted)
+        cnn2 = begin(NETWORKS[1]) if begin else build_network(config.network, contrasts)
+        if config.in_blocks and not begin:
+            cnn2.set_weights(cnn1.get_weights())
+        judged = [judge.lesion, judge.healthy] if judge else [np.zeros((0, 4), np.int16)] * 2
+        cnn2, history2 = fit_network(
+            NETWORKS[1],
+            cnn2,
+            replace(first, healthy=negatives),
+            judge,
+            config,
+            rng,
+            report,
+            device=device,
+            record=record,
+            before=history1,
+            earlier=[*cnn1.get_weights(), negatives, *judged],
+        )
     return {NETWORKS[0]: cnn1, NETWORKS[1]: cnn2}, history1 + history2
 
 

@@ -57,7 +57,6 @@ def _dense(block: keras.KerasTensor) -> keras.KerasTensor:
     coarse = convolved(layers.MaxPooling3D(2)(middle), 64)
     middle = convolved(layers.Add()([layers.UpSampling3D(2)(layers.Conv3D(32, 1)(coarse)), middle]), 32)
     fine = convolved(layers.Add()([layers.UpSampling3D(2)(layers.Conv3D(16, 1)(middle)), fine]), 16)
-    # Half precision inside, on a GPU, is too coarse for probabilities.
     return layers.Conv3D(2, 1, activation="softmax", dtype="float32")(fine)
 
 
@@ -77,7 +76,7 @@ def _valverde2017(patch: keras.KerasTensor) -> keras.KerasTensor:
     flow = layers.Flatten()(flow)
     flow = layers.Dropout(0.5)(flow)
     flow = layers.Dense(256, activation="relu")(flow)
-    return layers.Dense(2, activation="softmax")(flow)
+    return layers.Dense(2, activation="softmax", dtype="float32")(flow)
 
 
 def _nicmslesions(patch: keras.KerasTensor) -> keras.KerasTensor:
@@ -100,9 +99,10 @@ def _nicmslesions(patch: keras.KerasTensor) -> keras.KerasTensor:
         flow = layers.Dropout(0.5)(flow)
         flow = layers.Dense(units, name=f"d{block}")(flow)
         flow = layers.PReLU(name=f"prelu_d{block}")(flow)
-    return layers.Dense(2, activation="softmax", name="out")(flow)
+    return layers.Dense(2, activation="softmax", dtype="float32", name="out")(flow)
 
 
+# The last layers are float32: half precision inside, on a GPU, is too coarse for probabilities.
 ARCHITECTURES = {"dense": _dense, "valverde2017": _valverde2017, "nicmslesions": _nicmslesions}
 
 

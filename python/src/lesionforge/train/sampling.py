@@ -109,17 +109,17 @@ def draw_by_scan(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int,
 def draw_epoch(
     scans: Sequence[LabelledScan], lesion: np.ndarray, healthy: np.ndarray, config: CascadeConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One epoch's voxels [n, 4] and labels uint8 [n], half of them lesion, in random order; both pools hold a voxel.
+    """One epoch's voxels [n, 4] and labels uint8 [n], lesion and not as configured, in random order; both pools hold a voxel.
 
     Patches are drawn as published, every voxel alike; blocks so that scans with few lesions are seen as often as others. The
     rows of a pool are sorted by scan.
     """
     parts = []
-    for pooled in (lesion, healthy):
+    for pooled, wanted in ((lesion, config.lesions_per_epoch), (healthy, config.negatives_per_epoch)):
         if config.in_blocks:
-            parts.append(draw_by_scan(scans, pooled, config.samples_per_epoch // 2, rng))
+            parts.append(draw_by_scan(scans, pooled, wanted, rng))
         else:
-            parts.append(draw(pooled, config.samples_per_epoch // 2, rng, np.array([scan.weight for scan in scans])))
+            parts.append(draw(pooled, wanted, rng, np.array([scan.weight for scan in scans])))
     labels = np.repeat(np.array([1, 0], np.uint8), [len(part) for part in parts])
     order = rng.permutation(len(labels))
     return np.concatenate(parts)[order], labels[order]
