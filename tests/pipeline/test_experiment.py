@@ -139,6 +139,15 @@ def test_a_seed_more_trains_with_it_alone(stub, sheet):
     assert sorted(path.name for path in (run.outdir / "train").iterdir()) == ["real_seed-1", "real_seed-2", "real_seed-3"]
 
 
+def test_a_baseline_is_adapted_once_whatever_the_seeds(stub, sheet, options):
+    baseline = options[options.index("--baseline") :][:2]
+    run = stub(sheet, "adapted", "--arms", "real", "--train_seeds", "2", *baseline)
+    assert run.code == 0, run.printed
+    expected = ["baseline_adapted", "real_seed-1", "real_seed-2"]
+    assert sorted(path.name for path in (run.outdir / "train").iterdir()) == expected
+    assert sorted(path.name for path in (run.outdir / "segment").iterdir() if path.is_dir()) == ["baseline", *expected]
+
+
 def test_masks_beyond_train_on_are_used_by_nothing(stub, sheet_writer, tmp_path):
     rows = [("31", "patient", "train"), ("33", "patient", "train"), ("32", "patient", "test")]
     run = stub(sheet_writer(tmp_path / "cohort.csv", rows), "one", "--train_on", "1", "--arms", "real,mix")
