@@ -30,6 +30,7 @@ from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import CONFIGURATIONS, NETWORKS, CascadeConfig
 from lesionforge.cli import prepare_environment
 from lesionforge.images import Prepared, Scan, new_folder, zscore
+from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.segment.cascade import lesion_probability
 from lesionforge.train.fit import Samples, fit_network
 from lesionforge.train.network import PATCH, build_network, build_optimizer
@@ -197,7 +198,7 @@ def thresholds(folder: Path, config: CascadeConfig, model: Path) -> Measurement:
     config = realistic(models, scan, config)
     shutil.rmtree(model, ignore_errors=True)
     with new_folder(model) as made:
-        nets.save_models(made, models, cascade_entries(config, float(np.linalg.norm(scan.affine[:3, 0]))))
+        nets.save_models(made, models, cascade_entries(config, voxel_side_mm(scan.affine)))
     return Measurement(config, np.nan, np.nan, np.nan)
 
 

@@ -42,11 +42,14 @@ workflow TRAIN_ARMS {
     runs = data_sets.flatMap { fold, arm, index, prepared, painted, made ->
         def names = (arm in arms ? [arm] : []) + (baseline && arm == 'real' ? ['baseline_adapted'] : [])
         // Adapting changes the last layers of given weights only: once is enough.
-        return [names, seeds].combinations().findAll { name, seed -> name != 'baseline_adapted' || seed == seeds[0] }.collect { name, seed ->
-            def said = seeds.size() > 1 && name != 'baseline_adapted' ? seed : ''
+        return names.collectMany { name ->
+            def its_seeds = name == 'baseline_adapted' ? seeds.take(1) : seeds
             def start = [baseline_adapted: baseline, published: []].get(name, init)
             def manner = [baseline_adapted: 'adapted', published: 'published'].get(name, 'own')
-            return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start]
+            return its_seeds.collect { seed ->
+                def said = its_seeds.size() > 1 ? seed : ''
+                return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start]
+            }
         }
     }
     TRAIN(runs.map { row -> [row[0]] + row.drop(4) }, codeOf('train'))

@@ -53,6 +53,11 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     return (ndimage.find_objects(mask.astype(np.uint8)) or [tuple(slice(0, size) for size in mask.shape)])[0]
 
 
+def voxel_side_mm(affine: np.ndarray) -> float:
+    """The side of a working grid's cubic voxels."""
+    return float(np.linalg.norm(affine[:3, 0]))
+
+
 def box_around(brain: np.ndarray, affine: np.ndarray, margin_mm: float) -> tuple[tuple[slice, ...], np.ndarray]:
     """The part of a grid that holds a brain and a margin: (slices, affine of that part); the whole grid for an empty brain.
 

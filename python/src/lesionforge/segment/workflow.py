@@ -26,10 +26,10 @@ from lesionforge.images import (
     write_tsv,
     write_volume,
 )
+from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.segment.cascade import lesion_mask, lesion_probability
 from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
 from lesionforge.train.loading import load_cascade
-from lesionforge.train.patches import voxel_side_mm
 
 MASK_MEANING = "lesions found by the cascade"
 NUMBERS_SIDECAR = {"Description": "lesions found by the cascade, each with its number in desc-lesions.tsv"}

@@ -20,8 +20,6 @@ MARGIN = 2
 LARGEST_TILE = 96
 HALO = 12  # a multiple of DENSE_FACTOR
 OUTSIDE, HEALTHY, LESION, GREY = 0, 1, 2, 3  # GREY: healthy grey matter
-# The share of blocks that hold a lesion voxel, in all likelihood.
-LESION_SHARE = 0.5
 
 # Augmentation, in normalised intensities (white matter of a FLAIR lies near 0, its grey matter near 0.5, lesions above 1).
 # Painted lesions look like those of few donors: what theirs differ by in other patients is drawn anew for each block.

@@ -24,6 +24,7 @@ from lesionforge.images import (
     scratch_folder,
     write_tsv,
 )
+from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.nets.checkpoint import refuse_inside
 from lesionforge.nets.curves import write_curves
 from lesionforge.nets.devices import find_device, on_one_device
@@ -32,7 +33,6 @@ from lesionforge.options import CHECKPOINT, DEVICE, FiniteRange
 from lesionforge.train.adapt import RETRAIN, Initial, sample_count
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import ARCHITECTURES
-from lesionforge.train.patches import voxel_side_mm
 from lesionforge.train.sampling import LabelledScan, label_scan, stored_scan
 
 HISTORY_COLUMNS = {

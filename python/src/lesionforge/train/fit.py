@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,9 @@ from lesionforge.nets.checkpoint import (
     variables_of,
 )
 from lesionforge.nets.devices import Device, on_device, on_one_device
-from lesionforge.train.blocks import block_loss, plain_block
+from lesionforge.train.blocks import block_loss, plain_block, training_block
 from lesionforge.train.network import build_network, build_optimizer
-from lesionforge.train.patches import HALF, score, turn_half
+from lesionforge.train.patches import score, turn_half
 from lesionforge.train.sampling import (
     LabelledScan,
     draw,
@@ -89,11 +90,7 @@ def mean_block_loss(network: keras.Model, samples: Samples, batch_size: int) -> 
     centres = centres[np.random.default_rng(0).permutation(len(centres))]
     losses = []
     for part in np.array_split(centres, -(-len(centres) // batch_size)):
-        blocks = []
-        for number, *centre in part:
-            scan = samples.scans[number]
-            blocks.append(plain_block(scan.volume.data, scan.labels.data, np.array(centre) - scan.volume.start + HALF))
-        images, classes = (np.stack(one) for one in zip(*blocks, strict=True))
+        images, classes = gather_blocks(samples.scans, part, plain_block)
         found = ops.convert_to_tensor(network.predict_on_batch(images))
         losses.append(float(block_loss(ops.convert_to_tensor(classes), found)))
     return float(np.mean(losses))
@@ -114,11 +111,12 @@ def batches(
     What a batch holds is repeated until its number is a `multiple_of`, for batches that several devices share.
     """
     voxels, labels = draw_epoch(samples.scans, samples.lesion, samples.healthy, config, rng)
+    change = partial(training_block, contrasts=samples.contrasts, rng=rng)
     # Parts of nearly equal size: no last batch of one patch.
     for part in np.array_split(np.arange(len(labels)), config.steps_per_epoch):
         batch = np.resize(part, -(-len(part) // multiple_of) * multiple_of)
         if config.in_blocks:
-            yield gather_blocks(samples.scans, voxels[batch], samples.contrasts, rng)
+            yield gather_blocks(samples.scans, voxels[batch], change)
         else:
             yield turn_half(gather_pooled(samples.scans, voxels[batch]), rng), labels[batch]
 

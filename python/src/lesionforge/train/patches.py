@@ -43,9 +43,13 @@ class PatchVolume:
         """The array; of a file it is mapped anew each time, so that the pages read do not stay with the process."""
         return self.source if isinstance(self.source, np.ndarray) else np.load(self.source, mmap_mode="r", allow_pickle=False)
 
+    def places(self, centres: np.ndarray) -> np.ndarray:
+        """Where voxels [n, 3] of the scan's grid lie in the array."""
+        return np.asarray(centres, np.int64) - self.start + HALF
+
     def flair_at(self, centres: np.ndarray) -> np.ndarray:
         """FLAIR z-scores [n] at voxels [n, 3] of the scan's grid."""
-        x, y, z = (np.asarray(centres, np.int64) - self.start + HALF).T
+        x, y, z = self.places(centres).T
         return np.asarray(self.data[x, y, z, 1])
 
 
@@ -72,11 +76,6 @@ def gather(volume: PatchVolume, centres: np.ndarray) -> np.ndarray:
     windows = sliding_window_view(volume.data, (PATCH,) * 3, axis=(0, 1, 2))  # type: ignore[call-overload]
     corners = np.asarray(centres, np.int64) - volume.start
     return np.ascontiguousarray(np.moveaxis(windows, 3, -1)[tuple(corners.T)])
-
-
-def voxel_side_mm(affine: np.ndarray) -> float:
-    """The side of a working grid's cubic voxels."""
-    return float(np.linalg.norm(affine[:3, 0]))
 
 
 def inner_part(brain: np.ndarray, depth_mm: float, voxel_mm: float) -> np.ndarray:
@@ -112,7 +111,7 @@ def candidates(volume: PatchVolume, brain: np.ndarray, flair_z: float) -> np.nda
 def score(network: keras.Model, volume: PatchVolume, centres: np.ndarray) -> np.ndarray:
     """Lesion probabilities float32 [n] of voxels [n, 3], in batches of bounded memory; none for no voxel."""
     if is_dense(network):
-        return score_densely(network, volume.data, np.asarray(centres, np.int64) - volume.start + HALF)
+        return score_densely(network, volume.data, volume.places(centres))
     found = np.empty(len(centres), np.float32)
     corners = np.asarray(centres, np.int64) - volume.start
     shared = exact.crowded(corners) if exact.can_share(network) else np.zeros(len(centres), bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,10 @@ import numpy as np
 
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import Scan
-from lesionforge.images.geometry import bounding_box
+from lesionforge.images.geometry import bounding_box, voxel_side_mm
 from lesionforge.images.names import ALWAYS
 from lesionforge.images.prepared import GM
-from lesionforge.train.blocks import GREY, HEALTHY, LESION, training_block
+from lesionforge.train.blocks import GREY, HEALTHY, LESION
 from lesionforge.train.network import PATCH
 from lesionforge.train.patches import (
     HALF,
@@ -25,7 +25,6 @@ from lesionforge.train.patches import (
     patch_volume,
     score,
     stored_volume,
-    voxel_side_mm,
 )
 
 if TYPE_CHECKING:
@@ -135,14 +134,15 @@ def gather_pooled(scans: list[LabelledScan], voxels: np.ndarray) -> np.ndarray:
 
 
 def gather_blocks(
-    scans: Sequence[LabelledScan], voxels: np.ndarray, contrasts: tuple[str, ...], rng: np.random.Generator
+    scans: Sequence[LabelledScan],
+    voxels: np.ndarray,
+    block_of: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training blocks [n, x, y, z, contrast] around pooled voxels [n, 4], and their classes uint8 [n, x, y, z]."""
+    """Blocks [n, x, y, z, contrast] around pooled voxels [n, 4], and their classes uint8 [n, x, y, z], as `block_of` says."""
     blocks = []
     for number, *centre in voxels:
         scan = scans[number]
-        place = np.array(centre) - scan.volume.start + HALF
-        blocks.append(training_block(scan.volume.data, scan.labels.data, place, contrasts, rng))
+        blocks.append(block_of(scan.volume.data, scan.labels.data, scan.volume.places(centre)))
     images, classes = zip(*blocks, strict=True)
     return np.stack(images), np.stack(classes)
 
