@@ -5,6 +5,7 @@ include { codeOf; quoted; repeated } from '../script'
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
 process CHECK {
     label 'cpu_small'
+    cache 'deep' // by content: a scan copied anew is the same, a scan replaced is not, whatever its time says
 
     input:
     val source
@@ -177,11 +178,10 @@ def filesNamedIn(sheet) {
 // The cells of a CSV or TSV with any line ends and quotes; none where the text cannot be read as a table.
 def cellsOf(sheet) {
     try {
-        def lines = sheet.text.replace('\uFEFF', '').split(/\r\n|\r|\n/)
-        def separator = lines[0].contains('\t') ? '\t' : ','
-        return lines.toList()
-            .findAll { line -> line.trim() }
-            .collectMany { line -> line.splitCsv(sep: separator, quote: '"').first().toList() }
+        def separator = sheet.withReader('UTF-8') { reader -> reader.readLine() }.contains('\t') ? '\t' : ','
+        return sheet
+            .splitCsv(sep: separator, quote: '"', charset: 'UTF-8')
+            .collectMany { cells -> cells.toList() }
             .collect { cell -> cell?.trim() }
             .findAll { cell -> cell }
     }
