@@ -1,5 +1,6 @@
 // train: the cascade of two networks, once per arm, fold and seed.
 
+include { describe } from '../publish'
 include { codeOf; runName } from '../script'
 
 process TRAIN {
@@ -8,7 +9,7 @@ process TRAIN {
 
     input:
     // The index names its folders as ../prepare/<id>, ../synthesize/<id> and ../assemble/<id>, here as in the output folder.
-    tuple val(run), val(seed), val(manner), path(index, stageAs: 'assemble/*'), path(prepared, stageAs: 'prepare/*'), path(synthetic, stageAs: 'synthesize/*'), path(made, stageAs: 'assemble/*'), path(init, stageAs: 'init/*')
+    tuple val(run), val(seed), val(manner), path(index, stageAs: 'assemble/*'), path(prepared, stageAs: 'prepare/*'), path(synthetic, stageAs: 'synthesize/*'), path(made, stageAs: 'assemble/*'), path(init, stageAs: 'init/*'), val(init_content)
     val code
 
     output:
@@ -45,7 +46,7 @@ workflow TRAIN_ARMS {
             def said = seeds.size() > 1 ? seed : ''
             def start = [baseline_adapted: baseline, published: []].get(name, init)
             def manner = [baseline_adapted: 'adapted', published: 'published'].get(name, 'own')
-            return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start]
+            return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start, start ? describe(start) : '']
         }
     }
     TRAIN(runs.map { row -> [row[0]] + row.drop(4) }, codeOf('train'))
