@@ -1,5 +1,6 @@
 // cohort: reads and checks the samplesheet or BIDS folder before any other work is queued, splits it, plans the synthetic scans.
 
+include { describe } from '../publish'
 include { codeOf; quoted; repeated } from '../script'
 
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
@@ -77,7 +78,7 @@ workflow COHORT {
     masks = library ? masksIn(library) : []
     CHECK(
         source.toString(),
-        digestOf(source, files),
+        digestOf(source, files) + [model, init, baseline].collect { folder -> folder ? describe(folder) : '' }.join(' '),
         arms,
         files.findAll { path -> isSafePath(path.toString()) },
         model,
@@ -184,11 +185,10 @@ def filesNamedIn(sheet) {
 // The cells of a CSV or TSV with any line ends and quotes; none where the text cannot be read as a table.
 def cellsOf(sheet) {
     try {
-        def lines = sheet.text.replace('\uFEFF', '').split(/\r\n|\r|\n/)
-        def separator = lines[0].contains('\t') ? '\t' : ','
-        return lines.toList()
-            .findAll { line -> line.trim() }
-            .collectMany { line -> line.splitCsv(sep: separator, quote: '"').first().toList() }
+        def separator = sheet.withReader('UTF-8') { reader -> reader.readLine() }.contains('\t') ? '\t' : ','
+        return sheet
+            .splitCsv(sep: separator, quote: '"', charset: 'UTF-8')
+            .collectMany { cells -> cells.toList() }
             .collect { cell -> cell?.trim() }
             .findAll { cell -> cell }
     }
