@@ -5,7 +5,7 @@
 
 include { helpText; parameterProblems } from './modules/parameters'
 include { cohortProblem; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
-include { lockProblem; partialFolder; publish } from './modules/publish'
+include { lockOf; partialFolder; publish } from './modules/publish'
 include { runName         } from './modules/script'
 include { COHORT; filesOf } from './modules/cohort/main'
 include { PREPARE         } from './modules/prepare/main'
@@ -248,9 +248,13 @@ workflow {
         source = file(params.input, glob: false).toAbsolutePath()
         outdir = file(params.outdir, glob: false).toAbsolutePath().normalize()
         problems = machineProblems(workflow.profile.tokenize(','), params) + folderProblems(outdir, workflow.workDir)
-        refused = problems ? null : (cohortProblem(outdir, filesOf(source)) ?: lockProblem(outdir))
+        refused = problems ? null : cohortProblem(outdir, filesOf(source))
         if (problems || refused) {
             error((problems ?: [refused]).join('\n'))
+        }
+        lock = lockOf(outdir)
+        if (!lock) {
+            error("--outdir ${outdir} is being written by another run; wait until that ends, or give another folder.")
         }
         partialFolder(outdir).deleteDir()
         if (workflow.resume) {
@@ -280,6 +284,7 @@ workflow {
         report_in = params.outdir
         workflow.onComplete {
             partialFolder(outdir).deleteDir()
+            lock.close()
             sayWhereTheReportIs(report_in)
         }
     }

@@ -1,22 +1,19 @@
 // The output folder: who writes into it, and how results get there whole or not at all. Nextflow's publishDir copies in place,
 // so that a head process that dies, or a disk that is full, would leave half a file there, which -resume takes for a whole one.
 
-// Null, or the sentence that says why no other run may start with this output folder now. The lock lasts as long as this
-// process, however it ends.
-def lockProblem(outdir) {
+// The open file that keeps other runs out of an output folder for as long as it is referred to, at most as long as this process
+// lives; null if another run has it.
+def lockOf(outdir) {
+    def path = outdir.resolve('pipeline_info/.lock')
+    java.nio.file.Files.createDirectories(path.parent)
+    def lock = java.nio.channels.FileChannel.open(path, java.nio.file.StandardOpenOption.CREATE, java.nio.file.StandardOpenOption.WRITE)
     try {
-        def file = outdir.resolve('pipeline_info/.lock')
-        file.parent.mkdirs()
-        def channel = java.nio.channels.FileChannel.open(file, java.nio.file.StandardOpenOption.CREATE, java.nio.file.StandardOpenOption.WRITE)
-        return channel.tryLock() ? null : "--outdir ${outdir} is being written by another run; wait until that ends, or give another folder."
-    }
-    catch (java.nio.channels.OverlappingFileLockException _error) {
-        return null
+        return lock.tryLock() ? lock : null
     }
     catch (IOException error) {
         // Some network file systems know no locks.
         log.warn("${outdir} cannot be locked (${error.message}): see to it that no other run writes there.")
-        return null
+        return lock
     }
 }
 

@@ -64,8 +64,10 @@ workflow SEGMENT_SCANS {
     SEGMENT(to_segment, code)
     expected = to_segment.map { row -> row.take(2) }
     folder = SEGMENT.out.folder
-    summaries = folder.map { _run, id, scan -> scan.resolve("${id}_desc-segment.json") }
-    TABULATE(summaries.toSortedList { path -> path.toString() }.filter { paths -> paths }, code)
+    summaries = folder
+        .toSortedList { left, right -> left[0] <=> right[0] ?: left[1] <=> right[1] }
+        .map { rows -> rows.collect { _run, id, scan -> scan.resolve("${id}_desc-segment.json") } }
+    TABULATE(summaries.filter { paths -> paths }, code)
     table = TABULATE.out.table
 
     emit:

@@ -58,7 +58,7 @@ def free_ports(count: int) -> list[int]:
 
 class Cluster:
     """SLURM with its own munge, ports and files in one folder; a partition `main` of the nodes n1 and n2, which says it
-    has a GPU, and a partition `plain` of n1 alone."""
+    has a GPU, and the partitions `cpu` and `gpu` of one each."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,7 +90,8 @@ class Cluster:
             ),
             "GresTypes=gpu",
             "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
-            "PartitionName=plain Nodes=n1 MaxTime=INFINITE State=UP",
+            "PartitionName=cpu Nodes=n1 MaxTime=INFINITE State=UP",
+            "PartitionName=gpu Nodes=n2 MaxTime=INFINITE State=UP",
         ]
         (folder / "gres.conf").write_text("NodeName=n2 Name=gpu File=/dev/zero\n")
         self.conf.write_text("\n".join(lines) + "\n")
@@ -124,6 +125,12 @@ class Cluster:
     def start_controller(self) -> None:
         """Start slurmctld, which knows from its folder what went before."""
         self.start("slurmctld", "slurmctld", "-D")
+
+    def stop_controller(self) -> None:
+        """Stop slurmctld as an administrator does; it writes down what it knows."""
+        daemon = self.daemons.pop("slurmctld")
+        daemon.terminate()
+        daemon.wait(timeout=60)
 
     def start_node(self, node: str) -> None:
         """Start the slurmd of a node."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 # Less than the stand-in takes when asked to, so that SLURM ends it; twice as much is enough.
 SCARCE = """
 process {
@@ -34,20 +36,21 @@ def troubled(cluster, shared, on_slurm):
     too_long = shared.cause("hold", "prepare strip sub-03")
     shared.cause("hog", "synthesize levels sub-04", "6")
     on_node = shared.cause("hold", "register sub-01")
-    options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "--gpus=1")
-    run = on_slurm("-c", scarce, *options, launch="troubled")
+    options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1")
+    run = on_slurm("-c", ROOT / "docs" / "site.config", "-c", scarce, *options, launch="troubled")
 
     shared.wait_until_held("prepare strip sub-03")
-    cluster.kill("slurmctld")
+    cluster.stop_controller()
     time.sleep(8)
     cluster.start_controller()
+
+    # Its first try waits until SLURM ends it; the second one does not.
+    wait_for_try(run, "STRIP", "sub-03")
+    too_long.unlink()
 
     node = shared.wait_until_held("register sub-01")
     cluster.kill(node)
     on_node.unlink()
-    # Its first try waits until SLURM ends it; the second one does not.
-    wait_for_try(run, "STRIP", "sub-03")
-    too_long.unlink()
     wait_for_try(run, "TO_TEMPLATE", "sub-01")
     cluster.start_node(node)
     return run.end()
@@ -108,19 +111,20 @@ def test_queue_account_and_gpu_reach_the_jobs_that_need_them(troubled):
     for task in troubled.tasks:
         (folder,) = (troubled.outdir.parent / "work").glob(f"{task['hash']}*")
         scripts.setdefault(task["process"], []).append((folder / ".command.run").read_text())
-    assert all("#SBATCH --account=lab" in text and "#SBATCH -p main" in text for texts in scripts.values() for text in texts)
+    assert all("#SBATCH --account=lab" in text for texts in scripts.values() for text in texts)
     asking = {process for process, texts in scripts.items() if all("--gpus=1" in text for text in texts)}
     assert asking == {"TRAIN_GENERATOR", "PAINT", "TRAIN", "SEGMENT"}
+    assert all(f"#SBATCH -p {'gpu' if process in asking else 'main'}" in text for process in scripts for text in scripts[process])
     assert not any("--gpus=1" in text for process in scripts.keys() - asking for text in scripts[process])
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--slurm_queue", "nowhere"), "--slurm_queue nowhere is no partition of this cluster; give one of main, plain."),
+        (("--slurm_queue", "nowhere"), "--slurm_queue nowhere is no partition of this cluster; give one of main, cpu, gpu."),
         (
-            ("--slurm_queue", "plain"),
-            "-profile gpu asks for a GPU, but no node of --slurm_queue plain has one (sinfo shows no GRES gpu)",
+            ("--slurm_queue", "cpu"),
+            "-profile gpu asks for a GPU, but no node of --slurm_queue cpu has one (sinfo shows no GRES gpu)",
         ),
     ],
     ids=["partition", "gpu"],
