@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Less than the stand-in takes when asked to, so that SLURM ends it; twice as much is enough.
 SCARCE = """
 process {
+    resourceLimits = [cpus: 1, memory: 30.GB]
     withName: LEVELS { memory = { 300.MB * task.attempt } }
     withName: STRIP { time = { 1.min * task.attempt } }
 }
