@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -32,7 +33,7 @@ process { cpus = 1; resourceLimits = [cpus: 1] }
 """
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 600) -> None:
     """Wait until a condition holds."""
     until = time.monotonic() + seconds
     while not condition():
@@ -141,14 +142,33 @@ class Cluster:
         daemon = self.daemons.pop(name)
         daemon.kill()
         daemon.wait()
-        if name in ("n1", "n2"):
-            for process in Path("/proc").glob("[0-9]*/environ"):
-                try:
-                    mine = process.read_bytes().split(b"\0")
-                    if f"SLURMD_NODENAME={name}".encode() in mine and f"SLURM_CONF={self.conf}".encode() in mine:
-                        os.kill(int(process.parent.name), signal.SIGKILL)
-                except OSError:
-                    continue
+        for process in self.jobs_on(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def jobs_on(self, node: str) -> list[int]:
+        """The processes of a node's jobs; first those that would still tell the controller how a job ended."""
+        marks = {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode()}
+        processes, parents = [], []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if marks <= set((folder / "environ").read_bytes().split(b"\0")):
+                    processes.append(int(folder.name))
+                    parents.append(int((folder / "stat").read_text().rsplit(") ", 1)[1].split()[1]))
+            except OSError:
+                continue
+        return [parent for parent in set(parents) if self.is_step(parent)] + processes
+
+    def is_step(self, process: int) -> bool:
+        """Whether a process is the keeper of a job step."""
+        try:
+            return Path(f"/proc/{process}/comm").read_text().startswith("slurmstepd")
+        except OSError:
+            return False
+
+    def logged(self) -> str:
+        """What the daemons wrote down."""
+        return "".join(path.read_text(errors="replace") for path in sorted((self.folder / "log").glob("*.log")))
 
     def ask(self, *command: str) -> str:
         """What a program of SLURM prints; nothing where it fails."""
@@ -204,7 +224,7 @@ class Run:
 
     def end(self) -> Run:
         """Wait for it."""
-        self.process.wait(timeout=600)
+        self.process.wait(timeout=1200)
         return self
 
     def kill(self) -> None:

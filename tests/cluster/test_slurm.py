@@ -81,7 +81,8 @@ def test_a_task_past_its_time_limit_is_tried_again_with_more(troubled):
     assert (second, attempt) == ("0", "2")
 
 
-def test_a_task_killed_for_memory_is_tried_again_with_more(troubled):
+def test_a_task_killed_for_memory_is_tried_again_with_more(troubled, cluster):
+    assert "exceeded memory limit" in cluster.logged()
     (first, _), (second, attempt) = tries(troubled, "LEVELS", "sub-04")
     assert first not in ("0", "1", "2")
     assert (second, attempt) == ("0", "2")
@@ -89,7 +90,8 @@ def test_a_task_killed_for_memory_is_tried_again_with_more(troubled):
     assert memory == ["300 MB", "600 MB"]
 
 
-def test_a_task_whose_node_is_lost_runs_on_another(troubled):
+def test_a_task_whose_node_is_lost_runs_on_another(troubled, cluster):
+    assert "on failed node" in cluster.logged()
     (first, _), (second, attempt) = tries(troubled, "TO_TEMPLATE", "sub-01")
     assert first in ("-", "2147483647")
     assert (second, attempt) == ("0", "2")
