@@ -184,3 +184,11 @@ def test_results_of_another_cohort_are_left_alone_and_the_same_cohort_may_grow(s
     assert run.code != 0
     assert f"--outdir {undisturbed.outdir} holds the results of another cohort (4 scans, such as " in run.printed
     assert "Submitted process" not in run.printed
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_before_any_work(shared):
+    (shared.folder / "file").touch()
+    run = shared.start(launch="refused", outdir=shared.folder / "file" / "results").end()
+    assert run.code != 0
+    assert f"--outdir {shared.folder}/file/results cannot be written to (FileSystemException); give a folder of your own." in run.printed
+    assert "Submitted process" not in run.printed

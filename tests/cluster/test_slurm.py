@@ -59,7 +59,7 @@ def troubled(cluster, shared, on_slurm):
 
 def wait_for_try(run, process, tag):
     """Wait until a task has ended, for good or ill."""
-    until = time.monotonic() + 240
+    until = time.monotonic() + 900
     while not tries(run, process, tag):
         assert run.process.poll() is None and time.monotonic() < until, run.printed
         time.sleep(0.5)
