@@ -199,13 +199,18 @@ def lacking() -> str:
     return f"apt-get install {' '.join(PACKAGES)} failed"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly, once, what was skipped."""
+    for sentence in {report.longrepr[2] for report in terminalreporter.stats.get("skipped", []) if "SLURM" in report.longrepr[2]}:
+        terminalreporter.write_line(f"*** {sentence.removeprefix('Skipped: ')} ***", bold=True, yellow=True)
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The running SLURM."""
     reason = lacking()
     if reason:
-        print(f"\n*** THE TESTS ON SLURM ARE SKIPPED: {reason}. ***", file=sys.__stderr__)
-        pytest.skip(reason)
+        pytest.skip(f"THE TESTS ON SLURM ARE SKIPPED: {reason}.")
     slurm = Cluster(tmp_path_factory.mktemp("slurm"))
     try:
         slurm.up()
