@@ -94,8 +94,9 @@ def test_two_runs_do_not_write_into_one_folder(shared):
     hold = shared.cause("hold", "prepare strip sub-02")
     first = shared.start(launch="two")
     shared.wait_until_held("prepare strip sub-02")
-    second = shared.start(launch="two").end()
+    # Nextflow itself keeps a second -resume out of the first run's work.
     resumed = shared.start("-resume", launch="two", outdir="elsewhere").end()
+    second = shared.start(launch="two").end()
     hold.unlink()
     assert first.end().code == 0, first.printed
     assert second.code != 0
@@ -104,7 +105,6 @@ def test_two_runs_do_not_write_into_one_folder(shared):
         in second.printed
     )
     assert "Submitted process" not in second.printed
-    # Nextflow itself keeps a second -resume out of the first run's work.
     assert resumed.code != 0
     assert "Unable to acquire lock on session" in resumed.printed
 
