@@ -50,6 +50,7 @@ def troubled(cluster, shared, on_slurm):
     too_long.unlink()
 
     node = shared.wait_until_held("register sub-01")
+    wait_for_try(run, "LEVELS", "sub-04")
     cluster.kill(node)
     on_node.unlink()
     wait_for_try(run, "TO_TEMPLATE", "sub-01")
