@@ -9,7 +9,7 @@ EXPERIMENT := results/experiment-open-ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade test test-slow lint lock clean distclean
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale test test-slow test-cluster test-cluster-slow lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
@@ -24,6 +24,9 @@ help:
 	@echo "make bench-sampler DATA=D   how varied and whole transplanted lesions are on the open_ms scans in folder D, about half an hour"
 	@echo "make bench-training   speed and memory of the generator's training and painting on phantoms, about half an hour"
 	@echo "make bench-cascade    speed and memory of the cascade's inference and training on phantoms, beside plain implementations, about half an hour"
+	@echo "make test-cluster     the tests on a real SLURM that they bring up on this machine (as root on Debian or Ubuntu), and through faults"
+	@echo "make test-cluster-slow   those of them that take more than a minute each"
+	@echo "make bench-scale [SUBJECTS=\"200 1000\"]   memory and time of the head process for large cohorts, about half an hour"
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
 	@echo "make lock             lock the newest versions of the Python packages"
@@ -72,6 +75,9 @@ bench-sampler: setup
 bench-training: setup
 	.venv/bin/python benchmarks/training.py --out results/bench-training
 
+bench-scale: setup
+	.venv/bin/python benchmarks/cohort_scale.py --out results/bench-scale $(if $(SUBJECTS),--subjects $(SUBJECTS))
+
 bench-cascade: setup
 	.venv/bin/python benchmarks/cascade.py --out results/bench-cascade
 
@@ -79,10 +85,16 @@ bench-prepare: setup
 	.venv/bin/python benchmarks/prepare.py "$(DATA)" --out results/bench-prepare
 
 test: setup
-	.venv/bin/python -m pytest tests -m "not slow"
+	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow"
 
 test-slow: setup
-	.venv/bin/python -m pytest tests -m slow
+	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow
+
+test-cluster: setup
+	.venv/bin/python -m pytest tests/cluster -m "not slow" -rs
+
+test-cluster-slow: setup
+	.venv/bin/python -m pytest tests/cluster -m slow -rs
 
 lint: setup
 	cd python && ../.venv/bin/ruff check . ../tests ../benchmarks ../bin/open-ms-cohort
@@ -98,7 +110,7 @@ lock: setup
 	  --no-header --no-annotate -q - -o python/requirements-setup.txt
 
 clean:
-	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(EXPERIMENT) $(EXPERIMENT)-cohort $(EXPERIMENT)-baseline $(addprefix results/bench-,prepare synthesize sampler training cascade) work .nextflow .nextflow.log* .ruff_cache .pytest_cache
+	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(EXPERIMENT) $(EXPERIMENT)-cohort $(EXPERIMENT)-baseline $(addprefix results/bench-,prepare synthesize sampler training cascade scale) work .nextflow .nextflow.log* .ruff_cache .pytest_cache
 	rm -rf python/.ruff_cache python/.mypy_cache
 	find bin modules python tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	-@rmdir results 2>/dev/null || true

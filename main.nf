@@ -4,8 +4,10 @@
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
 include { helpText; parameterProblems } from './modules/parameters'
+include { cohortProblem; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
+include { lockOf; partialFolder; publish } from './modules/publish'
 include { runName         } from './modules/script'
-include { COHORT          } from './modules/cohort/main'
+include { COHORT; filesOf } from './modules/cohort/main'
 include { PREPARE         } from './modules/prepare/main'
 include { REGISTER        } from './modules/register/main'
 include { SYNTHESIZE      } from './modules/synthesize/main'
@@ -28,6 +30,7 @@ workflow LESIONFORGE {
     limits // file of own quality limits, or an empty list
     registration // composed or pairwise
     library // folder of lesion masks in template space, or an empty list
+    outdir // folder for all results
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
@@ -47,9 +50,11 @@ workflow LESIONFORGE {
     levels = channel.empty()
     synthetic = channel.empty()
     made = channel.empty()
+    changed = channel.empty()
     generator = channel.empty()
     indices = channel.empty()
     trained = channel.empty()
+    networks = channel.empty()
     planned = channel.empty()
     wanted = channel.empty()
     runs = channel.empty()
@@ -109,7 +114,8 @@ workflow LESIONFORGE {
             .flatMap { fold, folds -> (arms + (baseline ? ['real'] : [])).unique(false).findAll { arm -> fold in folds || !(arm in of_masks) }.collect { arm -> [fold, arm] } }
         ASSEMBLE_ARMS(learned_from, SYNTHESIZE.out.canvases, synthetic, REGISTER.out.warped, planned, everybody, wanted, seed)
         indices = ASSEMBLE_ARMS.out.index.map { fold, arm, index -> [runName(arm, fold), index] }
-        made = synthetic.mix(ASSEMBLE_ARMS.out.made)
+        changed = ASSEMBLE_ARMS.out.made
+        made = synthetic.mix(changed)
         if (mode == 'experiment') {
             TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets, arms, train_seeds, init, baseline)
             unadapted = in_fold
@@ -118,6 +124,7 @@ workflow LESIONFORGE {
                 .filter { baseline }
                 .map { fold -> [runName('baseline', fold), fold, 'baseline', '', baseline] }
             trained = TRAIN_ARMS.out.model
+            networks = trained.map { run, _fold, _arm, _seed, folder -> [run, folder] }
             runs = trained.mix(unadapted)
         }
     }
@@ -153,9 +160,23 @@ workflow LESIONFORGE {
         .mix(COHORT.out.refused.map { row -> "${row.id} did not get through cohort: ${row.problem}".toString() })
     report = REPORT_ALL.out.folder
 
+    results = COHORT.out.folder.mix(COHORT.out.description, EVALUATE_SCANS.out.folder, report)
+        .map { path -> ['', path] }
+        .mix(
+            PREPARE.out.measured.map { _id, folder -> ['prepare', folder] },
+            transforms.map { _id, folder -> ['register', folder] },
+            levels.map { _id, folder -> ['synthesize/levels', folder] },
+            synthetic.mix(generator).map { _id, folder -> ['synthesize', folder] },
+            changed.mix(indices).map { _id, path -> ['assemble', path] },
+            networks.map { _run, folder -> ['train', folder] },
+            SEGMENT_SCANS.out.folder.map { run, _id, folder -> ["segment/${run}".toString(), folder] },
+            SEGMENT_SCANS.out.table.flatten().map { path -> ['segment', path] },
+        )
+    unpublished = results.map { place, path -> publish(path, outdir, place) ?: '' }.filter { sentence -> sentence }
+
     emit:
-    report
     stopped // sentences
+    unpublished // sentences
 }
 
 // A sentence for each expected id that did not come out of a stage.
@@ -181,6 +202,16 @@ def rosters(rows, columns) {
 def sayWhereTheReportIs(outdir) {
     if (workflow.success) {
         log.info("Report: ${outdir}/report/index.html")
+    }
+}
+
+// Ends the run with an error if a result did not reach the output folder; all that was computed stays in the work folder.
+def sayWhatIsMissing(stopped, unpublished) {
+    if (stopped) {
+        log.warn("Skipped after an error:\n  ${stopped.join('\n  ')}")
+    }
+    if (unpublished) {
+        error("${unpublished.size()} results are not in the output folder, see above: make it writable or free space there, and start again with -resume; nothing is computed anew.")
     }
 }
 
@@ -214,8 +245,24 @@ workflow {
             error(problems.join('\n'))
         }
 
+        source = file(params.input, glob: false).toAbsolutePath()
+        outdir = file(params.outdir, glob: false).toAbsolutePath().normalize()
+        problems = machineProblems(workflow.profile.tokenize(','), params) + folderProblems(outdir, workflow.workDir)
+        refused = problems ? null : cohortProblem(outdir, filesOf(source))
+        if (problems || refused) {
+            error((problems ?: [refused]).join('\n'))
+        }
+        lock = lockOf(outdir)
+        if (!lock) {
+            error("--outdir ${outdir} is being written by another run; wait until that ends, or give another folder.")
+        }
+        partialFolder(outdir).deleteDir()
+        if (workflow.resume) {
+            forgetDamaged(workflow.workDir).each { folder -> log.warn("The files of the finished task in ${folder} changed since; it is done again.") }
+        }
+
         LESIONFORGE(
-            file(params.input, glob: false).toAbsolutePath(),
+            source,
             params.mode,
             params.arms.tokenize(',').unique(),
             params.model ? file(params.model, glob: false).toAbsolutePath() : [],
@@ -226,15 +273,19 @@ workflow {
             params.quality_limits ? file(params.quality_limits, glob: false).toAbsolutePath() : [],
             params.registration,
             params.lesion_library ? file(params.lesion_library, glob: false).toAbsolutePath() : [],
+            outdir,
         )
-        LESIONFORGE.out.stopped.toSortedList().subscribe { sentences ->
-            if (sentences) {
-                log.warn("Skipped after an error:\n  ${sentences.join('\n  ')}")
-            }
-        }
-        outdir = params.outdir
+        LESIONFORGE.out.unpublished.subscribe { sentence -> log.warn(sentence) }
+        LESIONFORGE.out.stopped
+            .toSortedList()
+            .map { sentences -> [sentences] }
+            .combine(LESIONFORGE.out.unpublished.toSortedList().map { sentences -> [sentences] })
+            .subscribe { stopped, unpublished -> sayWhatIsMissing(stopped, unpublished) }
+        report_in = params.outdir
         workflow.onComplete {
-            sayWhereTheReportIs(outdir)
+            partialFolder(outdir).deleteDir()
+            lock.close()
+            sayWhereTheReportIs(report_in)
         }
     }
 }

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -62,6 +63,39 @@ def write_cascade_folder() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def sheet_writer() -> Callable[[Path, list[tuple[str, str, str]]], Path]:
+    """`write_sheet`, for tests."""
+    return write_sheet
+
+
+def write_scan(path: Path, voxels: np.ndarray) -> str:
+    """Write a tiny image beside the sheet; returns the cell for the sheet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([10.0, 10.0, 10.0, 1.0])), path)  # a head's size in few voxels
+    return path.name
+
+
+def write_sheet(sheet: Path, rows: list[tuple[str, str, str]]) -> Path:
+    """A cohort of tiny noise images, which only CHECK reads in a stub run; rows are (subject, role, split).
+
+    The sheet is of the awkward kind: byte-order mark, CRLF, quoted cells, file names with blanks and accents.
+    """
+    generator = np.random.default_rng(1)
+    lines = ["subject,role,split,t1w,flair,lesion_mask"]
+    for subject, role, split in rows:
+        files = []
+        for contrast in ("T1w", "FLAIR"):
+            voxels = generator.random((8, 8, 8), dtype=np.float32) + 1
+            files.append(write_scan(sheet.parent / f"tête {subject}, {contrast}.nii.gz", voxels))
+        mask = np.zeros((8, 8, 8), np.uint8)
+        mask[3:5, 3:5, 3:5] = 1
+        files.append(write_scan(sheet.parent / f"{subject} mask.nii.gz", mask) if role == "patient" else "")
+        lines.append(",".join([subject, role, split, *(f'"{name}"' for name in files)]))
+    sheet.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
+    return sheet
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 // cohort: reads and checks the samplesheet or BIDS folder before any other work is queued, splits it, plans the synthetic scans.
 
+include { describe } from '../publish'
 include { codeOf; quoted; repeated } from '../script'
 
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
@@ -74,11 +75,11 @@ workflow COHORT {
     library // path of a folder of lesion masks, or an empty list
 
     main:
-    files = source.isDirectory() ? imagesIn(source, source) : filesNamedIn(source)
+    files = filesOf(source)
     masks = library ? masksIn(library) : []
     CHECK(
         source.toString(),
-        digestOf(source, files),
+        digestOf(source, files) + [model, init, baseline].collect { folder -> folder ? describe(folder) : '' }.join(' '),
         arms,
         files.findAll { path -> isSafePath(path.toString()) },
         model,
@@ -89,6 +90,7 @@ workflow COHORT {
         codeOf('cohort'),
     )
     folder = CHECK.out.folder
+    description = CHECK.out.description
     scans = folder
         .flatMap { checked -> checked.resolve('cohort.tsv').splitCsv(header: true, sep: '\t') }
         .map { row -> scanOf(row) }
@@ -101,6 +103,7 @@ workflow COHORT {
 
     emit:
     folder // cohort.tsv, folds.tsv and pairs.tsv
+    description // dataset_description.json of the output folder
     scans // [meta, t1w, flair, [t2w or [], pdw or []], lesion_mask or [], brain_mask or [] or 'stripped']
     folds // [fold, id, subject, role, split, lesion_mask]; the fold is '' where there is one alone
     pairs // [synthetic_id, donor, canvas, split, load_ml, library_mask, fold, kind]
@@ -138,6 +141,11 @@ def isIgnored(name) {
     return name.startsWith('.') || name.startsWith('freesurfer') || name in [
         'work', 'sourcedata', 'code', 'stimuli', 'func', 'dwi', 'fmap', 'perf', 'meg', 'eeg', 'ieeg', 'nirs', 'pet', 'beh',
     ]
+}
+
+// The scans and masks that the source names.
+def filesOf(source) {
+    return source.isDirectory() ? imagesIn(source, source) : filesNamedIn(source)
 }
 
 // The images of a BIDS folder that CHECK may read, and the tables of its root.

@@ -1,5 +1,6 @@
 // segment: the trained cascade applied to each scan, and one table of what was found in the cohort.
 
+include { describe } from '../publish'
 include { codeOf } from '../script'
 
 process SEGMENT {
@@ -8,7 +9,8 @@ process SEGMENT {
     label 'one_scan'
 
     input:
-    tuple val(run), val(id), path(prepared, stageAs: 'prepare/*'), path(model, stageAs: 'model/*')
+    // Of a folder Nextflow sees only its own time, not those of its files: a model replaced in place shows in its content.
+    tuple val(run), val(id), path(prepared, stageAs: 'prepare/*'), path(model, stageAs: 'model/*'), val(content)
     val code
 
     output:
@@ -57,13 +59,15 @@ workflow SEGMENT_SCANS {
     main:
     code = codeOf('segment')
     to_segment = prepared
-        .combine(models.map { run, fold, _arm, _seed, model -> [fold, run, model] }, by: 0)
-        .map { _fold, id, folder, run, model -> [run, id, folder, model] }
+        .combine(models.map { run, fold, _arm, _seed, model -> [fold, run, model, describe(model)] }, by: 0)
+        .map { _fold, id, folder, run, model, content -> [run, id, folder, model, content] }
     SEGMENT(to_segment, code)
-    expected = to_segment.map { run, id, _folder, _model -> [run, id] }
+    expected = to_segment.map { row -> row.take(2) }
     folder = SEGMENT.out.folder
-    summaries = folder.map { _run, id, scan -> scan.resolve("${id}_desc-segment.json") }
-    TABULATE(summaries.toSortedList { path -> path.toString() }.filter { paths -> paths }, code)
+    summaries = folder
+        .toSortedList { left, right -> left[0] <=> right[0] ?: left[1] <=> right[1] }
+        .map { rows -> rows.collect { _run, id, scan -> scan.resolve("${id}_desc-segment.json") } }
+    TABULATE(summaries.filter { paths -> paths }, code)
     table = TABULATE.out.table
 
     emit:

@@ -1,5 +1,6 @@
 // train: the cascade of two networks, once per arm, fold and seed.
 
+include { describe } from '../publish'
 include { codeOf; runName } from '../script'
 
 process TRAIN {
@@ -8,7 +9,7 @@ process TRAIN {
 
     input:
     // The index names its folders as ../prepare/<id>, ../synthesize/<id> and ../assemble/<id>, here as in the output folder.
-    tuple val(run), val(seed), val(manner), path(index, stageAs: 'assemble/*'), path(prepared, stageAs: 'prepare/*'), path(synthetic, stageAs: 'synthesize/*'), path(made, stageAs: 'assemble/*'), path(init, stageAs: 'init/*')
+    tuple val(run), val(seed), val(manner), path(index, stageAs: 'assemble/*'), path(prepared, stageAs: 'prepare/*'), path(synthetic, stageAs: 'synthesize/*'), path(made, stageAs: 'assemble/*'), path(init, stageAs: 'init/*'), val(init_content)
     val code
 
     output:
@@ -48,7 +49,7 @@ workflow TRAIN_ARMS {
             def manner = [baseline_adapted: 'adapted', published: 'published'].get(name, 'own')
             return its_seeds.collect { seed ->
                 def said = its_seeds.size() > 1 ? seed : ''
-                return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start]
+                return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start, start ? describe(start) : '']
             }
         }
     }

@@ -49,7 +49,6 @@ def test_a_stage_has_one_name_everywhere(root: Path, stage: str) -> None:
     for path in (
         f"python/src/lesionforge/{stage}/command.py",
         f"modules/{stage}/main.nf",
-        f"modules/{stage}/nextflow.config",
         f"tests/{stage}",
     ):
         assert (root / path).exists(), path

@@ -52,12 +52,6 @@ def nextflow(pipeline: Path, launch: Path, outdir: Path, *options: str) -> Run:
 
 
 @pytest.fixture(scope="session")
-def sheet_writer() -> Callable[[Path, list[tuple[str, str, str]]], Path]:
-    """`write_sheet`, for tests."""
-    return write_sheet
-
-
-@pytest.fixture(scope="session")
 def template_masks() -> Callable[[Path, list[str]], Path]:
     """A function (folder, names) that writes lesion masks in template space, each another lesion."""
 
@@ -87,33 +81,6 @@ def stub(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         )
 
     return run
-
-
-def write_scan(path: Path, voxels: np.ndarray) -> str:
-    """Write a tiny image beside the sheet; returns the cell for the sheet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, np.diag([10.0, 10.0, 10.0, 1.0])), path)  # a head's size in few voxels
-    return path.name
-
-
-def write_sheet(sheet: Path, rows: list[tuple[str, str, str]]) -> Path:
-    """A cohort of tiny noise images, which only CHECK reads in a stub run; rows are (subject, role, split).
-
-    The sheet is of the awkward kind: byte-order mark, CRLF, quoted cells, file names with blanks and accents.
-    """
-    generator = np.random.default_rng(1)
-    lines = ["subject,role,split,t1w,flair,lesion_mask"]
-    for subject, role, split in rows:
-        files = []
-        for contrast in ("T1w", "FLAIR"):
-            voxels = generator.random((8, 8, 8), dtype=np.float32) + 1
-            files.append(write_scan(sheet.parent / f"tête {subject}, {contrast}.nii.gz", voxels))
-        mask = np.zeros((8, 8, 8), np.uint8)
-        mask[3:5, 3:5, 3:5] = 1
-        files.append(write_scan(sheet.parent / f"{subject} mask.nii.gz", mask) if role == "patient" else "")
-        lines.append(",".join([subject, role, split, *(f'"{name}"' for name in files)]))
-    sheet.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
-    return sheet
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,112 @@
+// What can be found wrong before any work is queued: the machine, the cluster and the folders, a sentence each.
+
+// Below this a single scan cannot be worked on.
+def leastFree() {
+    return 200.MB
+}
+
+// Problems of the scheduler and of GPUs, by the profiles in use.
+def machineProblems(profiles, given) {
+    def onSlurm = 'slurm' in profiles
+    if (onSlurm) {
+        def problem = slurmProblem(given.slurm_queue)
+        if (problem) {
+            return [problem]
+        }
+    }
+    if ('gpu' in profiles && !(onSlurm ? slurmHasGpu(given.slurm_queue) : hereIsGpu())) {
+        def where = onSlurm ? 'no node' + (given.slurm_queue ? " of --slurm_queue ${given.slurm_queue}" : ' of the cluster') + ' has one (sinfo shows no GRES gpu)' : 'this machine has none'
+        return ["-profile gpu asks for a GPU, but ${where}; leave the profile gpu out, or run where there is one.".toString()]
+    }
+    return []
+}
+
+// Null, or why nothing can be submitted to SLURM.
+def slurmProblem(queue) {
+    def lacking = ['sbatch', 'squeue', 'sinfo', 'scancel'].findAll { name -> !isProgram(name) }
+    if (lacking) {
+        return "-profile slurm needs SLURM's ${lacking.first()}, which is not on PATH here; start the run on a login node, or leave the profile slurm out.".toString()
+    }
+    def answer = ask(['sinfo', '--noheader', '--format', '%R'])
+    if (answer.code) {
+        return "SLURM does not answer (sinfo says: ${answer.text.trim().readLines().join(' ')}); start again when sinfo works.".toString()
+    }
+    def there = answer.text.readLines().collect { line -> line.trim() }.unique()
+    def unknown = (queue ? queue.toString().tokenize(',') : []).find { name -> !(name in there) }
+    return unknown ? "--slurm_queue ${unknown} is no partition of this cluster; give one of ${there.join(', ')}.".toString() : null
+}
+
+def slurmHasGpu(queue) {
+    def answer = ask(['sinfo', '--noheader', '--format', '%G'] + (queue ? ['--partition', queue.toString()] : []))
+    return answer.text.contains('gpu')
+}
+
+// NVIDIA's devices, also those that WSL lends.
+def hereIsGpu() {
+    return ['/dev/nvidia0', '/dev/nvidiactl', '/dev/dxg'].any { name -> file(name, glob: false).exists() }
+}
+
+def isProgram(name) {
+    return (System.getenv('PATH') ?: '').tokenize(':').any { folder -> java.nio.file.Files.isExecutable(file(folder, glob: false).resolve(name)) }
+}
+
+// What a program says, and its exit code.
+def ask(words) {
+    def process = new ProcessBuilder(words).redirectErrorStream(true).start()
+    def text = process.inputStream.text
+    return [code: process.waitFor(), text: text]
+}
+
+// Problems of the output and the work folder.
+def folderProblems(outdir, workDir) {
+    def problem = writeProblem('--outdir', outdir) ?: spaceProblem('--outdir', outdir)
+    return [problem, spaceProblem('-work-dir', workDir)].findAll { sentence -> sentence }
+}
+
+// Tried, not asked: permissions alone do not tell of a file system that is mounted read-only.
+def writeProblem(option, folder) {
+    try {
+        java.nio.file.Files.createDirectories(folder)
+        java.nio.file.Files.delete(java.nio.file.Files.createTempFile(folder, '.try', ''))
+        return null
+    }
+    catch (IOException error) {
+        return "${option} ${folder} cannot be written to (${error.class.simpleName}); give a folder of your own.".toString()
+    }
+}
+
+def spaceProblem(option, folder) {
+    def free = folder.exists() ? java.nio.file.Files.getFileStore(folder).usableSpace : Long.MAX_VALUE
+    return free < leastFree().toBytes() ? "${option} ${folder} lies on a disk with only ${free.intdiv(1_000_000)} MB free; free some, or give a folder on another disk.".toString() : null
+}
+
+// Null, or the sentence that refuses results of other scans; a cohort that shares a scan with them is the same one, grown or shrunk.
+def cohortProblem(outdir, files) {
+    def table = outdir.resolve('cohort/cohort.tsv')
+    def there = table.exists() ? table.splitCsv(header: true, sep: '\t').collect { row -> normalized(row.t1w) } : []
+    def given = files.collect { path -> normalized(path) } as Set
+    return there && !there.any { path -> path in given } ? "--outdir ${outdir} holds the results of another cohort (${there.size()} scans, such as ${there.first()}); give a folder of its own, or remove that one.".toString() : null
+}
+
+def normalized(path) {
+    return file(path.toString(), glob: false).toAbsolutePath().normalize().toString()
+}
+
+// Nextflow takes a finished task's word for it that its files are still as they were: here is a look at each (size and time), as
+// the task listed them at its end. A task whose files changed since is made again, and what follows from it. Returns their folders.
+def forgetDamaged(workDir) {
+    def lists = workDir.exists() ? workDir.listFiles().toList().findAll { path -> path.name ==~ /[0-9a-f]{2}/ }
+        .collectMany { path -> path.listFiles().toList() }
+        .collect { path -> path.resolve('.outputs') }
+        .findAll { path -> path.exists() } : []
+    def damaged = lists.findAll { list -> list.readLines().any { line -> !isAsListed(list.parent, line) } }.collect { list -> list.parent }
+    damaged.each { folder -> folder.resolve('.exitcode').delete() }
+    return damaged
+}
+
+// A line is size, time and path of one file.
+def isAsListed(folder, line) {
+    def words = line.split(' ', 3)
+    def path = folder.resolve(words[2])
+    return path.exists() && path.size() == (words[0] as long) && path.lastModified().intdiv(1000) == words[1].tokenize('.').first().toLong()
+}

@@ -1,0 +1,98 @@
+"""Stands in for `lesionforge` in the tests of the cluster: every command but `cohort` writes a digest of all it was given.
+
+So the pipeline runs its true scripts in milliseconds each, and what comes out changes with each byte and option that went in.
+The folder CONTROL says what goes wrong, and keeps a log of what was done. Usage: stand_in.py CONTROL REAL ARGUMENT ...
+"""
+
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+
+CONTROL, REAL = Path(sys.argv[1]), sys.argv[2]
+OPTIONS = sys.argv[3:]
+# What a command leaves in its folder --out; {id}: the scan, from --id or the name of the folder it is made of.
+WRITES = {
+    "prepare strip": ["{id}/{id}_desc-strip.json"],
+    "prepare align": ["{id}/{id}_desc-align.json"],
+    "prepare tissues": ["{id}/{id}_desc-prepare.json"],
+    "prepare judge": [],
+    "register": ["{id}/{id}_desc-register.json"],
+    "register pair": ["{pair}/{pair}_desc-pair.json"],
+    "synthesize levels": ["{id}/{id}_desc-levels.json"],
+    "synthesize train-generator": ["model.json"],
+    "synthesize transplant": ["{id}/{id}_desc-draw.json"],
+    "synthesize paint": ["{id}/{id}_desc-provenance.json"],
+    "assemble": ["{arm}.tsv"],
+    "train": ["model.json"],
+    "segment": ["{id}/{id}_desc-segment.json"],
+    "segment tabulate": ["scans.tsv", "scans.json"],
+    "evaluate scan": ["{arm}_{id}.json"],
+    "evaluate compare": ["arms.tsv", "summary.tsv", "comparisons.tsv"],
+    "report": ["index.html", "quality.tsv"],
+}
+
+
+def option(*names: str) -> str:
+    """The value of the first of these options that was given, or an empty text."""
+    return next((OPTIONS[OPTIONS.index(name) + 1] for name in names if name in OPTIONS), "")
+
+
+def digest() -> str:
+    """SHA-256 of the options, but for the number of threads, and of every file in the task's folder."""
+    seen = hashlib.sha256()
+    start = OPTIONS.index("--threads")
+    seen.update("\0".join(OPTIONS[:start] + OPTIONS[start + 2 :]).encode())
+    for folder, below, files in sorted(os.walk(".", followlinks=True)):
+        below.sort()
+        for name in sorted(files):
+            if not name.startswith("."):
+                seen.update(f"\0{folder}/{name}\0".encode())
+                seen.update((Path(folder) / name).read_bytes())
+    return seen.hexdigest()
+
+
+def wanted(fault: str, what: str) -> bool:
+    """Whether the test asks for a fault: a file of this name and place, such as hold/prepare strip sub-01."""
+    return (CONTROL / fault / what).exists()
+
+
+def main() -> None:
+    """Do as asked."""
+    if "--help" in OPTIONS:
+        return
+    words = [word for word in OPTIONS[OPTIONS.index("--threads") + 2 :] if word != "--reproducible"]
+    if words[0] == "cohort":
+        os.execv(REAL, [REAL, *OPTIONS])
+    command = " ".join(words[:2]) if " ".join(words[:2]) in WRITES else words[0]
+    scan = (
+        option("--id") or Path(option("--figures", "--prepared", "--transplant", "--canvas", "--aligned")).name.split("_desc-")[0]
+    )
+    names = {"id": scan, "arm": option("--arm"), "pair": f"{Path(option('--donor')).name}_to_{Path(option('--canvas')).name}"}
+    if command == "segment":
+        scan = f"{scan} {option('--out')}"
+    what = " ".join([command, scan or option("--arm", "--out")])
+    if wanted("fail", what):
+        sys.exit("Error: this scan is broken")
+    if wanted("hog", what):
+        bytearray(500_000_000)[::4096] = b"1" * len(range(0, 500_000_000, 4096))
+        time.sleep(float((CONTROL / "hog" / what).read_text()))
+    if wanted("hold", what):
+        (CONTROL / "held").mkdir(exist_ok=True)
+        (CONTROL / "held" / what).write_text(os.environ.get("SLURMD_NODENAME", ""))
+        while wanted("hold", what):
+            time.sleep(0.1)
+    content = f"{digest()}\n"
+    if command == "assemble":
+        folders = sorted(f"{place}/{path.name}" for place in ("prepare", "synthesize") for path in Path(place).glob("*"))
+        content = "arm\tfolder\n" + "".join(f"{names['arm']}\t../{folder}\n" for folder in folders) + f"{names['arm']}\t{content}"
+    for name in WRITES[command]:
+        path = Path(option("--out")) / name.format(**names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    with (CONTROL / "log").open("a") as log:
+        log.write(f"{what}\n")
+
+
+main()

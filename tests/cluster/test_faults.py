@@ -1,0 +1,197 @@
+"""What happens to a run on the way, on any machine: nothing finished is lost or done again, nothing half-written is published."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+
+import pytest
+
+# The first command of each stage that works on something, as the stand-in names it.
+STAGES = {
+    "prepare": "prepare strip sub-01",
+    "register": "register sub-01",
+    "synthesize": "synthesize train-generator generator",
+    "assemble": "assemble augmented",
+    "train": "train augmented",
+    "segment": "segment sub-02 augmented",
+    "evaluate": "evaluate scan sub-02",
+    "report": "report report",
+}
+
+
+def finished(run):
+    """The folders of the tasks that a run knows to have ended well."""
+    return {task["hash"] for task in run.tasks if task["status"] in ("COMPLETED", "CACHED")}
+
+
+def test_a_head_process_killed_in_every_stage_loses_nothing(shared, undisturbed, digests):
+    """One run, killed with SIGKILL in each stage in its turn and resumed."""
+    before, resume = set(), ()
+    for what in STAGES.values():
+        hold = shared.cause("hold", what)
+        run = shared.start(*resume, launch="killed")
+        shared.wait_until_held(what)
+        time.sleep(1)
+        run.kill()
+        hold.unlink()
+        (shared.control / "held" / what).unlink()
+        assert before <= finished(run), what
+        published = digests(run.outdir)
+        assert published.items() <= digests(undisturbed.outdir).items(), what
+        before, resume = finished(run), ("-resume",)
+    run = shared.start("-resume", launch="killed").end()
+    assert run.code == 0, run.printed
+    assert before <= {task["hash"] for task in run.tasks if task["status"] == "CACHED"}
+    assert digests(run.outdir) == digests(undisturbed.outdir)
+
+
+def test_a_copy_into_the_output_folder_that_was_cut_off_is_none(shared, undisturbed, digests):
+    """What a head process leaves that dies while it copies: a folder of partial copies, and results that lack one."""
+    out = undisturbed.outdir
+    shutil.copytree(out.parent, shared.folder / "cut", symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(out / "train" / "real")
+    (out / ".partial" / "train-real" / "new").mkdir(parents=True)
+    (out / ".partial" / "train-real" / "new" / "model.json").write_text("ha")
+    (out / "segment" / "scans.tsv").write_text("half")
+    run = shared.start("-resume", launch="undisturbed").end()
+    assert run.code == 0, run.printed
+    assert run.named("COMPLETED") == {}
+    assert digests(run.outdir) == digests(shared.folder / "cut" / "results")
+
+
+def test_a_damaged_result_of_a_finished_task_is_made_again_and_what_follows_from_it(shared, undisturbed, digests):
+    whole = digests(undisturbed.outdir)
+    task = next(task for task in undisturbed.tasks if task["process"] == "LEVELS" and task["tag"] == "sub-04")
+    (folder,) = (undisturbed.outdir.parent / "work").glob(f"{task['hash']}*")
+    damaged = folder / "sub-04" / "sub-04_desc-levels.json"
+    damaged.write_text(damaged.read_text()[:10])
+    run = shared.start("-resume", launch="undisturbed").end()
+    assert run.code == 0, run.printed
+    assert f"The files of the finished task in {folder} changed since; it is done again." in run.printed
+    assert run.named("COMPLETED")["LEVELS"] == 1
+    assert not run.named("COMPLETED").keys() & {"CHECK", "STRIP", "ALIGN", "TISSUES", "QUALITY", "TO_TEMPLATE", "PAIR"}
+    assert digests(run.outdir) == whole
+
+
+def test_a_scan_replaced_between_run_and_resume_is_worked_on_anew(workshop, digests):
+    """By one of the same name and size, as volumes of one scanner are."""
+    run = workshop.start().end()
+    assert run.code == 0, run.printed
+    flair = next(workshop.sheet().parent.glob("*04, FLAIR.nii.gz"))
+    flair.write_bytes(next(workshop.sheet().parent.glob("*01, FLAIR.nii.gz")).read_bytes())
+    run = workshop.start("-resume").end()
+    assert run.code == 0, run.printed
+    assert run.named("COMPLETED")["CHECK"] == 1
+    assert {task["tag"] for task in run.tasks if task["process"] == "STRIP" and task["status"] == "COMPLETED"} == {"sub-04"}
+    assert {task["status"] for task in run.tasks if task["process"] == "TRAIN"} == {"COMPLETED"}
+    assert digests(run.outdir) == digests(workshop.start(launch="afresh").end().outdir)
+
+
+def test_two_runs_do_not_write_into_one_folder(shared):
+    hold = shared.cause("hold", "prepare strip sub-02")
+    first = shared.start(launch="two")
+    shared.wait_until_held("prepare strip sub-02")
+    # Nextflow itself keeps a second -resume out of the first run's work.
+    resumed = shared.start("-resume", launch="two", outdir="elsewhere").end()
+    second = shared.start(launch="two").end()
+    hold.unlink()
+    assert first.end().code == 0, first.printed
+    assert second.code != 0
+    assert (
+        f"--outdir {first.outdir} is being written by another run; wait until that ends, or give another folder."
+        in second.printed
+    )
+    assert "Submitted process" not in second.printed
+    assert resumed.code != 0
+    assert "Unable to acquire lock on session" in resumed.printed
+
+
+@pytest.mark.parametrize("place", ["output", "work"])
+def test_a_disk_that_fills_up_ends_the_run_and_resume_does_the_rest(shared, undisturbed, digests, small_disk, place):
+    hold = shared.cause("hold", "register sub-01")
+    options = ["-work-dir", small_disk / "work"] if place == "work" else []
+    outdir = small_disk / "results" if place == "output" else "results"
+    run = shared.start(*options, launch=f"full-{place}", outdir=outdir)
+    shared.wait_until_held("register sub-01")
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    hold.unlink()
+    (shared.control / "held" / "register sub-01").unlink()
+    run.end()
+    assert run.code != 0
+    assert "No space left" in run.printed, run.printed
+    if place == "output":
+        assert "results are not in the output folder, see above" in run.printed
+    done = Counter(task["process"] for task in run.tasks if task["status"] == "COMPLETED") if place == "work" else None
+    published = digests(run.outdir)
+    assert published.items() <= digests(undisturbed.outdir).items()
+    ballast.unlink()
+    before = shared.log()
+    run = shared.start("-resume", *options, launch=f"full-{place}", outdir=outdir).end()
+    assert run.code == 0, run.printed
+    assert digests(run.outdir) == digests(undisturbed.outdir)
+    if place == "output":
+        assert shared.log() == before, "nothing was done anew"
+    else:
+        assert all(run.named("CACHED")[process] >= count for process, count in done.items())
+
+
+BROKEN = {
+    "prepare strip sub-11": "sub-11 did not get through prepare",
+    "prepare align sub-12": "sub-12 did not get through prepare",
+    "prepare tissues sub-13": "sub-13 did not get through prepare",
+    "prepare judge sub-14": "sub-14 did not get through prepare",
+    "segment sub-15 model": "sub-15 (model) did not get through segment",
+    "evaluate scan sub-16": "",
+}
+
+
+def test_one_broken_subject_in_each_stage_is_skipped_and_the_others_get_through(workshop, write_cascade_folder):
+    """Ten patients, six of which break on their way, each in another place."""
+    for what in BROKEN:
+        workshop.cause("fail", what)
+    model = write_cascade_folder(workshop.folder / "model")
+    sheet = workshop.sheet([(f"{number}", "patient", "test") for number in range(11, 21)], "ten.csv")
+    options = ("--mode", "segment", "--model", model, "--on_subject_error", "skip")
+    run = workshop.start(*options, sheet=sheet).end()
+    assert run.code != 0
+    for sentence in BROKEN.values():
+        assert sentence in run.printed
+    assert {task["exit"] for task in run.tasks if task["status"] == "FAILED"} == {"1"}
+    assert Counter(task["process"] for task in run.tasks if task["status"] == "FAILED") == dict.fromkeys(
+        ("STRIP", "ALIGN", "TISSUES", "QUALITY", "SEGMENT", "EVALUATE"), 1
+    )
+    assert {path.name for path in (run.outdir / "segment" / "model").iterdir()} == {f"sub-{n}" for n in range(16, 21)}
+    assert (run.outdir / "report" / "index.html").exists()
+    for what in BROKEN:
+        (workshop.control / "fail" / what).unlink()
+    run = workshop.start(*options, "-resume", sheet=sheet).end()
+    assert run.code == 0, run.printed
+    assert run.named("COMPLETED")["STRIP"] == 1
+    assert run.named("COMPLETED")["EVALUATE"] == 6
+    assert json.dumps(run.named("CACHED")["SEGMENT"]) == "5"
+
+
+def test_results_of_another_cohort_are_left_alone_and_the_same_cohort_may_grow(shared, undisturbed):
+    other = shared.sheet([("91", "patient", "train"), ("92", "patient", "test")], "other.csv")
+    run = shared.start(sheet=other, launch="other", outdir=undisturbed.outdir).end()
+    assert run.code != 0
+    assert f"--outdir {undisturbed.outdir} holds the results of another cohort (4 scans, such as " in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_before_any_work(shared):
+    (shared.folder / "file").touch()
+    run = shared.start(launch="refused", outdir=shared.folder / "file" / "results").end()
+    assert run.code != 0
+    assert (
+        f"--outdir {shared.folder}/file/results cannot be written to (FileSystemException); give a folder of your own."
+        in run.printed
+    )
+    assert "Submitted process" not in run.printed

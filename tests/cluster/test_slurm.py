@@ -1,0 +1,149 @@
+"""The profile slurm on a real SLURM, through the faults that only a cluster has."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Less than the stand-in takes when asked to, so that SLURM ends it; twice as much is enough.
+SCARCE = """
+process {
+    resourceLimits = [cpus: 1, memory: 30.GB]
+    withName: LEVELS { memory = { 300.MB * task.attempt } }
+    withName: STRIP { time = { 1.min * task.attempt } }
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def on_slurm(cluster, shared):
+    """A function (options, launch folder) that starts a run with the profiles slurm and gpu."""
+
+    def start(*options, launch, **more):
+        return shared.start("-profile", "slurm,gpu", *options, launch=launch, env=cluster.env, **more)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def troubled(cluster, shared, on_slurm):
+    """A run whose tasks run out of time and memory, whose controller is restarted, and one of whose nodes dies under a task."""
+    scarce = shared.folder / "scarce.config"
+    scarce.write_text(SCARCE)
+    too_long = shared.cause("hold", "prepare strip sub-03")
+    shared.cause("hog", "synthesize levels sub-04", "6")
+    on_node = shared.cause("hold", "register sub-01")
+    options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1")
+    run = on_slurm("-c", ROOT / "docs" / "site.config", "-c", scarce, *options, launch="troubled")
+
+    shared.wait_until_held("prepare strip sub-03")
+    cluster.stop_controller()
+    time.sleep(8)
+    cluster.start_controller()
+
+    # Its first try waits until SLURM ends it; the second one does not.
+    wait_for_try(run, "STRIP", "sub-03")
+    too_long.unlink()
+
+    node = shared.wait_until_held("register sub-01")
+    wait_for_try(run, "LEVELS", "sub-04")
+    cluster.kill(node)
+    on_node.unlink()
+    wait_for_try(run, "TO_TEMPLATE", "sub-01")
+    cluster.start_node(node)
+    return run.end()
+
+
+def wait_for_try(run, process, tag):
+    """Wait until a task has ended, for good or ill."""
+    until = time.monotonic() + 900
+    while not tries(run, process, tag):
+        assert run.process.poll() is None and time.monotonic() < until, run.printed
+        time.sleep(0.5)
+
+
+def tries(run, process, tag):
+    """(exit code, attempt) of each try of a task."""
+    return [(task["exit"], task["attempt"]) for task in run.tasks if (task["process"], task["tag"]) == (process, tag)]
+
+
+def test_the_run_ends_as_if_nothing_had_happened(troubled, undisturbed, digests):
+    assert troubled.code == 0, troubled.printed
+    assert digests(troubled.outdir) == digests(undisturbed.outdir)
+
+
+def test_a_task_past_its_time_limit_is_tried_again_with_more(troubled):
+    (first, _), (second, attempt) = tries(troubled, "STRIP", "sub-03")
+    assert first in [str(code) for code in range(130, 146)]
+    assert (second, attempt) == ("0", "2")
+
+
+def test_a_task_killed_for_memory_is_tried_again_with_more(troubled, cluster):
+    assert "exceeded memory limit" in cluster.logged()
+    (first, _), (second, attempt) = tries(troubled, "LEVELS", "sub-04")
+    assert first not in ("0", "1", "2")
+    assert (second, attempt) == ("0", "2")
+    memory = [task["memory"] for task in troubled.tasks if (task["process"], task["tag"]) == ("LEVELS", "sub-04")]
+    assert memory == ["300 MB", "600 MB"]
+
+
+def test_a_task_whose_node_is_lost_runs_on_another(troubled, cluster):
+    assert "on failed node" in cluster.logged()
+    (first, _), (second, attempt) = tries(troubled, "TO_TEMPLATE", "sub-01")
+    assert first in ("-", "2147483647")
+    assert (second, attempt) == ("0", "2")
+
+
+def test_a_controller_that_restarts_costs_no_task(troubled):
+    """All that failed was meant to."""
+    failed = {(task["process"], task["tag"]) for task in troubled.tasks if task["status"] != "COMPLETED"}
+    assert failed == {("STRIP", "sub-03"), ("LEVELS", "sub-04"), ("TO_TEMPLATE", "sub-01")}
+
+
+def test_uniform_tasks_are_submitted_as_job_arrays(troubled, cluster):
+    jobs = {task["native_id"] for task in troubled.tasks if task["process"] == "ALIGN"}
+    assert any("_" in job for job in jobs), jobs
+
+
+def test_queue_account_and_gpu_reach_the_jobs_that_need_them(troubled):
+    """SLURM took them: the jobs ended well."""
+    scripts = {}
+    for task in troubled.tasks:
+        (folder,) = (troubled.outdir.parent / "work").glob(f"{task['hash']}*")
+        scripts.setdefault(task["process"], []).append((folder / ".command.run").read_text())
+    assert all("#SBATCH --account=lab" in text for texts in scripts.values() for text in texts)
+    asking = {process for process, texts in scripts.items() if all("--gpus=1" in text for text in texts)}
+    assert asking == {"TRAIN_GENERATOR", "PAINT", "TRAIN", "SEGMENT"}
+    assert all(f"#SBATCH -p {'gpu' if process in asking else 'main'}" in text for process in scripts for text in scripts[process])
+    assert not any("--gpus=1" in text for process in scripts.keys() - asking for text in scripts[process])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--slurm_queue", "nowhere"), "--slurm_queue nowhere is no partition of this cluster; give one of main, cpu, gpu."),
+        (
+            ("--slurm_queue", "cpu"),
+            "-profile gpu asks for a GPU, but no node of --slurm_queue cpu has one (sinfo shows no GRES gpu)",
+        ),
+    ],
+    ids=["partition", "gpu"],
+)
+def test_what_the_cluster_does_not_have_is_said_before_any_work(on_slurm, options, said):
+    run = on_slurm(*options, launch="refused").end()
+    assert run.code != 0
+    assert said in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_a_machine_without_slurm_is_told_so(shared, tmp_path):
+    for name in ("bash", "java", "cat", "readlink", "dirname", "env", "sed", "ls", "tee", "date"):
+        found = next(path for folder in os.environ["PATH"].split(":") if os.access(path := f"{folder}/{name}", os.X_OK))
+        (tmp_path / name).symlink_to(found)
+    run = shared.start("-profile", "slurm", launch="refused", env=os.environ | {"PATH": str(tmp_path)}).end()
+    assert run.code != 0
+    assert "-profile slurm needs SLURM's sbatch, which is not on PATH here" in run.printed
