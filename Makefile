@@ -9,7 +9,10 @@ EXPERIMENT := results/experiment-open-ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade test test-slow lint lock clean distclean
+LOCK_IMAGE = .setup/uv/bin/uv pip compile --no-cache --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
+             --generate-hashes --no-emit-index-url --no-header --no-annotate -q -c python/requirements.txt
+
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade images image-gpu sif test test-slow test-containers audit lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
@@ -24,6 +27,10 @@ help:
 	@echo "make bench-sampler DATA=D   how varied and whole transplanted lesions are on the open_ms scans in folder D, about half an hour"
 	@echo "make bench-training   speed and memory of the generator's training and painting on phantoms, about half an hour"
 	@echo "make bench-cascade    speed and memory of the cascade's inference and training on phantoms, beside plain implementations, about half an hour"
+	@echo "make test-containers  the chain in Docker, podman and Apptainer beside a plain run, and what images promise; about 10 minutes"
+	@echo "make images           the images cpu and all-in-one, by Docker or podman, about 5 minutes; make image-gpu, the one for NVIDIA GPUs"
+	@echo "make sif              the image cpu as containers/lesionforge-VERSION.sif, for Apptainer"
+	@echo "make audit            known weaknesses of the locked Python packages"
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
 	@echo "make lock             lock the newest versions of the Python packages"
@@ -78,11 +85,26 @@ bench-cascade: setup
 bench-prepare: setup
 	.venv/bin/python benchmarks/prepare.py "$(DATA)" --out results/bench-prepare
 
+images:
+	containers/build cpu all-in-one
+
+image-gpu:
+	containers/build gpu
+
+sif:
+	containers/build cpu sif
+
 test: setup
 	.venv/bin/python -m pytest tests -m "not slow"
 
 test-slow: setup
 	.venv/bin/python -m pytest tests -m slow
+
+test-containers: setup
+	tests/containers/run
+
+audit: setup
+	bin/audit
 
 lint: setup
 	cd python && ../.venv/bin/ruff check . ../tests ../benchmarks ../bin/open-ms-cohort
@@ -91,9 +113,13 @@ lint: setup
 	bin/nextflow -log .setup/lint.log lint main.nf modules nextflow.config
 
 # docopt has no wheel; only the command line of num2words, which nothing here calls, imports it.
+# The images take the same versions without the development tools; what the target gpu has more is a list of its own.
 lock: setup
 	echo docopt | .setup/uv/bin/uv pip compile --excludes /dev/stdin --no-cache --upgrade --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q --extra dev python/pyproject.toml -o python/requirements.txt
+	echo docopt | $(LOCK_IMAGE) --excludes /dev/stdin python/pyproject.toml -o containers/requirements-cpu.txt
+	echo docopt | $(LOCK_IMAGE) --excludes /dev/stdin --extra gpu python/pyproject.toml -o containers/requirements-gpu.txt \
+	  $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' containers/requirements-cpu.txt)
 	echo uv | .setup/uv/bin/uv pip compile --no-cache --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate -q - -o python/requirements-setup.txt
 

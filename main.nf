@@ -4,6 +4,7 @@
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
 include { helpText; parameterProblems } from './modules/parameters'
+include { engineProblems  } from './modules/engine'
 include { runName         } from './modules/script'
 include { COHORT          } from './modules/cohort/main'
 include { PREPARE         } from './modules/prepare/main'
@@ -210,6 +211,7 @@ workflow {
         if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {
             problems = problems + ['-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.']
         }
+        problems = problems + engineProblems(workflow)
         if (problems) {
             error(problems.join('\n'))
         }
