@@ -3,7 +3,7 @@
 // lesionforge: a multiple-sclerosis lesion segmenter from very few annotated scans.
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
-include { helpText; parameterProblems } from './modules/parameters'
+include { folderProblem; helpText; parameterProblems } from './modules/parameters'
 include { engineProblems  } from './modules/engine'
 include { runName         } from './modules/script'
 include { COHORT          } from './modules/cohort/main'
@@ -211,7 +211,7 @@ workflow {
         if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {
             problems = problems + ['-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.']
         }
-        problems = problems + engineProblems(workflow)
+        problems = problems + [params.outdir ? folderProblem('outdir', params.outdir) : null].findAll { sentence -> sentence } + engineProblems(workflow)
         if (problems) {
             error(problems.join('\n'))
         }

@@ -70,3 +70,17 @@ def valueProblem(name, value, rule) {
     }
     return null
 }
+
+// Null, or the sentence that says why nothing can be written into a folder that may not be there yet.
+def folderProblem(name, folder) {
+    def path = file(folder.toString(), glob: false).toAbsolutePath()
+    if (path.fileSystem != java.nio.file.FileSystems.default) {
+        return null
+    }
+    while (!path.exists()) {
+        path = path.parent
+    }
+    return path.isDirectory() && java.nio.file.Files.isWritable(path)
+        ? null
+        : "--${name} is '${folder}', but ${path} ${path.isDirectory() ? 'cannot be written to' : 'is no folder'}; name a folder of yours, or have its permissions changed."
+}
