@@ -120,8 +120,8 @@ lock: setup
 	echo docopt | $(LOCK_IMAGE) --excludes /dev/stdin python/pyproject.toml -o containers/requirements-cpu.txt
 	echo docopt | $(LOCK_IMAGE) --excludes /dev/stdin --extra gpu python/pyproject.toml -o containers/requirements-gpu.txt \
 	  $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' containers/requirements-cpu.txt)
-	echo uv | .setup/uv/bin/uv pip compile --no-cache --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate -q - -o python/requirements-setup.txt
+	for tool in uv:setup pip-audit:audit; do echo $${tool%:*} | .setup/uv/bin/uv pip compile --no-cache --upgrade --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q - -o python/requirements-$${tool#*:}.txt || exit; done
 
 clean:
 	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(EXPERIMENT) $(EXPERIMENT)-cohort $(EXPERIMENT)-baseline $(addprefix results/bench-,prepare synthesize sampler training cascade) work .nextflow .nextflow.log* .ruff_cache .pytest_cache
