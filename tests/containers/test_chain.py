@@ -44,5 +44,5 @@ def test_compose_accepts_both_files(compose, command, caller, tmp_path):
     overlay = compose[-1].replace("compose.yaml", "compose.gpu.yaml")
     done = command(*compose, "-f", overlay, "config", folder=tmp_path, env=os.environ | caller)
     assert done.returncode == 0, done.stdout
-    for word in ("no-new-privileges", "read_only: true", "-gpu", "nvidia", f"user: {caller['USER_ID']}:{caller['GROUP_ID']}"):
+    for word in ("no-new-privileges", "read_only: true", "-gpu", "nvidia", f"{caller['USER_ID']}:{caller['GROUP_ID']}"):
         assert word in done.stdout, word

@@ -20,7 +20,9 @@ def test_any_user_can_work_with_a_read_only_root_and_without_network(builder, im
     outside.mkdir()
     os.chown(outside, 12345, 54321)
     phantom = ("lesionforge", "phantom", "/out/cohort", "--patients", "1", "--healthy", "0", "--voxel-mm", "4")
-    done = command(builder, "run", "--rm", *STRICT, "-u", "12345:54321", "-v", f"{outside}:/out", image, *phantom, folder=tmp_path)
+    done = command(
+        builder, "run", "--rm", *STRICT, "-u", "12345:54321", "-v", f"{outside}:/out", image, *phantom, folder=tmp_path
+    )
     assert done.returncode == 0, done.stdout
     made = list((outside / "cohort").rglob("*"))
     assert made and {(path.lstat().st_uid, path.lstat().st_gid) for path in made} == {(12345, 54321)}

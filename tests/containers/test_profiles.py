@@ -86,7 +86,15 @@ def test_the_home_of_a_task_is_its_folder(said, engine):
     assert said["home"] == "task"
 
 
-HOSTILE = ["$(touch pwned)", "x; touch pwned", "x\ntouch pwned", "../../pwned", "-rf", "<img src=x onerror=alert(1)>", "`touch pwned`"]
+HOSTILE = [
+    "$(touch pwned)",
+    "x; touch pwned",
+    "x\ntouch pwned",
+    "../../pwned",
+    "-rf",
+    "<img src=x onerror=alert(1)>",
+    "`touch pwned`",
+]
 
 
 def test_hostile_names_in_a_sheet_are_refused_each_in_a_sentence_and_change_nothing(engine, start, cohort, tmp_path):
@@ -123,7 +131,9 @@ def test_an_image_that_is_not_there_is_said_before_any_work(copy, engine, start,
     run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=copy / "main.nf")
     config.write_text(before)
     assert run.code != 0
-    assert ("make it with 'make sif'" if engine == "apptainer" else f"{engine} has no image lesionforge:9.9.9: make it with") in run.printed
+    assert (
+        "make it with 'make sif'" if engine == "apptainer" else f"{engine} has no image lesionforge:9.9.9: make it with"
+    ) in run.printed
     assert "Submitted process" not in run.printed
 
 
