@@ -1,4 +1,4 @@
-"""Tests in real engines, for `make test-containers`, which brings them and the images up; without it nothing here is collected."""
+"""Tests in real engines, for `make test-containers`, which brings them and the images up; else nothing here is collected."""
 
 from __future__ import annotations
 
