@@ -9,7 +9,10 @@ EXPERIMENT := results/experiment-open-ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale test test-slow test-cluster test-cluster-slow lint lock clean distclean
+LOCK_IMAGE = .setup/uv/bin/uv pip compile --no-cache --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
+             --generate-hashes --no-emit-index-url --no-header --no-annotate -q -c python/requirements.txt
+
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif test test-slow test-cluster test-cluster-slow test-containers audit lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
@@ -27,6 +30,10 @@ help:
 	@echo "make test-cluster     the tests on a real SLURM that they bring up on this machine (as root on Debian or Ubuntu), and through faults"
 	@echo "make test-cluster-slow   those of them that take more than a minute each"
 	@echo "make bench-scale [SUBJECTS=\"200 1000\"]   memory and time of the head process for large cohorts, about half an hour"
+	@echo "make test-containers  the chain in Docker, podman and Apptainer beside a plain run, and what images promise; about 10 minutes"
+	@echo "make images           the images cpu and all-in-one, by Docker or podman, about 5 minutes; make image-gpu, the one for NVIDIA GPUs"
+	@echo "make sif              the image cpu as containers/lesionforge-VERSION.sif, for Apptainer"
+	@echo "make audit            known weaknesses of the locked Python packages"
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
 	@echo "make lock             lock the newest versions of the Python packages"
@@ -84,6 +91,15 @@ bench-cascade: setup
 bench-prepare: setup
 	.venv/bin/python benchmarks/prepare.py "$(DATA)" --out results/bench-prepare
 
+images:
+	containers/build cpu all-in-one
+
+image-gpu:
+	containers/build gpu
+
+sif:
+	containers/build cpu sif
+
 test: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow"
 
@@ -96,6 +112,12 @@ test-cluster: setup
 test-cluster-slow: setup
 	.venv/bin/python -m pytest tests/cluster -m slow -rs
 
+test-containers: setup
+	tests/containers/run
+
+audit: setup
+	bin/audit
+
 lint: setup
 	cd python && ../.venv/bin/ruff check . ../tests ../benchmarks ../bin/open-ms-cohort
 	cd python && ../.venv/bin/ruff format --check . ../tests ../benchmarks ../bin/open-ms-cohort
@@ -103,11 +125,15 @@ lint: setup
 	bin/nextflow -log .setup/lint.log lint main.nf modules nextflow.config
 
 # docopt has no wheel; only the command line of num2words, which nothing here calls, imports it.
+# The images take the same versions without the development tools; what the target gpu has more is a list of its own.
 lock: setup
 	echo docopt | .setup/uv/bin/uv pip compile --excludes /dev/stdin --no-cache --upgrade --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q --extra dev python/pyproject.toml -o python/requirements.txt
-	echo uv | .setup/uv/bin/uv pip compile --no-cache --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate -q - -o python/requirements-setup.txt
+	echo docopt | $(LOCK_IMAGE) --excludes /dev/stdin python/pyproject.toml -o containers/requirements-cpu.txt
+	echo docopt | $(LOCK_IMAGE) --excludes /dev/stdin --extra gpu python/pyproject.toml -o containers/requirements-gpu.txt \
+	  $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' containers/requirements-cpu.txt)
+	for tool in uv:setup pip-audit:audit; do echo $${tool%:*} | .setup/uv/bin/uv pip compile --no-cache --upgrade --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q - -o python/requirements-$${tool#*:}.txt || exit; done
 
 clean:
 	rm -rf $(DEMO) $(DEMO)-cohort $(OPEN_MS) $(OPEN_MS)-cohort $(EXPERIMENT) $(EXPERIMENT)-cohort $(EXPERIMENT)-baseline $(addprefix results/bench-,prepare synthesize sampler training cascade scale) work .nextflow .nextflow.log* .ruff_cache .pytest_cache

@@ -5,6 +5,7 @@
 
 include { helpText; parameterProblems } from './modules/parameters'
 include { cohortProblem; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
+include { engineProblems  } from './modules/engine'
 include { lockOf; partialFolder; publish } from './modules/publish'
 include { runName         } from './modules/script'
 include { COHORT; filesOf } from './modules/cohort/main'
@@ -241,6 +242,7 @@ workflow {
         if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {
             problems = problems + ['-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.']
         }
+        problems = problems + engineProblems(workflow)
         if (problems) {
             error(problems.join('\n'))
         }

@@ -6,7 +6,6 @@ include { codeOf; quoted; repeated } from '../script'
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
 process CHECK {
     label 'cpu_small'
-    cache 'deep' // by content: a scan copied anew is the same, a scan replaced is not, whatever its time says
 
     input:
     val source

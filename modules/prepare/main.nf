@@ -6,7 +6,6 @@ process STRIP {
     tag "${id}"
     label 'cpu_medium'
     label 'one_scan'
-    cache 'deep' // by content: a scan copied anew is the same, a scan replaced is not, whatever its time says
 
     input:
     tuple val(id), path(t1w, stageAs: 't1w/*'), path(flair, stageAs: 'flair/*'), path(t2w, stageAs: 't2w/*'), path(pdw, stageAs: 'pdw/*'), path(brain_mask, stageAs: 'brain_mask/*'), val(stripped)
@@ -34,7 +33,6 @@ process ALIGN {
     tag "${id}"
     label 'cpu_medium'
     label 'one_scan'
-    cache 'deep' // by content: a scan copied anew is the same, a scan replaced is not, whatever its time says
 
     input:
     tuple val(id), path(t1w, stageAs: 't1w/*'), path(flair, stageAs: 'flair/*'), path(t2w, stageAs: 't2w/*'), path(pdw, stageAs: 'pdw/*'), path(lesion_mask, stageAs: 'lesion_mask/*'), path(stripped, stageAs: 'strip/*')

@@ -58,7 +58,6 @@ process PAIR_LIBRARY {
     tag "${donor} to ${canvas}"
     label 'cpu_small'
     label 'one_scan'
-    cache 'deep' // by content: a scan copied anew is the same, a scan replaced is not, whatever its time says
 
     input:
     tuple val(canvas), val(donor), path(mask, stageAs: 'lesions/*'), path(canvas_prepared, stageAs: 'canvas/*'), path(canvas_transforms, stageAs: 'canvas_transforms/*')

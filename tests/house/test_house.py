@@ -15,9 +15,13 @@ from lesionforge.cli import COMMANDS, main
 STAGES = ["cohort", "prepare", "register", "synthesize", "assemble", "train", "segment", "evaluate", "report"]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-setup.txt"])
+LOCKS = [f"python/requirements{kind}.txt" for kind in ("", "-setup", "-audit")]
+LOCKS += [f"containers/requirements-{kind}.txt" for kind in ("cpu", "gpu")]
+
+
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_locked_package_has_a_version_and_a_hash_and_no_host_is_named(root: Path, name: str) -> None:
-    text = (root / "python" / name).read_text()
+    text = (root / name).read_text()
     assert "://" not in text and "--index" not in text
     entries = re.split(r"\n(?=[a-zA-Z])", text.strip())
     assert entries
@@ -31,6 +35,14 @@ def test_every_package_that_pyproject_asks_for_is_locked(root: Path) -> None:
     asked = project["dependencies"] + project["optional-dependencies"]["dev"] + ["setuptools"]
     locked = re.findall(r"^([a-z0-9._-]+)==", (root / "python/requirements.txt").read_text(), flags=re.MULTILINE)
     assert {re.split(r"[<>=\[ ]", name)[0] for name in asked} <= set(locked)
+
+
+def test_the_images_hold_the_locked_versions_and_all_that_the_program_asks_for(root: Path) -> None:
+    pin = r"(?m)^([a-z0-9._-]+)==([^\s;]+)"
+    image = set(re.findall(pin, (root / "containers/requirements-cpu.txt").read_text()))
+    assert image <= set(re.findall(pin, (root / "python/requirements.txt").read_text()))
+    asked = tomllib.loads((root / "python/pyproject.toml").read_text())["project"]["dependencies"]
+    assert set(asked) <= {name for name, _ in image}
 
 
 def test_the_licence_is_apache_2(root: Path) -> None:

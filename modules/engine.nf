@@ -1,0 +1,61 @@
+// The container engine that the profiles ask for, looked at before anything is queued: its program, its images, their code.
+
+include { ask; isProgram } from './preflight'
+include { sourcesOf } from './script'
+
+// A sentence for each thing that would stop the first task; empty without an engine. Only a run on this machine needs the
+// engine here: a cluster's head node may lack it.
+def engineProblems(workflow) {
+    def settings = workflow.session.config.process
+    def engine = workflow.containerEngine
+    if (!engine) {
+        return []
+    }
+    def local = settings.executor in [null, 'local']
+    if (local && !isProgram(engine)) {
+        return ["-profile ${engine} needs the program ${engine}, which is not on PATH: install it or load its module, or choose another engine's profile."]
+    }
+    // The profiles name images by a closure. One that the user names as text may be the engine's to fetch, unless it is a file.
+    def own = settings.container instanceof Closure
+    def images = own ? ownImages(workflow) : [settings.container]
+    def files = images.findAll { image -> image?.toString()?.startsWith('/') }
+    def missing = files.findAll { image -> !file(image.toString(), glob: false).exists() }
+    if (missing) {
+        return missing.collect { image -> "The image ${image} does not exist: make it with 'make sif', or name yours as process.container in a file for -c." }
+    }
+    return local && own ? images.collect { image -> imageProblem(engine, image) }.findAll { sentence -> sentence } : []
+}
+
+def ownImages(workflow) {
+    def version = workflow.manifest.version
+    def kinds = 'gpu' in workflow.profile.tokenize(',') ? ['', '-gpu'] : ['']
+    return kinds.collect { kind -> (workflow.containerEngine == 'apptainer' ? "${projectDir}/containers/lesionforge-${version}${kind}.sif" : "lesionforge:${version}${kind}").toString() }
+}
+
+// Null, or what is wrong with an image that this checkout makes. Its label says which code it holds: with other code in it, the
+// tasks would run again after an edit and give the results of before.
+def imageProblem(engine, image) {
+    def target = image.contains('-gpu') ? 'gpu' : 'cpu'
+    def remedy = engine == 'apptainer' ? "'make sif'" : "'containers/build ${target}'"
+    def asked = engine == 'apptainer'
+        ? [engine, 'inspect', '--labels', image]
+        : [engine, 'image', 'inspect', '--format', '{{range $name, $text := .Config.Labels}}{{$name}}: {{$text}}{{"\\n"}}{{end}}', image]
+    def answer = ask(asked)
+    if (answer.code != 0) {
+        def absent = answer.text.toLowerCase() =~ /no such image|image not known|no such object/
+        return absent
+            ? "${engine} has no image ${image}: make it with ${remedy}, or name yours as process.container in a file for -c."
+            : "${engine} cannot show the image ${image} (${answer.text.readLines().findAll { line -> line.trim() }.join(' ')}): start ${engine}, or choose another engine's profile."
+    }
+    def label = answer.text =~ /(?m)^lesionforge\.code: (\w+)$/
+    return label && label[0][1] != codeDigest()
+        ? "The image ${image} holds other Python code than this checkout: make it anew with ${remedy}."
+        : null
+}
+
+// As code_digest in containers/build.
+def codeDigest() {
+    def root = file("${projectDir}/python/src/lesionforge", glob: false)
+    def lines = sourcesOf(root).collectEntries { path -> ["./${root.relativize(path)}".toString(), path.bytes.md5()] }.sort()
+    return lines.collect { name, digest -> "${digest}  ${name}\n" }.join('').md5()
+}

@@ -1,0 +1,122 @@
+"""Tests in real engines, for `make test-containers`, which brings them and the images up; else nothing here is collected."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LESIONFORGE = ROOT / ".venv" / "bin" / "lesionforge"
+ENGINES = os.environ.get("LESIONFORGE_ENGINES", "").split()
+VERSION = subprocess.run([LESIONFORGE, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+# The thinnest chain that has every stage.
+THIN = {"voxel_mm": 4, "synthetic": 1, "generator_epochs": 1, "generator_tiles": 32, "train_epochs": 1, "train_steps": 4}
+
+collect_ignore_glob = [] if ENGINES else ["test_*.py"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: exit code, what it printed, the folder of its results."""
+
+    code: int
+    printed: str
+    outdir: Path
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every image of the results, by its path in them."""
+        images = sorted(self.outdir.rglob("*.nii.gz"))
+        return {str(path.relative_to(self.outdir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in images}
+
+
+def run(*words: str | Path, folder: Path, **settings) -> subprocess.CompletedProcess[str]:
+    """A finished command with its two outputs as one text."""
+    return subprocess.run(
+        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=1800, **settings
+    )
+
+
+def nextflow(launch: Path, *options: str | Path, pipeline: Path = ROOT / "main.nf", **settings) -> Run:
+    """Run a pipeline from the folder `launch`, with its results in `launch`/results."""
+    launch.mkdir(parents=True, exist_ok=True)
+    words = ("run", pipeline, "-ansi-log", "false", "--outdir", launch / "results", *options)
+    done = run(ROOT / "bin" / "nextflow", *words, folder=launch, **settings)
+    return Run(done.returncode, done.stdout, launch / "results")
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request) -> str:
+    """The name of an engine that this machine has."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=[name for name in ENGINES if name != "apptainer"])
+def builder(request) -> str:
+    """Docker or podman: an engine of images, where a command is run as `docker run` does."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    return f"lesionforge:{VERSION}"
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., Run]:
+    """`nextflow`, for tests."""
+    return nextflow
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run`, for tests."""
+    return run
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phantom cohort of two patients, in a folder whose name needs quotes."""
+    folder = tmp_path_factory.mktemp("inputs") / "l'étude d'un test"
+    made = [LESIONFORGE, "phantom", folder, "--patients", "2", "--healthy", "0", "--voxel-mm", "4", "--seed", "1"]
+    subprocess.run(made, check=True, capture_output=True)
+    (folder / "thin.json").write_text(json.dumps(THIN))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compose() -> list[str]:
+    """The words that start Compose: the plugin, else the program of before."""
+    if "docker" not in ENGINES:
+        pytest.skip("Compose needs Docker, which this machine does not have")
+    for words in (["docker", "compose"], ["docker-compose"]):
+        if subprocess.run([*words, "version"], capture_output=True, check=False).returncode == 0:
+            return [*words, "-f", str(ROOT / "containers" / "compose.yaml")]
+    pytest.skip("neither docker compose nor docker-compose is installed")
+
+
+@pytest.fixture(scope="session")
+def caller() -> dict[str, str]:
+    """Who writes, for compose.yaml."""
+    return {"USER_ID": str(os.getuid()), "GROUP_ID": str(os.getgid())}
+
+
+@pytest.fixture(scope="session")
+def chains(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The thin chain without an engine and in each one, with the profile reproducible; two at a time, for none uses two cores."""
+    options = ("--input", cohort / "cohort.csv", "-params-file", cohort / "thin.json")
+    folders = {name: tmp_path_factory.mktemp(name) for name in ["local", *ENGINES]}
+
+    def chain(name: str) -> Run:
+        profiles = ",".join(["test", "reproducible"] + ([name] if name in ENGINES else []))
+        return nextflow(folders[name], *options, "-profile", profiles)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(folders, pool.map(chain, folders), strict=True))

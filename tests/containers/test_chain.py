@@ -1,0 +1,48 @@
+"""The same chain without an engine and in each: the same voxels."""
+
+from __future__ import annotations
+
+import os
+
+
+def test_the_engine_gives_the_voxels_of_a_run_without_it(chains, engine):
+    assert chains["local"].code == 0, chains["local"].printed
+    assert chains[engine].code == 0, chains[engine].printed
+    plain = chains["local"].digests()
+    for part in ("synthesize/sub-syn0001", "segment/real", "segment/augmented"):
+        assert any(name.startswith(part) for name in plain), part
+    assert chains[engine].digests() == plain
+
+
+def test_results_belong_to_the_caller(chains, engine):
+    results = list(chains[engine].outdir.rglob("*"))
+    assert results and {path.lstat().st_uid for path in results} == {os.getuid()}
+
+
+def test_compose_runs_a_cohort_through_the_all_in_one_image(compose, command, caller, cohort, chains, tmp_path):
+    paths = {"IN": str(cohort), "OUT": str(tmp_path)}
+    words = ("run", "--rm", "cohort", "-profile", "test,reproducible", "-params-file", "/in/thin.json", "-ansi-log", "false")
+    done = command(*compose, *words, folder=tmp_path, env=os.environ | caller | paths)
+    assert done.returncode == 0, done.stdout
+    mask = "segment/augmented/sub-p02/sub-p02_space-T1w_res-native_label-lesion_mask.nii.gz"
+    assert (tmp_path / "results" / mask).read_bytes() == (chains["local"].outdir / mask).read_bytes()
+    assert (tmp_path / "results" / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_compose_predicts_one_subject_as_the_pipeline_segments_it(compose, command, caller, cohort, chains, tmp_path):
+    model = chains["local"].outdir / "train" / "augmented"
+    paths = {"IN": str(cohort), "OUT": str(tmp_path), "MODEL": str(model)}
+    scans = ("--t1w", "/in/sub-p02/anat/sub-p02_T1w.nii.gz", "--flair", "/in/sub-p02/anat/sub-p02_FLAIR.nii.gz")
+    words = ("run", "--rm", "predict", *scans, "--model", "/model", "--out", "/out")
+    done = command(*compose, *words, folder=tmp_path, env=os.environ | caller | paths)
+    assert done.returncode == 0, done.stdout
+    masks = list(tmp_path.rglob("*space-FLAIR_res-native_label-lesion_mask.nii.gz"))
+    assert len(masks) == 1 and masks[0].stat().st_uid == os.getuid()
+
+
+def test_compose_accepts_both_files(compose, command, caller, tmp_path):
+    overlay = compose[-1].replace("compose.yaml", "compose.gpu.yaml")
+    done = command(*compose, "-f", overlay, "config", folder=tmp_path, env=os.environ | caller)
+    assert done.returncode == 0, done.stdout
+    for word in ("no-new-privileges", "read_only: true", "-gpu", "nvidia", f"{caller['USER_ID']}:{caller['GROUP_ID']}"):
+        assert word in done.stdout, word

@@ -1,0 +1,170 @@
+"""What a task may do under each engine's profile, and what is refused before the first one starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROBE = """
+process PROBE {
+    input:
+    path given
+
+    output:
+    path 'said.txt'
+
+    script:
+    \"\"\"
+    exec >said.txt 2>/dev/null
+    grep -E '^(CapEff|CapBnd|NoNewPrivs):' /proc/self/status | tr -d '\\t'
+    echo "user:\\$(id -u)"
+    echo "interfaces:\\$(ls /sys/class/net /proc/sys/net/ipv4/conf | grep -cE '^(eth|en|wl)')"
+    touch /opt/lesionforge/written && echo root:written || echo root:kept
+    echo more >>${given} && echo input:written || echo input:kept
+    [ "\\$HOME" -ef . ] && echo home:task || echo "home:\\$HOME"
+    python3 -c 'import socket; socket.create_connection(("192.0.2.1", 80), 2)' && echo network:there || echo network:none
+    \"\"\"
+}
+
+workflow {
+    PROBE(file(params.given)).collectFile(name: 'said.txt', storeDir: params.outdir)
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory) -> Path:
+    """A pipeline whose files a test may edit, with this checkout's .sif beside it."""
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "modules", folder / "modules")
+    shutil.copytree(ROOT / "python" / "src", folder / "python" / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "containers").mkdir()
+    for sif in (ROOT / "containers").glob("*.sif"):
+        (folder / "containers" / sif.name).symlink_to(sif)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def said(copy, engine, start, tmp_path_factory) -> dict[str, str]:
+    """What a task found out about itself, under the project's own configuration."""
+    launch = tmp_path_factory.mktemp("probe")
+    (copy / "probe.nf").write_text(PROBE)
+    given = tmp_path_factory.mktemp("given") / "given.txt"
+    given.write_text("given\n")
+    run = start(launch, "--given", given, "-profile", engine, pipeline=copy / "probe.nf")
+    assert run.code == 0, run.printed
+    assert given.read_text() == "given\n" or engine == "apptainer"
+    return dict(line.split(":", 1) for line in (run.outdir / "said.txt").read_text().splitlines())
+
+
+def test_a_task_has_no_capability_and_cannot_get_one(said):
+    assert int(said["CapEff"], 16) == 0
+    assert said["NoNewPrivs"] == "1"
+
+
+def test_a_task_is_the_caller(said):
+    assert said["user"] == str(os.getuid())
+
+
+def test_a_task_has_no_network(said):
+    assert (said["interfaces"], said["network"]) == ("0", "none")
+
+
+def test_a_task_cannot_change_the_image_or_its_inputs(said):
+    assert (said["root"], said["input"]) == ("kept", "kept")
+
+
+def test_the_home_of_a_task_is_its_folder(said, engine):
+    if engine == "apptainer":
+        pytest.skip("Apptainer keeps HOME to itself; with --contain the folder it names is not that of the host")
+    assert said["home"] == "task"
+
+
+HOSTILE = [
+    "$(touch pwned)",
+    "x; touch pwned",
+    "x\ntouch pwned",
+    "../../pwned",
+    "-rf",
+    "<img src=x onerror=alert(1)>",
+    "`touch pwned`",
+]
+
+
+def test_hostile_names_in_a_sheet_are_refused_each_in_a_sentence_and_change_nothing(engine, start, cohort, tmp_path):
+    row = (cohort / "cohort.csv").read_text().splitlines()[1].split(",")
+    header = (cohort / "cohort.csv").read_text().splitlines()[0]
+    subject, t1w = (header.split(",").index(name) for name in ("subject", "t1w"))
+    rows = []
+    for column in (subject, t1w):
+        for name in HOSTILE:
+            cells = [*row]
+            cells[column] = '"' + name.replace('"', '""') + '"'
+            rows.append(",".join(cells))
+    inputs = tmp_path / "inputs"
+    shutil.copytree(cohort, inputs)
+    (inputs / "cohort.csv").write_text("\n".join([header, *rows]) + "\n")
+    before = sorted(inputs.rglob("*"))
+    run = start(tmp_path / "launch", "--input", inputs / "cohort.csv", "-profile", f"test,{engine}")
+    assert run.code != 0
+    trace = (run.outdir / "pipeline_info" / "trace.tsv").read_text().splitlines()
+    assert len(trace) == 2 and trace[1].split("\t")[6:8] == ["FAILED", "2"]
+    for number in range(2, 2 + len(rows)):
+        assert f"cohort.csv, row {number}, column " in run.printed, number
+    assert "Traceback" not in run.printed
+    assert sorted(inputs.rglob("*")) == before
+    assert not list(tmp_path.rglob("pwned"))
+    assert [path.name for path in run.outdir.iterdir()] == ["pipeline_info"]
+
+
+def test_an_image_that_is_not_there_is_said_before_any_work(copy, engine, start, cohort, tmp_path):
+    config = copy / "nextflow.config"
+    before = config.read_text()
+    version = before.split("version         = '")[1].split("'")[0]
+    config.write_text(before.replace(f"'{version}'", "'9.9.9'"))
+    run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=copy / "main.nf")
+    config.write_text(before)
+    assert run.code != 0
+    assert (
+        "make it with 'make sif'" if engine == "apptainer" else f"{engine} has no image lesionforge:9.9.9: make it with"
+    ) in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_an_image_of_other_code_is_refused_before_any_work(copy, engine, start, cohort, tmp_path):
+    """Else the tasks of an edited stage would run again and give the results of before."""
+    source = copy / "python" / "src" / "lesionforge" / "evaluate" / "arms.py"
+    before = source.read_text()
+    source.write_text(before + "\n# A remark.\n")
+    run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=copy / "main.nf")
+    source.write_text(before)
+    assert run.code != 0
+    assert "holds other Python code than this checkout: make it anew" in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_an_engine_that_is_not_installed_is_said_before_any_work(engine, start, cohort, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for folder in os.environ["PATH"].split(":"):
+        for program in Path(folder).glob("*") if Path(folder).is_dir() else []:
+            if program.name != engine and not (programs / program.name).is_symlink():
+                (programs / program.name).symlink_to(program)
+    settings = {"env": os.environ | {"PATH": str(programs)}}
+    run = start(tmp_path / "launch", "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", **settings)
+    assert run.code != 0
+    assert f"-profile {engine} needs the program {engine}, which is not on PATH: install it" in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_reproducible_and_gpu_exclude_each_other(start, cohort, tmp_path):
+    run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", "test,reproducible,gpu")
+    assert run.code != 0
+    assert "-profile reproducible and gpu exclude each other" in run.printed
+    assert "Submitted process" not in run.printed
