@@ -65,10 +65,13 @@ class Measurement:
 
 
 def alone(measure: Callable[..., Measurement], *arguments: Any) -> Measurement:
-    """A measurement in a process of its own."""
-    click.echo(f"{measure.__name__} {[one for one in arguments if isinstance(one, str | int)]} ...", err=True)
+    """A measurement in a process of its own; says at once what it found, since a table waits for all of its rows."""
+    name = " ".join([measure.__name__, *(str(one) for one in arguments if isinstance(one, str | int))])
+    click.echo(f"{name} ...", err=True)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_with_memory, measure, *arguments).result()
+        result: Measurement = pool.submit(_with_memory, measure, *arguments).result()
+    click.echo(f"{name}: {result.wall_s:.1f} s, {result.memory_gb:.2f} GB, {result.gflop / result.wall_s:.0f} GFLOP/s", err=True)
+    return result
 
 
 def _with_memory(measure: Callable[..., Measurement], *arguments: Any) -> Measurement:
@@ -82,10 +85,14 @@ class Counter:
 
     def __init__(self) -> None:
         self.gflop = 0.0
+        self.passes: dict[tuple[int, tuple[int, ...]], float] = {}
 
     def layers(self, network: keras.Model, shape: tuple[int, ...]) -> None:
         """One pass of a network over a batch of this shape."""
-        self.gflop += network_gflop(network, shape)
+        key = (id(network), shape)
+        if key not in self.passes:
+            self.passes[key] = network_gflop(network, shape)
+        self.gflop += self.passes[key]
 
     @contextmanager
     def of_operations(self) -> Iterator[None]:
@@ -151,24 +158,17 @@ def realistic(models: dict[str, keras.Model], scan: Scan, config: CascadeConfig)
 
 
 def ours(folder: Path, config: CascadeConfig) -> Measurement:
-    """Our inference of one prepared scan: probabilities by CNN1 (of networks of patches) and CNN2, [2, x, y, z]."""
+    """Our inference of one prepared scan: probabilities [x, y, z]."""
     scan, models = Prepared.open(folder).read(), networks(config)
     start = time.perf_counter(), time.process_time()
-    found = lesion_probability(models, [scan.t1w, scan.flair], scan.brain, config)
-    spent = time.perf_counter() - start[0], time.process_time() - start[1]
-    # Counting takes time, so it is a pass of its own.
     with counted(models) as counter:
-        lesion_probability(models, [scan.t1w, scan.flair], scan.brain, config)
-    first = np.zeros_like(found)
-    if config.network != "dense":
-        volume = patch_volume([scan.t1w, scan.flair], scan.brain, config)
-        voxels = candidates(volume, scan.brain, config.candidate_flair_z)
-        first[tuple(voxels.T)] = score(models["cnn1"], volume, voxels)
-    return Measurement(np.stack([first, found]), *spent, counter.gflop)
+        found = lesion_probability(models, [scan.t1w, scan.flair], scan.brain, config)
+    spent = time.perf_counter() - start[0], time.process_time() - start[1]
+    return Measurement(found, *spent, counter.gflop)
 
 
 def plain(folder: Path, config: CascadeConfig, batch: int) -> Measurement:
-    """The published inference without any of our code: patches are cut with numpy, and predicted call by call."""
+    """The published inference without any of our code, as `ours`: patches are cut with numpy, and predicted call by call."""
     scan, models = Prepared.open(folder).read(), networks(config)
     start = time.perf_counter(), time.process_time()
     images = [np.where(scan.brain, zscore(image, scan.brain), 0) for image in (scan.t1w, scan.flair)]
@@ -189,7 +189,7 @@ def plain(folder: Path, config: CascadeConfig, batch: int) -> Measurement:
     found[tuple(kept.T)] = predicted(models["cnn2"], kept)
     spent = time.perf_counter() - start[0], time.process_time() - start[1]
     patches = len(voxels) + len(kept)
-    return Measurement(np.stack([first, found]), *spent, patches * network_gflop(models["cnn1"], (1, *(PATCH,) * 3, 2)))
+    return Measurement(found, *spent, patches * network_gflop(models["cnn1"], (1, *(PATCH,) * 3, 2)))
 
 
 def thresholds(folder: Path, config: CascadeConfig, model: Path) -> Measurement:
@@ -283,7 +283,7 @@ def figures(result: Measurement, peak: float) -> list[str]:
 
 
 def difference(found: np.ndarray, reference: np.ndarray) -> str:
-    """The largest difference of probabilities [network, x, y, z], and how many voxels near a threshold one alone judged."""
+    """The largest difference of probabilities [x, y, z], and how many voxels near a threshold one alone judged."""
     both = (found > 0) & (reference > 0)
     return f"{np.abs(found - reference)[both].max():.1e}, {np.count_nonzero((found > 0) != (reference > 0))}"
 

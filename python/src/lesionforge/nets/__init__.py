@@ -62,12 +62,15 @@ def checksum(path: Path) -> str:
 def save_models(folder: Path, models: dict[str, keras.Model], card: dict[str, Any]) -> None:
     """Write each network as `<name>.keras` and the card `model.json` with their checksums into an existing folder.
 
+    What training added to a network, its optimizer and its loss, is left out: any Keras loads the file, without our code.
     Raises InputError when a weight is NaN or infinite.
     """
     for name, model in models.items():
         refuse_infinite(model, f"{name}: its training")
         with naming(folder / f"{name}.keras"):
-            model.save(folder / f"{name}.keras")
+            bare = type(model).from_config(model.get_config())
+            bare.set_weights(model.get_weights())
+            bare.save(folder / f"{name}.keras")
     sums = {f"{name}.keras": checksum(folder / f"{name}.keras") for name in models}
     write_json(card | {"checksums": sums, "versions": versions()}, folder / CARD)
 
