@@ -20,7 +20,7 @@ ENGINES = os.environ.get("LESIONFORGE_ENGINES", "").split()
 VERSION = subprocess.run([LESIONFORGE, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
 # The thinnest chain that has every stage.
 THIN = {
-    **{"voxel_mm": 4, "registration": "pairwise", "synthetic": 1, "arms": "augmented"},
+    **{"voxel_mm": 4, "synthetic": 1, "arms": "augmented"},
     **{"generator_width": 4, "generator_epochs": 1, "generator_tiles": 8, "train_epochs": 1, "train_steps": 1},
 }
 # So impatient because the cluster is this machine alone, which has work for two tasks at a time.
