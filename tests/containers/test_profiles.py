@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ENGINES = os.environ.get("LESIONFORGE_ENGINES", "").split()
 PROBE = """
 process PROBE {
     input:
@@ -140,15 +142,31 @@ def test_an_image_that_is_not_there_is_said_before_any_work(copy, engine, start,
     assert "Submitted process" not in run.printed
 
 
-def test_an_image_of_other_code_is_refused_before_any_work(copy, engine, start, cohort, tmp_path):
-    """Else the tasks of an edited stage would run again and give the results of before."""
+@pytest.fixture
+def edited(copy) -> Iterator[Path]:
+    """The pipeline after an edit to its Python code."""
     source = copy / "python" / "src" / "lesionforge" / "evaluate" / "arms.py"
     before = source.read_text()
     source.write_text(before + "\n# A remark.\n")
-    run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=copy / "main.nf")
+    yield copy
     source.write_text(before)
+
+
+def test_an_image_of_other_code_is_refused_before_any_work(edited, engine, start, cohort, tmp_path):
+    """Else the tasks of an edited stage would run again and give the results of before."""
+    run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=edited / "main.nf")
     assert run.code != 0
     assert "holds other Python code than this checkout: make it anew" in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_with_slurm_too_an_image_of_other_code_is_refused(edited, cluster, start, cohort, tmp_path):
+    if "apptainer" not in ENGINES:
+        pytest.skip("AN IMAGE OF OTHER CODE IS NOT TESTED WITH SLURM: it needs Apptainer, which this machine does not have.")
+    settings = {"pipeline": edited / "main.nf", "env": cluster.env}
+    run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", "test,slurm,apptainer", **settings)
+    assert run.code != 0
+    assert "holds other Python code than this checkout: make it anew with 'make sif'" in run.printed
     assert "Submitted process" not in run.printed
 
 
