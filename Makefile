@@ -12,7 +12,7 @@ SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requi
 LOCK_IMAGE = .setup/uv/bin/uv pip compile --no-cache --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
              --generate-hashes --no-emit-index-url --no-header --no-annotate -q -c python/requirements.txt
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif test test-slow test-cluster test-cluster-slow test-containers audit lint lock clean distclean
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-slow test-cluster test-cluster-slow test-containers audit lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
@@ -30,9 +30,9 @@ help:
 	@echo "make test-cluster     the tests on a real SLURM that they bring up on this machine (as root on Debian or Ubuntu), and through faults"
 	@echo "make test-cluster-slow   those of them that take more than a minute each"
 	@echo "make bench-scale [SUBJECTS=\"200 1000\"]   memory and time of the head process for large cohorts, about half an hour"
-	@echo "make test-containers  the chain in Docker, podman and Apptainer beside a plain run, and what images promise; about 10 minutes"
+	@echo "make test-containers  the chain in Docker, podman and Apptainer beside a plain run, and what images promise; 10 to 15 minutes"
 	@echo "make images           the images cpu and all-in-one, by Docker or podman, about 5 minutes; make image-gpu, the one for NVIDIA GPUs"
-	@echo "make sif              the image cpu as containers/lesionforge-VERSION.sif, for Apptainer"
+	@echo "make sif              the image cpu as containers/lesionforge-VERSION.sif, for Apptainer; make sif-gpu, the image gpu"
 	@echo "make audit            known weaknesses of the locked Python packages"
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
@@ -99,6 +99,9 @@ image-gpu:
 
 sif:
 	containers/build cpu sif
+
+sif-gpu:
+	containers/build gpu sif-gpu
 
 test: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow"

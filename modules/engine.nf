@@ -4,7 +4,7 @@ include { ask; isProgram } from './preflight'
 include { sourcesOf } from './script'
 
 // A sentence for each thing that would stop the first task; empty without an engine. Only a run on this machine needs the
-// engine here: a cluster's head node may lack it.
+// engine here: a cluster's head node may lack it, and its Docker or podman holds other images than the nodes'.
 def engineProblems(workflow) {
     def settings = workflow.session.config.process
     def engine = workflow.containerEngine
@@ -12,7 +12,8 @@ def engineProblems(workflow) {
         return []
     }
     def local = settings.executor in [null, 'local']
-    if (local && !isProgram(engine)) {
+    def here = isProgram(engine)
+    if (local && !here) {
         return ["-profile ${engine} needs the program ${engine}, which is not on PATH: install it or load its module, or choose another engine's profile."]
     }
     // The profiles name images by a closure. One that the user names as text may be the engine's to fetch, unless it is a file.
@@ -21,9 +22,9 @@ def engineProblems(workflow) {
     def files = images.findAll { image -> image?.toString()?.startsWith('/') }
     def missing = files.findAll { image -> !file(image.toString(), glob: false).exists() }
     if (missing) {
-        return missing.collect { image -> "The image ${image} does not exist: make it with 'make sif', or name yours as process.container in a file for -c." }
+        return missing.collect { image -> "The image ${image} does not exist: make it with ${remedyFor(engine, image)}, or name yours as process.container in a file for -c." }
     }
-    return local && own ? images.collect { image -> imageProblem(engine, image) }.findAll { sentence -> sentence } : []
+    return own && (local || here && engine == 'apptainer') ? images.collect { image -> imageProblem(engine, image) }.findAll { sentence -> sentence } : []
 }
 
 def ownImages(workflow) {
@@ -35,8 +36,7 @@ def ownImages(workflow) {
 // Null, or what is wrong with an image that this checkout makes. Its label says which code it holds: with other code in it, the
 // tasks would run again after an edit and give the results of before.
 def imageProblem(engine, image) {
-    def target = image.contains('-gpu') ? 'gpu' : 'cpu'
-    def remedy = engine == 'apptainer' ? "'make sif'" : "'containers/build ${target}'"
+    def remedy = remedyFor(engine, image)
     def asked = engine == 'apptainer'
         ? [engine, 'inspect', '--labels', image]
         : [engine, 'image', 'inspect', '--format', '{{range $name, $text := .Config.Labels}}{{$name}}: {{$text}}{{"\\n"}}{{end}}', image]
@@ -51,6 +51,11 @@ def imageProblem(engine, image) {
     return label && label[0][1] != codeDigest()
         ? "The image ${image} holds other Python code than this checkout: make it anew with ${remedy}."
         : null
+}
+
+def remedyFor(engine, image) {
+    def gpu = image.toString().contains('-gpu')
+    return engine == 'apptainer' ? "'make sif${gpu ? '-gpu' : ''}'" : "'containers/build ${gpu ? 'gpu' : 'cpu'}'"
 }
 
 // As code_digest in containers/build.

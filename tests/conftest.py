@@ -14,6 +14,7 @@ from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.cli import main
 from lesionforge.images import derivative, grid_entities, write_json, write_mask, write_volume
 
+pytest_plugins = ["cluster_of_two"]
 VOXEL_MM = 2.0
 CENTRES = [(14, 16, 20), (25, 22, 18), (18, 26, 24), (22, 14, 15), (26, 26, 26)]
 

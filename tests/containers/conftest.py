@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cluster_of_two import lacking
 
 ROOT = Path(__file__).resolve().parents[2]
 LESIONFORGE = ROOT / ".venv" / "bin" / "lesionforge"
 ENGINES = os.environ.get("LESIONFORGE_ENGINES", "").split()
 VERSION = subprocess.run([LESIONFORGE, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
 # The thinnest chain that has every stage.
-THIN = {"voxel_mm": 4, "synthetic": 1, "generator_epochs": 1, "generator_tiles": 32, "train_epochs": 1, "train_steps": 4}
+THIN = {
+    **{"voxel_mm": 4, "synthetic": 1, "arms": "augmented"},
+    **{"generator_width": 4, "generator_epochs": 1, "generator_tiles": 8, "train_epochs": 1, "train_steps": 1},
+}
+# So impatient because the cluster is this machine alone, which has work for two tasks at a time.
+QUICK = """
+executor { queueSize = 2; pollInterval = '500 ms'; queueStatInterval = '1 sec'; exitReadTimeout = '8 sec' }
+process.resourceLimits = [cpus: 1, memory: 5.GB, time: 1.h]
+"""
 
 collect_ignore_glob = [] if ENGINES else ["test_*.py"]
 
@@ -44,10 +53,13 @@ def run(*words: str | Path, folder: Path, **settings) -> subprocess.CompletedPro
     )
 
 
-def nextflow(launch: Path, *options: str | Path, pipeline: Path = ROOT / "main.nf", **settings) -> Run:
+def nextflow(
+    launch: Path, *options: str | Path, pipeline: Path = ROOT / "main.nf", config: Path | None = None, **settings
+) -> Run:
     """Run a pipeline from the folder `launch`, with its results in `launch`/results."""
     launch.mkdir(parents=True, exist_ok=True)
-    words = ("run", pipeline, "-ansi-log", "false", "--outdir", launch / "results", *options)
+    more = ("-c", config) if config else ()
+    words = ("run", pipeline, *more, "-ansi-log", "false", "--outdir", launch / "results", *options)
     done = run(ROOT / "bin" / "nextflow", *words, folder=launch, **settings)
     return Run(done.returncode, done.stdout, launch / "results")
 
@@ -109,14 +121,18 @@ def caller() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def chains(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """The thin chain without an engine and in each one, with the profile reproducible; two at a time, for none uses two cores."""
-    options = ("--input", cohort / "cohort.csv", "-params-file", cohort / "thin.json")
-    folders = {name: tmp_path_factory.mktemp(name) for name in ["local", *ENGINES]}
+def chains(cohort: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Run]:
+    """The thin chain under the profile reproducible: "local", in each engine and, where both can be had, in Apptainer by SLURM
+    ("slurm,apptainer"). All at a time: each has stretches in which it fills one core only."""
+    settings: dict[str, dict] = {name: {} for name in ["local", *ENGINES]}
+    if "apptainer" in ENGINES and not lacking():
+        (cohort / "quick.config").write_text(QUICK)
+        settings["slurm,apptainer"] = {"config": cohort / "quick.config", "env": request.getfixturevalue("cluster").env}
 
-    def chain(name: str) -> Run:
-        profiles = ",".join(["test", "reproducible"] + ([name] if name in ENGINES else []))
-        return nextflow(folders[name], *options, "-profile", profiles)
+    def chain(profiles: str) -> Run:
+        launch = tmp_path_factory.mktemp(profiles.replace(",", "-"))
+        words = ("--input", cohort / "cohort.csv", "-params-file", cohort / "thin.json")
+        return nextflow(launch, *words, "-profile", f"test,reproducible,{profiles}", **settings[profiles])
 
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(folders, pool.map(chain, folders), strict=True))
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(settings, pool.map(chain, settings), strict=True))
