@@ -3,8 +3,8 @@
 // lesionforge: a multiple-sclerosis lesion segmenter from very few annotated scans.
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
-include { helpText; parameterProblems } from './modules/parameters'
-include { cohortProblem; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
+include { combinationProblems; helpText; parameterProblems } from './modules/parameters'
+include { cohortProblems; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
 include { engineProblems  } from './modules/engine'
 include { lockOf; partialFolder; publish } from './modules/publish'
 include { runName         } from './modules/script'
@@ -216,67 +216,55 @@ def sayWhatIsMissing(stopped, unpublished) {
     }
 }
 
+// Ends the run before anything is queued, if anything is wrong.
+def refuse(problems) {
+    if (problems) {
+        error(problems.join('\n'))
+    }
+}
+
+// The place that a parameter names; an empty list, which a process takes as no file, for one that is not given.
+def pathOf(given) {
+    return given ? file(given, glob: false).toAbsolutePath() : []
+}
+
 workflow {
     main:
     if (params.help) {
         log.info(helpText())
     }
     else {
-        problems = parameterProblems(params)
-        if (params.mode == 'segment' && !params.model) {
-            problems = problems + ['--mode segment needs --model, the folder of a trained cascade.']
-        }
-        if (params.retrain && !params.init && !params.baseline) {
-            problems = problems + ['--retrain belongs to --init or --baseline, the model folder to start from; give it, or leave --retrain out.']
-        }
-        several = params.train_seeds instanceof Integer && params.train_seeds > 1
-        of_training = ['init', 'retrain', 'train_network', 'folds', 'train_on', 'baseline'].findAll { name -> params[name] }.collect { name -> "--${name}" } + (several ? ['--train_seeds'] : [])
-        if (of_training && params.mode in ['augment', 'segment']) {
-            said = "${of_training.join(' and ')} ${of_training.size() > 1 ? 'belong' : 'belongs'}"
-            problems = problems + ["${said} to --mode experiment, which trains the cascade, not ${params.mode}; change the mode or leave out what does not go with it."]
-        }
-        bare = params.arms.toString().tokenize(',').findAll { arm -> arm in ['classical', 'mix', 'augmented', 'synthetic'] }
-        if (params.synthetic == 0 && params.mode != 'segment' && bare) {
-            problems = problems + ["--synthetic 0 leaves nothing for the ${bare.size() > 1 ? 'arms' : 'arm'} ${bare.join(' and ')}: give a number above 0, or --arms real."]
-        }
-        if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {
-            problems = problems + ['-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.']
-        }
-        problems = problems + engineProblems(workflow)
-        if (problems) {
-            error(problems.join('\n'))
-        }
-
-        source = file(params.input, glob: false).toAbsolutePath()
-        outdir = file(params.outdir, glob: false).toAbsolutePath().normalize()
-        problems = machineProblems(workflow.profile.tokenize(','), params) + folderProblems(outdir, workflow.workDir)
-        refused = problems ? null : cohortProblem(outdir, filesOf(source))
-        if (problems || refused) {
-            error((problems ?: [refused]).join('\n'))
-        }
+        // Act 1: refuse what cannot end well.
+        profiles = workflow.profile.tokenize(',')
+        refuse(parameterProblems(params) + combinationProblems(params, profiles) + engineProblems(workflow))
+        source = pathOf(params.input)
+        outdir = pathOf(params.outdir).normalize()
+        refuse(machineProblems(profiles, params) + folderProblems(outdir, workflow.workDir))
+        refuse(cohortProblems(outdir, filesOf(source)))
         lock = lockOf(outdir)
-        if (!lock) {
-            error("--outdir ${outdir} is being written by another run; wait until that ends, or give another folder.")
-        }
+        refuse(lock ? [] : ["--outdir ${outdir} is being written by another run; wait until that ends, or give another folder."])
+
+        // Act 2: run it, on what earlier runs left whole.
         partialFolder(outdir).deleteDir()
         if (workflow.resume) {
             forgetDamaged(workflow.workDir).each { folder -> log.warn("The files of the finished task in ${folder} changed since; it is done again.") }
         }
-
         LESIONFORGE(
             source,
             params.mode,
             params.arms.tokenize(',').unique(),
-            params.model ? file(params.model, glob: false).toAbsolutePath() : [],
-            params.init ? file(params.init, glob: false).toAbsolutePath() : [],
-            params.baseline ? file(params.baseline, glob: false).toAbsolutePath() : [],
+            pathOf(params.model),
+            pathOf(params.init),
+            pathOf(params.baseline),
             params.seed,
             (0..<params.train_seeds).collect { number -> params.seed + number },
-            params.quality_limits ? file(params.quality_limits, glob: false).toAbsolutePath() : [],
+            pathOf(params.quality_limits),
             params.registration,
-            params.lesion_library ? file(params.lesion_library, glob: false).toAbsolutePath() : [],
+            pathOf(params.lesion_library),
             outdir,
         )
+
+        // Act 3: say what is missing, and let go of the output folder.
         LESIONFORGE.out.unpublished.subscribe { sentence -> log.warn(sentence) }
         LESIONFORGE.out.stopped
             .toSortedList()

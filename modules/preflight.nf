@@ -80,12 +80,12 @@ def spaceProblem(option, folder) {
     return free < leastFree().toBytes() ? "${option} ${folder} lies on a disk with only ${free.intdiv(1_000_000)} MB free; free some, or give a folder on another disk.".toString() : null
 }
 
-// Null, or the sentence that refuses results of other scans; a cohort that shares a scan with them is the same one, grown or shrunk.
-def cohortProblem(outdir, files) {
+// Refuses results of other scans; a cohort that shares a scan with them is the same one, grown or shrunk.
+def cohortProblems(outdir, files) {
     def table = outdir.resolve('cohort/cohort.tsv')
     def there = table.exists() ? table.splitCsv(header: true, sep: '\t').collect { row -> normalized(row.t1w) } : []
     def given = files.collect { path -> normalized(path) } as Set
-    return there && !there.any { path -> path in given } ? "--outdir ${outdir} holds the results of another cohort (${there.size()} scans, such as ${there.first()}); give a folder of its own, or remove that one.".toString() : null
+    return there && !there.any { path -> path in given } ? ["--outdir ${outdir} holds the results of another cohort (${there.size()} scans, such as ${there.first()}); give a folder of its own, or remove that one.".toString()] : []
 }
 
 def normalized(path) {
