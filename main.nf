@@ -206,16 +206,6 @@ def sayWhereTheReportIs(outdir) {
     }
 }
 
-// Ends the run with an error if a result did not reach the output folder; all that was computed stays in the work folder.
-def sayWhatIsMissing(stopped, unpublished) {
-    if (stopped) {
-        log.warn("Skipped after an error:\n  ${stopped.join('\n  ')}")
-    }
-    if (unpublished) {
-        error("${unpublished.size()} results are not in the output folder, see above: make it writable or free space there, and start again with -resume; nothing is computed anew.")
-    }
-}
-
 // Ends the run before anything is queued, if anything is wrong.
 def refuse(problems) {
     if (problems) {
@@ -270,7 +260,15 @@ workflow {
             .toSortedList()
             .map { sentences -> [sentences] }
             .combine(LESIONFORGE.out.unpublished.toSortedList().map { sentences -> [sentences] })
-            .subscribe { stopped, unpublished -> sayWhatIsMissing(stopped, unpublished) }
+            .subscribe { stopped, unpublished ->
+                if (stopped) {
+                    log.warn("Skipped after an error:\n  ${stopped.join('\n  ')}")
+                }
+                // Not in a function: Nextflow would show that something was wrong in it, not what. All that was computed is safe.
+                if (unpublished) {
+                    error("${unpublished.size()} results are not in the output folder, see above: make it writable or free space there, and start again with -resume; nothing is computed anew.")
+                }
+            }
         report_in = params.outdir
         workflow.onComplete {
             partialFolder(outdir).deleteDir()
