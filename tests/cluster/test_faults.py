@@ -137,6 +137,11 @@ def test_a_disk_that_fills_up_ends_the_run_and_resume_does_the_rest(shared, undi
     done = Counter(task["process"] for task in run.tasks if task["status"] == "COMPLETED") if place == "work" else None
     published = digests(run.outdir)
     assert published.items() <= digests(undisturbed.outdir).items()
+    refused = shared.start(*options, launch="refused", outdir=outdir).end()
+    assert refused.code != 0
+    assert f"{'-work-dir' if place == 'work' else '--outdir'} {small_disk}/" in refused.printed
+    assert "lies on a disk with only 0 MB free; free some, or give a folder on another disk." in refused.printed
+    assert "Submitted process" not in refused.printed
     ballast.unlink()
     before = shared.log()
     run = shared.start("-resume", *options, launch=f"full-{place}", outdir=outdir).end()

@@ -140,6 +140,21 @@ def test_what_the_cluster_does_not_have_is_said_before_any_work(on_slurm, option
     assert "Submitted process" not in run.printed
 
 
+def test_a_slurm_that_does_not_answer_is_said_before_any_work(cluster, shared, tmp_path):
+    run = shared.start("-profile", "slurm", launch="refused", env=cluster.env | {"SLURM_CONF": str(tmp_path / "none.conf")}).end()
+    assert run.code != 0
+    assert "SLURM does not answer (sinfo says: " in run.printed
+    assert "Submitted process" not in run.printed
+
+
+@pytest.mark.skipif(any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")), reason="has a GPU")
+def test_a_gpu_that_this_machine_does_not_have_is_said_before_any_work(shared):
+    run = shared.start("-profile", "gpu", launch="refused").end()
+    assert run.code != 0
+    assert "-profile gpu asks for a GPU, but this machine has none; leave the profile gpu out" in run.printed
+    assert "Submitted process" not in run.printed
+
+
 def test_a_machine_without_slurm_is_told_so(shared, tmp_path):
     for folder in os.environ["PATH"].split(":"):
         for program in Path(folder).glob("*"):
