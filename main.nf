@@ -274,6 +274,10 @@ workflow {
             partialFolder(outdir).deleteDir()
             lock.close()
             sayWhereTheReportIs(report_in)
+            // On a full disk a task cannot say what was wrong: its log lies there.
+            if (!workflow.success) {
+                folderProblems(outdir, workflow.workDir).each { sentence -> log.warn(sentence) }
+            }
         }
     }
 }

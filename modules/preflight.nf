@@ -98,15 +98,18 @@ def forgetDamaged(workDir) {
     def lists = workDir.exists() ? workDir.listFiles().toList().findAll { path -> path.name ==~ /[0-9a-f]{2}/ }
         .collectMany { path -> path.listFiles().toList() }
         .collect { path -> path.resolve('.outputs') }
-        .findAll { path -> path.exists() } : []
+        .findAll { path -> path.exists() && path.resolveSibling('.exitcode').exists() } : []
     def damaged = lists.findAll { list -> list.readLines().any { line -> !isAsListed(list.parent, line) } }.collect { list -> list.parent }
     damaged.each { folder -> folder.resolve('.exitcode').delete() }
     return damaged
 }
 
-// A line is size, time and path of one file.
+// A line is size, time and path of one file; on a full disk the last one may be cut off.
 def isAsListed(folder, line) {
     def words = line.split(' ', 3)
+    if (words.length < 3) {
+        return false
+    }
     def path = folder.resolve(words[2])
     return path.exists() && path.size() == (words[0] as long) && path.lastModified().intdiv(1000) == words[1].tokenize('.').first().toLong()
 }
