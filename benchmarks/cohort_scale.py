@@ -5,8 +5,8 @@
 A stub run of mode segment on N subjects (six tasks each; CHECK truly reads the sheet, all else only makes empty files), then a
 workflow of one process with as many tasks that do nothing, both on this machine with the same settings and reports. The time per
 task goes from the first task after CHECK to the end of the run, so that start-up and the reading of scans are left out; processor
-time counts the head process and all its tasks. With several N the last lines give what each further task costs, start-up left out, and
-what 10,000 subjects would take, from a line through the smallest and the largest.
+time counts the head process and all its tasks. With several N the last lines give what a further task costs, start-up left
+out, and what 10,000 subjects would take, from a line through the smallest and the largest.
 """
 
 import argparse
@@ -163,7 +163,7 @@ def main() -> None:
             1000 * (big.processor_seconds - little.processor_seconds) / (big.tasks - little.tasks)
             for big, little in ((large, small), (large_empty, small_empty))
         )
-        print(f"a further task costs {ours:.0f} ms of processor time, an empty one {empty:.0f} ms: {ours / empty:.2f} times as much")
+        print(f"a further task costs {ours:.0f} ms of processor time, an empty one {empty:.0f} ms: {ours / empty:.2f} times that")
         steps = (FAR - many) / (many - few)
         print(
             f"{FAR} subjects, extrapolated: head process {large.head_mb + steps * (large.head_mb - small.head_mb):.0f} MB,"
