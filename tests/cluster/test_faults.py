@@ -123,10 +123,9 @@ def test_a_disk_that_fills_up_ends_the_run_and_resume_does_the_rest(shared, undi
     run = shared.start(*options, launch=f"full-{place}", outdir=outdir)
     shared.wait_until_held("register sub-01")
     ballast = small_disk / "ballast"
-    with ballast.open("wb") as file, pytest.raises(OSError, match="No space left"):
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(1 << 16))
-            file.flush()
     hold.unlink()
     (shared.control / "held" / "register sub-01").unlink()
     run.end()
