@@ -200,9 +200,13 @@ def rosters(rows, columns) {
         .map { table -> [table.baseName.contains('_fold-') ? table.baseName.tokenize('-').last() : '', table] }
 }
 
-def sayWhereTheReportIs(outdir) {
+// Where the report is. After a failure, a full disk is named: a task there cannot say what was wrong, its log lies on it.
+def sayHowItEnded(outdir, given) {
     if (workflow.success) {
-        log.info("Report: ${outdir}/report/index.html")
+        log.info("Report: ${given}/report/index.html")
+    }
+    else {
+        folderProblems(outdir, workflow.workDir).each { sentence -> log.warn(sentence) }
     }
 }
 
@@ -269,15 +273,11 @@ workflow {
                     error("${unpublished.size()} results are not in the output folder, see above: make it writable or free space there, and start again with -resume; nothing is computed anew.")
                 }
             }
-        report_in = params.outdir
+        given = params.outdir
         workflow.onComplete {
             partialFolder(outdir).deleteDir()
             lock.close()
-            sayWhereTheReportIs(report_in)
-            // On a full disk a task cannot say what was wrong: its log lies there.
-            if (!workflow.success) {
-                folderProblems(outdir, workflow.workDir).each { sentence -> log.warn(sentence) }
-            }
+            sayHowItEnded(outdir, given)
         }
     }
 }
