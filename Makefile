@@ -110,7 +110,7 @@ test-slow: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow
 
 test-cluster: setup
-	.venv/bin/python -m pytest tests/cluster -m "not slow" -rs
+	.venv/bin/python -m pytest tests/cluster -m "not slow" -rs -n 2 --dist loadfile
 
 test-cluster-slow: setup
 	.venv/bin/python -m pytest tests/cluster -m slow -rs

@@ -3,8 +3,8 @@
 // lesionforge: a multiple-sclerosis lesion segmenter from very few annotated scans.
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
-include { helpText; parameterProblems } from './modules/parameters'
-include { cohortProblem; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
+include { combinationProblems; helpText; parameterProblems } from './modules/parameters'
+include { cohortProblems; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
 include { engineProblems  } from './modules/engine'
 include { lockOf; partialFolder; publish } from './modules/publish'
 include { runName         } from './modules/script'
@@ -200,20 +200,26 @@ def rosters(rows, columns) {
         .map { table -> [table.baseName.contains('_fold-') ? table.baseName.tokenize('-').last() : '', table] }
 }
 
-def sayWhereTheReportIs(outdir) {
+// Where the report is. After a failure, a full disk is named: a task there cannot say what was wrong, its log lies on it.
+def sayHowItEnded(outdir, given) {
     if (workflow.success) {
-        log.info("Report: ${outdir}/report/index.html")
+        log.info("Report: ${given}/report/index.html")
+    }
+    else {
+        folderProblems(outdir, workflow.workDir).each { sentence -> log.warn(sentence) }
     }
 }
 
-// Ends the run with an error if a result did not reach the output folder; all that was computed stays in the work folder.
-def sayWhatIsMissing(stopped, unpublished) {
-    if (stopped) {
-        log.warn("Skipped after an error:\n  ${stopped.join('\n  ')}")
+// Ends the run before anything is queued, if anything is wrong.
+def refuse(problems) {
+    if (problems) {
+        error(problems.join('\n'))
     }
-    if (unpublished) {
-        error("${unpublished.size()} results are not in the output folder, see above: make it writable or free space there, and start again with -resume; nothing is computed anew.")
-    }
+}
+
+// The place that a parameter names; an empty list, which a process takes as no file, for one that is not given.
+def pathOf(given) {
+    return given ? file(given, glob: false).toAbsolutePath() : []
 }
 
 workflow {
@@ -222,72 +228,56 @@ workflow {
         log.info(helpText())
     }
     else {
-        problems = parameterProblems(params)
-        if (params.mode == 'segment' && !params.model) {
-            problems = problems + ['--mode segment needs --model, the folder of a trained cascade.']
-        }
-        if (params.retrain && !params.init && !params.baseline) {
-            problems = problems + ['--retrain belongs to --init or --baseline, the model folder to start from; give it, or leave --retrain out.']
-        }
-        several = params.train_seeds instanceof Integer && params.train_seeds > 1
-        of_training = ['init', 'retrain', 'train_network', 'folds', 'train_on', 'baseline'].findAll { name -> params[name] }.collect { name -> "--${name}" } + (several ? ['--train_seeds'] : [])
-        if (of_training && params.mode in ['augment', 'segment']) {
-            said = "${of_training.join(' and ')} ${of_training.size() > 1 ? 'belong' : 'belongs'}"
-            problems = problems + ["${said} to --mode experiment, which trains the cascade, not ${params.mode}; change the mode or leave out what does not go with it."]
-        }
-        bare = params.arms.toString().tokenize(',').findAll { arm -> arm in ['classical', 'mix', 'augmented', 'synthetic'] }
-        if (params.synthetic == 0 && params.mode != 'segment' && bare) {
-            problems = problems + ["--synthetic 0 leaves nothing for the ${bare.size() > 1 ? 'arms' : 'arm'} ${bare.join(' and ')}: give a number above 0, or --arms real."]
-        }
-        if (params.reproducible && 'gpu' in workflow.profile.tokenize(',')) {
-            problems = problems + ['-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.']
-        }
-        problems = problems + engineProblems(workflow)
-        if (problems) {
-            error(problems.join('\n'))
-        }
-
-        source = file(params.input, glob: false).toAbsolutePath()
-        outdir = file(params.outdir, glob: false).toAbsolutePath().normalize()
-        problems = machineProblems(workflow.profile.tokenize(','), params) + folderProblems(outdir, workflow.workDir)
-        refused = problems ? null : cohortProblem(outdir, filesOf(source))
-        if (problems || refused) {
-            error((problems ?: [refused]).join('\n'))
-        }
+        // Act 1: refuse what cannot end well.
+        profiles = workflow.profile.tokenize(',')
+        refuse(parameterProblems(params) + combinationProblems(params, profiles) + engineProblems(workflow))
+        source = pathOf(params.input)
+        outdir = pathOf(params.outdir).normalize()
+        refuse(machineProblems(profiles, params) + folderProblems(outdir, workflow.workDir))
+        refuse(cohortProblems(outdir, filesOf(source)))
         lock = lockOf(outdir)
-        if (!lock) {
-            error("--outdir ${outdir} is being written by another run; wait until that ends, or give another folder.")
-        }
+        refuse(lock ? [] : ["--outdir ${outdir} is being written by another run; wait until that ends, or give another folder."])
+
+        // Act 2: run it, on what earlier runs left whole.
         partialFolder(outdir).deleteDir()
         if (workflow.resume) {
             forgetDamaged(workflow.workDir).each { folder -> log.warn("The files of the finished task in ${folder} changed since; it is done again.") }
         }
-
         LESIONFORGE(
             source,
             params.mode,
             params.arms.tokenize(',').unique(),
-            params.model ? file(params.model, glob: false).toAbsolutePath() : [],
-            params.init ? file(params.init, glob: false).toAbsolutePath() : [],
-            params.baseline ? file(params.baseline, glob: false).toAbsolutePath() : [],
+            pathOf(params.model),
+            pathOf(params.init),
+            pathOf(params.baseline),
             params.seed,
             (0..<params.train_seeds).collect { number -> params.seed + number },
-            params.quality_limits ? file(params.quality_limits, glob: false).toAbsolutePath() : [],
+            pathOf(params.quality_limits),
             params.registration,
-            params.lesion_library ? file(params.lesion_library, glob: false).toAbsolutePath() : [],
+            pathOf(params.lesion_library),
             outdir,
         )
+
+        // Act 3: say what is missing, and let go of the output folder.
         LESIONFORGE.out.unpublished.subscribe { sentence -> log.warn(sentence) }
         LESIONFORGE.out.stopped
             .toSortedList()
             .map { sentences -> [sentences] }
             .combine(LESIONFORGE.out.unpublished.toSortedList().map { sentences -> [sentences] })
-            .subscribe { stopped, unpublished -> sayWhatIsMissing(stopped, unpublished) }
-        report_in = params.outdir
+            .subscribe { stopped, unpublished ->
+                if (stopped) {
+                    log.warn("Skipped after an error:\n  ${stopped.join('\n  ')}")
+                }
+                // Not in a function: Nextflow would show that something was wrong in it, not what. All that was computed is safe.
+                if (unpublished) {
+                    error("${unpublished.size()} results are not in the output folder, see above: make it writable or free space there, and start again with -resume; nothing is computed anew.")
+                }
+            }
+        given = params.outdir
         workflow.onComplete {
             partialFolder(outdir).deleteDir()
             lock.close()
-            sayWhereTheReportIs(report_in)
+            sayHowItEnded(outdir, given)
         }
     }
 }

@@ -5,8 +5,8 @@
 A stub run of mode segment on N subjects (six tasks each; CHECK truly reads the sheet, all else only makes empty files), then a
 workflow of one process with as many tasks that do nothing, both on this machine with the same settings and reports. The time per
 task goes from the first task after CHECK to the end of the run, so that start-up and the reading of scans are left out; processor
-time counts the head process and all its tasks. With several N the last line gives what 10,000 would take, from a line through the
-smallest and the largest.
+time counts the head process and all its tasks. With several N the last lines give what a further task costs, start-up left
+out, and what 10,000 subjects would take, from a line through the smallest and the largest.
 """
 
 import argparse
@@ -148,7 +148,7 @@ def main() -> None:
         ours = measure(out / f"run-{subjects}", out / "pipeline/main.nf", "-stub-run", *options)
         reports = ["-with-report", "report.html", "-with-timeline", "timeline.html", "-with-dag", "dag.html"]
         empty = measure(out / f"empty-{subjects}", out / "empty.nf", "--tasks", str(ours.tasks), *reports)
-        costs.append((subjects, ours))
+        costs.append((subjects, ours, empty))
         ratio = (ours.seconds / ours.tasks) / (empty.seconds / empty.tasks)
         work = (ours.processor_seconds / ours.tasks) / (empty.processor_seconds / empty.tasks)
         print(f"{subjects} subjects: {ours}")
@@ -157,8 +157,13 @@ def main() -> None:
             f"a task takes {ratio:.2f} times as long as an empty one (aim: at most 1.2), {work:.2f} times its processor time",
             flush=True,
         )
-    (few, small), (many, large) = costs[0], costs[-1]
+    (few, small, small_empty), (many, large, large_empty) = costs[0], costs[-1]
     if many > few:
+        ours, empty = (
+            1000 * (big.processor_seconds - little.processor_seconds) / (big.tasks - little.tasks)
+            for big, little in ((large, small), (large_empty, small_empty))
+        )
+        print(f"a further task costs {ours:.0f} ms of processor time, an empty one {empty:.0f} ms: {ours / empty:.2f} times that")
         steps = (FAR - many) / (many - few)
         print(
             f"{FAR} subjects, extrapolated: head process {large.head_mb + steps * (large.head_mb - small.head_mb):.0f} MB,"

@@ -32,6 +32,30 @@ def parameterProblems(given) {
     return unknown + missing + wrong.findAll { sentence -> sentence }
 }
 
+// One sentence for each parameter that does not go with another or with a profile; values may still be out of their rules.
+def combinationProblems(given, profiles) {
+    def several = given.train_seeds instanceof Integer && given.train_seeds > 1
+    def of_training = ['init', 'retrain', 'train_network', 'folds', 'train_on', 'baseline'].findAll { name -> given[name] }.collect { name -> "--${name}" } + (several ? ['--train_seeds'] : [])
+    def made = given.arms.toString().tokenize(',').findAll { arm -> arm in ['classical', 'mix', 'augmented', 'synthetic'] }
+    return [
+        given.mode == 'segment' && !given.model
+            ? '--mode segment needs --model, the folder of a trained cascade.'
+            : null,
+        given.retrain && !given.init && !given.baseline
+            ? '--retrain belongs to --init or --baseline, the model folder to start from; give it, or leave --retrain out.'
+            : null,
+        of_training && given.mode in ['augment', 'segment']
+            ? "${of_training.join(' and ')} ${of_training.size() > 1 ? 'belong' : 'belongs'} to --mode experiment, which trains the cascade, not ${given.mode}; change the mode or leave out what does not go with it."
+            : null,
+        given.synthetic == 0 && given.mode != 'segment' && made
+            ? "--synthetic 0 leaves nothing for the ${made.size() > 1 ? 'arms' : 'arm'} ${made.join(' and ')}: give a number above 0, or --arms real."
+            : null,
+        given.reproducible && 'gpu' in profiles
+            ? '-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.'
+            : null,
+    ].findAll { sentence -> sentence }
+}
+
 def camelCase(name) {
     return name.replaceAll(/-+(.)/) { found -> found[1].toUpperCase() }
 }

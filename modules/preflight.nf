@@ -80,12 +80,12 @@ def spaceProblem(option, folder) {
     return free < leastFree().toBytes() ? "${option} ${folder} lies on a disk with only ${free.intdiv(1_000_000)} MB free; free some, or give a folder on another disk.".toString() : null
 }
 
-// Null, or the sentence that refuses results of other scans; a cohort that shares a scan with them is the same one, grown or shrunk.
-def cohortProblem(outdir, files) {
+// Refuses results of other scans; a cohort that shares a scan with them is the same one, grown or shrunk.
+def cohortProblems(outdir, files) {
     def table = outdir.resolve('cohort/cohort.tsv')
     def there = table.exists() ? table.splitCsv(header: true, sep: '\t').collect { row -> normalized(row.t1w) } : []
     def given = files.collect { path -> normalized(path) } as Set
-    return there && !there.any { path -> path in given } ? "--outdir ${outdir} holds the results of another cohort (${there.size()} scans, such as ${there.first()}); give a folder of its own, or remove that one.".toString() : null
+    return there && !there.any { path -> path in given } ? ["--outdir ${outdir} holds the results of another cohort (${there.size()} scans, such as ${there.first()}); give a folder of its own, or remove that one.".toString()] : []
 }
 
 def normalized(path) {
@@ -98,15 +98,18 @@ def forgetDamaged(workDir) {
     def lists = workDir.exists() ? workDir.listFiles().toList().findAll { path -> path.name ==~ /[0-9a-f]{2}/ }
         .collectMany { path -> path.listFiles().toList() }
         .collect { path -> path.resolve('.outputs') }
-        .findAll { path -> path.exists() } : []
+        .findAll { path -> path.exists() && path.resolveSibling('.exitcode').exists() } : []
     def damaged = lists.findAll { list -> list.readLines().any { line -> !isAsListed(list.parent, line) } }.collect { list -> list.parent }
     damaged.each { folder -> folder.resolve('.exitcode').delete() }
     return damaged
 }
 
-// A line is size, time and path of one file.
+// A line is size, time and path of one file; on a full disk the last one may be cut off.
 def isAsListed(folder, line) {
     def words = line.split(' ', 3)
+    if (words.length < 3) {
+        return false
+    }
     def path = folder.resolve(words[2])
     return path.exists() && path.size() == (words[0] as long) && path.lastModified().intdiv(1000) == words[1].tokenize('.').first().toLong()
 }

@@ -96,9 +96,14 @@ class Workshop:
     def wait_until_held(self, what: str) -> str:
         """Wait until a command that is to be held has begun; returns the node it is on."""
         held = self.control / "held" / what
-        wait_for(held.exists, what)
+        wait_for(lambda: held.exists() or not self.are_going(), what)
+        assert held.exists(), f"the run ended before {what}:\n{self.runs[-1].printed}"
         time.sleep(0.3)
         return held.read_text()
+
+    def are_going(self) -> bool:
+        """Whether any run of the workshop has not ended."""
+        return any(run.process.poll() is None for run in self.runs)
 
     def log(self) -> Counter[str]:
         """How often each command was done to its end."""

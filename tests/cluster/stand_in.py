@@ -76,7 +76,8 @@ def main() -> None:
     if wanted("fail", what):
         sys.exit("Error: this scan is broken")
     if wanted("hog", what):
-        bytearray(500_000_000)[::4096] = b"1" * len(range(0, 500_000_000, 4096))
+        memory = bytearray(500_000_000)
+        memory[::4096] = b"1" * len(range(0, len(memory), 4096))
         time.sleep(float((CONTROL / "hog" / what).read_text()))
     if wanted("hold", what):
         (CONTROL / "held").mkdir(exist_ok=True)

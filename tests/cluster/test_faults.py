@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
 
 import pytest
 
-# The first command of each stage that works on something, as the stand-in names it.
+# A command of each stage that waits for those above it, as the stand-in names it.
 STAGES = {
     "prepare": "prepare strip sub-01",
     "register": "register sub-01",
-    "synthesize": "synthesize train-generator generator",
+    "synthesize": "synthesize paint sub-syn0001",
     "assemble": "assemble augmented",
     "train": "train augmented",
     "segment": "segment sub-02 augmented",
@@ -77,12 +78,17 @@ def test_a_damaged_result_of_a_finished_task_is_made_again_and_what_follows_from
 
 
 def test_a_scan_replaced_between_run_and_resume_is_worked_on_anew(workshop, digests):
-    """By one of the same name and size, as volumes of one scanner are."""
-    run = workshop.start().end()
+    """By one of the same name, size and time, and with the profile slurm's way to tell files between tasks."""
+    lenient = workshop.folder / "lenient.config"
+    lenient.write_text("process.cache = 'lenient'\n")
+    run = workshop.start("-c", lenient).end()
     assert run.code == 0, run.printed
     flair = next(workshop.sheet().parent.glob("*04, FLAIR.nii.gz"))
-    flair.write_bytes(next(workshop.sheet().parent.glob("*01, FLAIR.nii.gz")).read_bytes())
-    run = workshop.start("-resume").end()
+    content, times = bytearray(flair.read_bytes()), (flair.stat().st_atime_ns, flair.stat().st_mtime_ns)
+    content[4] ^= 1  # the time in the head of a gzip file
+    flair.write_bytes(content)
+    os.utime(flair, ns=times)
+    run = workshop.start("-c", lenient, "-resume").end()
     assert run.code == 0, run.printed
     assert run.named("COMPLETED")["CHECK"] == 1
     assert {task["tag"] for task in run.tasks if task["process"] == "STRIP" and task["status"] == "COMPLETED"} == {"sub-04"}
@@ -117,20 +123,26 @@ def test_a_disk_that_fills_up_ends_the_run_and_resume_does_the_rest(shared, undi
     run = shared.start(*options, launch=f"full-{place}", outdir=outdir)
     shared.wait_until_held("register sub-01")
     ballast = small_disk / "ballast"
-    with ballast.open("wb") as file, pytest.raises(OSError, match="No space left"):
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(1 << 16))
-            file.flush()
     hold.unlink()
     (shared.control / "held" / "register sub-01").unlink()
     run.end()
     assert run.code != 0
-    assert "No space left" in run.printed, run.printed
+    full = f"-work-dir {small_disk}/work" if place == "work" else f"--outdir {small_disk}/results"
+    full += " lies on a disk with only 0 MB free; free some, or give a folder on another disk."
+    assert full in run.printed, run.printed
     if place == "output":
+        assert "No space left" in run.printed
         assert "results are not in the output folder, see above" in run.printed
     done = Counter(task["process"] for task in run.tasks if task["status"] == "COMPLETED") if place == "work" else None
     published = digests(run.outdir)
     assert published.items() <= digests(undisturbed.outdir).items()
+    refused = shared.start(*options, launch="refused", outdir=outdir).end()
+    assert refused.code != 0
+    assert full in refused.printed
+    assert "Submitted process" not in refused.printed
     ballast.unlink()
     before = shared.log()
     run = shared.start("-resume", *options, launch=f"full-{place}", outdir=outdir).end()

@@ -10,7 +10,8 @@ SCANS = {"STRIP", "ALIGN", "TISSUES", "QUALITY"}
 LATE = {"TRAIN", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"}
 PAINTING = {"LEVELS", "TRAIN_GENERATOR", "TRANSPLANT", "PAINT"}
 ALL = {"CHECK", *SCANS, "TO_TEMPLATE", "QUALITY_OF_TRANSFORM", "PAIR", *PAINTING, "ASSEMBLE", *LATE}
-# What runs code of a stage, which others may import (assemble that of cohort, all that of prepare), and what follows.
+# What runs code of a stage, which others may import (assemble that of cohort, all that of prepare), and what follows. The gates
+# of quality see figures alone, by content: those of the registration are as they were.
 RUN_AGAIN = {
     "report": {"REPORT"},
     "evaluate": {"EVALUATE", "COMPARE", "REPORT"},
@@ -18,7 +19,7 @@ RUN_AGAIN = {
     "train": LATE,
     "assemble": {"ASSEMBLE", *LATE},
     "synthesize": {*PAINTING, "ASSEMBLE", *LATE},
-    "register": {"TO_TEMPLATE", "QUALITY_OF_TRANSFORM", "PAIR", "TRANSPLANT", "PAINT", "ASSEMBLE", *LATE},
+    "register": {"TO_TEMPLATE", "PAIR", "TRANSPLANT", "PAINT", "ASSEMBLE", *LATE},
     "cohort": {"CHECK", "ASSEMBLE", *LATE},
     "prepare": ALL,
 }

@@ -140,10 +140,26 @@ def test_what_the_cluster_does_not_have_is_said_before_any_work(on_slurm, option
     assert "Submitted process" not in run.printed
 
 
+def test_a_slurm_that_does_not_answer_is_said_before_any_work(cluster, shared, tmp_path):
+    run = shared.start("-profile", "slurm", launch="refused", env=cluster.env | {"SLURM_CONF": str(tmp_path / "none.conf")}).end()
+    assert run.code != 0
+    assert "SLURM does not answer (sinfo says: " in run.printed
+    assert "Submitted process" not in run.printed
+
+
+@pytest.mark.skipif(any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")), reason="has a GPU")
+def test_a_gpu_that_this_machine_does_not_have_is_said_before_any_work(shared):
+    run = shared.start("-profile", "gpu", launch="refused").end()
+    assert run.code != 0
+    assert "-profile gpu asks for a GPU, but this machine has none; leave the profile gpu out" in run.printed
+    assert "Submitted process" not in run.printed
+
+
 def test_a_machine_without_slurm_is_told_so(shared, tmp_path):
-    for name in ("bash", "java", "cat", "readlink", "dirname", "env", "sed", "ls", "tee", "date"):
-        found = next(path for folder in os.environ["PATH"].split(":") if os.access(path := f"{folder}/{name}", os.X_OK))
-        (tmp_path / name).symlink_to(found)
+    for folder in os.environ["PATH"].split(":"):
+        for program in Path(folder).glob("*"):
+            if program.name not in ("sbatch", "squeue", "sinfo", "scancel") and not (tmp_path / program.name).exists():
+                (tmp_path / program.name).symlink_to(program)
     run = shared.start("-profile", "slurm", launch="refused", env=os.environ | {"PATH": str(tmp_path)}).end()
     assert run.code != 0
     assert "-profile slurm needs SLURM's sbatch, which is not on PATH here" in run.printed

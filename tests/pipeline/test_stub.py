@@ -102,7 +102,8 @@ def test_scans_are_told_by_their_content_and_not_by_their_times(stub, sheet_writ
     os.utime(scan, (1, 1))
     run = stub(sheet, "told", "--arms", "real")
     assert run.code == 0, run.printed
-    again = {"CHECK", "STRIP", "ALIGN", "TISSUES", "QUALITY", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"}
+    # Not QUALITY, which sees figures alone, by content too; those of a stub are empty.
+    again = {"CHECK", "STRIP", "ALIGN", "TISSUES", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT"}
     assert counts([task for task in run.tasks if task["status"] == "COMPLETED"]) == dict.fromkeys(again, 1)
 
 
