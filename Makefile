@@ -104,7 +104,7 @@ sif-gpu:
 	containers/build gpu sif-gpu
 
 test: setup
-	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow"
+	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow

@@ -143,7 +143,7 @@ def test_masks_of_a_library_need_only_their_canvas_registered_and_no_test_subjec
     assert [task["tag"] for task in run.named("TO_TEMPLATE")] == ["sub-03"]
     assert (len(run.named("STATISTICS")), len(run.named("TRANSPLANT")), len(run.named("PAINT"))) == (1, 4, 4)
 
-    run = stub(with_another_patient(sheet, sheet_writer), "library", *options)
+    run = stub(with_another_patient(sheet, sheet_writer, "51"), "library", *options)
     assert run.code == 0, run.printed
     assert run.processes("COMPLETED") == {"CHECK", "STRIP", "ALIGN", "TISSUES", "QUALITY", "REPORT"}
 
@@ -230,9 +230,9 @@ def test_what_goes_with_training_alone_is_refused_in_another_mode(stub, sheet, t
     assert "--init and --train_network belong to --mode experiment, which trains the cascade, not augment" in run.printed
 
 
-def with_another_patient(sheet, sheet_writer):
-    """A sheet beside the given one with a test patient more."""
-    more = sheet_writer(sheet.with_name("mehr.csv"), [("09", "patient", "test")])
+def with_another_patient(sheet, sheet_writer, subject):
+    """A sheet beside the given one with a test patient more, whom no other test prepared."""
+    more = sheet_writer(sheet.with_name("mehr.csv"), [(subject, "patient", "test")])
     more.write_bytes(sheet.read_bytes() + more.read_bytes().split(b"\r\n")[1] + b"\r\n")
     return more
 
@@ -250,7 +250,7 @@ def test_segment_needs_a_model_and_patients_only_and_another_patient_costs_its_o
     assert (run.outdir / "segment" / "model" / "sub-01").is_dir()
     assert (run.outdir / "segment" / "scans.tsv").is_file()
 
-    run = stub(with_another_patient(sheet, sheet_writer), "segment", "--mode", "segment", "--model", str(model))
+    run = stub(with_another_patient(sheet, sheet_writer, "52"), "segment", "--mode", "segment", "--model", str(model))
     assert run.code == 0, run.printed
     done = Counter(task["process"].rsplit(":", 1)[1] for task in run.tasks if task["status"] == "COMPLETED")
     once = ("STRIP", "ALIGN", "TISSUES", "QUALITY", "SEGMENT", "TABULATE", "EVALUATE", "COMPARE", "REPORT")
