@@ -80,7 +80,8 @@ workflow COHORT {
         source.toString(),
         digestOf(source, files) + [model, init, baseline].collect { folder -> folder ? describe(folder) : '' }.join(' '),
         arms,
-        files.findAll { path -> isSafePath(path.toString()) },
+        // The sheet itself too, so that an engine mounts its folder when no cell of it names a file.
+        (source.isDirectory() ? files : [source] + files).findAll { path -> isSafePath(path.toString()) },
         model,
         init,
         baseline,

@@ -22,8 +22,13 @@ def test_apptainer_by_slurm_gives_the_voxels_of_a_run_without_it(chains, cluster
         pytest.skip("THE CHAIN ON SLURM IS NOT TESTED: it needs Apptainer, which this machine does not have.")
     run = chains["slurm,apptainer"]
     assert run.code == 0, run.printed
-    jobs = [script.read_text() for script in run.outdir.parent.glob("work/??/*/.command.run")]
-    assert jobs and all("#SBATCH" in script and "apptainer exec" in script for script in jobs)
+    scripts = {path.parent: path.read_text() for path in run.outdir.parent.glob("work/??/*/.command.run")}
+    arrays = {folder: script for folder, script in scripts.items() if "#SBATCH --array" in script}
+    assert arrays
+    # A task is a job of its own, or an element of an array, whose script names the element's folder and has no orders for SLURM.
+    for folder, script in scripts.items():
+        assert "#SBATCH" in script or any(str(folder) in array for array in arrays.values())
+        assert folder in arrays or "apptainer exec" in script
     assert run.digests() == chains["local"].digests()
 
 
