@@ -104,13 +104,13 @@ sif-gpu:
 	containers/build gpu sif-gpu
 
 test: setup
-	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow" -n 2 --dist loadfile
+	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow
 
 test-cluster: setup
-	.venv/bin/python -m pytest tests/cluster -m "not slow" -rs -n 2 --dist loadfile
+	.venv/bin/python -m pytest tests/cluster -m "not slow" -rs -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster-slow: setup
 	.venv/bin/python -m pytest tests/cluster -m slow -rs
