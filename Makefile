@@ -9,6 +9,8 @@ EXPERIMENT := results/experiment-open-ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
 
+# In the order of the folders: the files with few long tests would come last, and run alone.
+TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 LOCK_IMAGE = .setup/uv/bin/uv pip compile --no-cache --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
              --generate-hashes --no-emit-index-url --no-header --no-annotate -q -c python/requirements.txt
 
@@ -104,13 +106,13 @@ sif-gpu:
 	containers/build gpu sif-gpu
 
 test: setup
-	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow" $(TWO_WORKERS)
 
 test-slow: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow
 
 test-cluster: setup
-	.venv/bin/python -m pytest tests/cluster -m "not slow" -rs -n 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest tests/cluster -m "not slow" -rs $(TWO_WORKERS)
 
 test-cluster-slow: setup
 	.venv/bin/python -m pytest tests/cluster -m slow -rs

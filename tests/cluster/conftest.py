@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from cluster_of_two import wait_for
+from pipeline_copy import ROOT, copy_pipeline
 
-ROOT = Path(__file__).resolve().parents[2]
 NEXTFLOW = Path(os.environ.get("NEXTFLOW") or ROOT / "bin" / "nextflow")
 ROWS = [("01", "patient", "train"), ("02", "patient", "test"), ("03", "healthy", "train"), ("04", "patient", "train")]
 # So impatient because the cluster is this machine alone.
@@ -162,19 +162,12 @@ def make_workshop(
 
     def make() -> Workshop:
         folder = tmp_path_factory.mktemp("workshop")
-        for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
-            shutil.copy(ROOT / name, folder)
-        shutil.copytree(ROOT / "modules", folder / "modules")
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "python" / "src" / "lesionforge", folder / "python" / "src" / "lesionforge", ignore=ignored)
+        real = ROOT / ".venv" / "bin" / "lesionforge"
+        program = f'#!/bin/sh\nexec "{sys.executable}" -S -E "{folder}/stand_in.py" "{folder}/control" "{real}" "$@"\n'
+        copy_pipeline(folder, program)
         shutil.copy(Path(__file__).parent / "stand_in.py", folder)
         (folder / "control").mkdir()
         (folder / "control" / "log").touch()
-        program = folder / ".venv" / "bin" / "lesionforge"
-        program.parent.mkdir(parents=True)
-        real = ROOT / ".venv" / "bin" / "lesionforge"
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{folder}/stand_in.py" "{folder}/control" "{real}" "$@"\n')
-        program.chmod(0o755)
         made.append(Workshop(folder, sheet_writer))
         return made[-1]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pipeline_copy import ROOT, copy_pipeline
 
-ROOT = Path(__file__).resolve().parents[2]
 ENGINES = os.environ.get("LESIONFORGE_ENGINES", "").split()
 PROBE = """
 process PROBE {
@@ -41,11 +41,7 @@ workflow {
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory) -> Path:
     """A pipeline whose files a test may edit, with this checkout's .sif beside it."""
-    folder = tmp_path_factory.mktemp("copy")
-    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "modules", folder / "modules")
-    shutil.copytree(ROOT / "python" / "src", folder / "python" / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = copy_pipeline(tmp_path_factory.mktemp("copy"))
     (folder / "containers").mkdir()
     for sif in (ROOT / "containers").glob("*.sif"):
         (folder / "containers" / sif.name).symlink_to(sif)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from pipeline_copy import ROOT, copy_pipeline
 
 from lesionforge.images.template import load_template
 
-ROOT = Path(__file__).resolve().parents[2]
 # Another Nextflow may be named, to try the pipeline under several versions.
 NEXTFLOW = Path(os.environ.get("NEXTFLOW") or ROOT / "bin" / "nextflow")
 LESIONFORGE = ROOT / ".venv" / "bin" / "lesionforge"
@@ -92,14 +91,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     canvas named *blank*.
     """
     copy = tmp_path_factory.mktemp("pipeline")
-    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
-        shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "modules", copy / "modules")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "python" / "src" / "lesionforge", copy / "python" / "src" / "lesionforge", ignore=ignored)
-    program = copy / ".venv" / "bin" / "lesionforge"
-    program.parent.mkdir(parents=True)
-    program.write_text(f"""#!/bin/bash
+    program = f"""#!/bin/bash
 first="{copy}/first-attempt"
 if compgen -G 'flair/*broken*' > /dev/null; then echo 'Error: this scan is broken' >&2; exit 2; fi
 if compgen -G 'figures/*unfit*' > /dev/null; then echo 'Error: this scan is beyond a quality limit' >&2; exit 2; fi
@@ -108,9 +100,8 @@ if compgen -G 'brightness/*' > /dev/null && compgen -G 'canvas/*blank*' > /dev/n
 fi
 if compgen -G 'flair/*large*' > /dev/null && [ ! -e "$first" ]; then touch "$first"; exit 137; fi
 exec "{LESIONFORGE}" "$@"
-""")
-    program.chmod(0o755)
-    return copy
+"""
+    return copy_pipeline(copy, program)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,23 @@
+"""A copy of the pipeline that a test may edit, with a `lesionforge` of the test's own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def copy_pipeline(folder: Path, program: str | None = None) -> Path:
+    """Copy what a run reads of the checkout into an existing folder, which is returned; `program` is the script `lesionforge`."""
+    for name in ("main.nf", "nextflow.config", "nextflow_schema.json"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "modules", folder / "modules")
+    code = Path("python") / "src" / "lesionforge"
+    shutil.copytree(ROOT / code, folder / code, ignore=shutil.ignore_patterns("__pycache__"))
+    if program:
+        path = folder / ".venv" / "bin" / "lesionforge"
+        path.parent.mkdir(parents=True)
+        path.write_text(program)
+        path.chmod(0o755)
+    return folder
