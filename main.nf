@@ -21,6 +21,7 @@ include { REPORT_ALL      } from './modules/report/main'
 workflow LESIONFORGE {
     take:
     source // path of the samplesheet or BIDS folder
+    files // list of the scans and masks that it names
     mode // experiment, augment or segment
     arms // names of the arms
     model // model folder for the mode segment, else an empty list
@@ -35,7 +36,7 @@ workflow LESIONFORGE {
 
     main:
     // Act 1: read the cohort. All else follows from the checked table, so nothing is queued before it is there.
-    COHORT(source, arms, model, init, baseline, library)
+    COHORT(source, files, arms, model, init, baseline, library)
 
     // Act 2: run the stages.
     segmenting = mode == 'segment'
@@ -50,12 +51,10 @@ workflow LESIONFORGE {
     transforms = channel.empty()
     levels = channel.empty()
     synthetic = channel.empty()
-    made = channel.empty()
     changed = channel.empty()
     generator = channel.empty()
     indices = channel.empty()
     trained = channel.empty()
-    networks = channel.empty()
     planned = channel.empty()
     wanted = channel.empty()
     runs = channel.empty()
@@ -116,7 +115,6 @@ workflow LESIONFORGE {
         ASSEMBLE_ARMS(learned_from, SYNTHESIZE.out.canvases, synthetic, REGISTER.out.warped, planned, everybody, wanted, seed)
         indices = ASSEMBLE_ARMS.out.index.map { fold, arm, index -> [runName(arm, fold), index] }
         changed = ASSEMBLE_ARMS.out.made
-        made = synthetic.mix(changed)
         if (mode == 'experiment') {
             TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets, arms, train_seeds, init, baseline)
             unadapted = in_fold
@@ -125,7 +123,6 @@ workflow LESIONFORGE {
                 .filter { baseline }
                 .map { fold -> [runName('baseline', fold), fold, 'baseline', '', baseline] }
             trained = TRAIN_ARMS.out.model
-            networks = trained.map { run, _fold, _arm, _seed, folder -> [run, folder] }
             runs = trained.mix(unadapted)
         }
     }
@@ -155,7 +152,7 @@ workflow LESIONFORGE {
     to_apply = SEGMENT_SCANS.out.expected.map { run, id -> ["${id} (${run})".toString()] }
     applied = SEGMENT_SCANS.out.folder.map { run, id, _folder -> ["${id} (${run})".toString()] }
     stopped = lost(metas, prepared, 'prepare')
-        .mix(lost(planned.map { pair -> [pair.synthetic_id] }, made, 'register, synthesize or assemble'))
+        .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic.mix(changed), 'register, synthesize or assemble'))
         .mix(lost(wanted.map { fold, arm -> [runName(arm, fold)] }, indices, 'assemble'))
         .mix(lost(to_apply, applied, 'segment'))
         .mix(COHORT.out.refused.map { row -> "${row.id} did not get through cohort: ${row.problem}".toString() })
@@ -169,7 +166,7 @@ workflow LESIONFORGE {
             levels.map { _id, folder -> ['synthesize/levels', folder] },
             synthetic.mix(generator).map { _id, folder -> ['synthesize', folder] },
             changed.mix(indices).map { _id, path -> ['assemble', path] },
-            networks.map { _run, folder -> ['train', folder] },
+            (segmenting ? channel.empty() : trained).map { _run, _fold, _arm, _seed, folder -> ['train', folder] },
             SEGMENT_SCANS.out.folder.map { run, _id, folder -> ["segment/${run}".toString(), folder] },
             SEGMENT_SCANS.out.table.flatten().map { path -> ['segment', path] },
         )
@@ -234,7 +231,8 @@ workflow {
         source = pathOf(params.input)
         outdir = pathOf(params.outdir).normalize()
         refuse(machineProblems(profiles, params) + folderProblems(outdir, workflow.workDir))
-        refuse(cohortProblems(outdir, filesOf(source)))
+        files = filesOf(source)
+        refuse(cohortProblems(outdir, files))
         lock = lockOf(outdir)
         refuse(lock ? [] : ["--outdir ${outdir} is being written by another run; wait until that ends, or give another folder."])
 
@@ -245,6 +243,7 @@ workflow {
         }
         LESIONFORGE(
             source,
+            files,
             params.mode,
             params.arms.tokenize(',').unique(),
             pathOf(params.model),

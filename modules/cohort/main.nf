@@ -67,6 +67,7 @@ process REFUSE {
 workflow COHORT {
     take:
     source // path of the samplesheet or BIDS folder
+    files // list of the scans and masks that it names
     arms // names of the arms
     model // path of a model folder, or an empty list
     init // path of a model folder that training starts from, or an empty list
@@ -74,7 +75,6 @@ workflow COHORT {
     library // path of a folder of lesion masks, or an empty list
 
     main:
-    files = filesOf(source)
     masks = library ? masksIn(library) : []
     CHECK(
         source.toString(),
