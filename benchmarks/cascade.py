@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
@@ -85,14 +86,10 @@ class Counter:
 
     def __init__(self) -> None:
         self.gflop = 0.0
-        self.passes: dict[tuple[int, tuple[int, ...]], float] = {}
 
     def layers(self, network: keras.Model, shape: tuple[int, ...]) -> None:
         """One pass of a network over a batch of this shape."""
-        key = (id(network), shape)
-        if key not in self.passes:
-            self.passes[key] = network_gflop(network, shape)
-        self.gflop += self.passes[key]
+        self.gflop += network_gflop(network, shape)
 
     @contextmanager
     def of_operations(self) -> Iterator[None]:
@@ -117,6 +114,7 @@ class Counter:
             ops.conv, ops.matmul = conv, matmul
 
 
+@cache
 def network_gflop(network: keras.Model, shape: tuple[int, ...]) -> float:
     """Operations of the convolutions and dense layers of a network for a batch of this shape."""
     import keras
@@ -182,10 +180,9 @@ def plain(folder: Path, config: CascadeConfig, batch: int) -> Measurement:
             parts.append(network.predict(patches, batch_size=128, verbose=0)[:, 1])
         return np.concatenate(parts)
 
-    first, found = np.zeros((2, *scan.brain.shape), np.float32)
     voxels = np.argwhere(scan.brain & (images[1] > config.candidate_flair_z))
-    first[tuple(voxels.T)] = predicted(models["cnn1"], voxels)
-    kept = voxels[first[tuple(voxels.T)] > config.cnn1_threshold]
+    kept = voxels[predicted(models["cnn1"], voxels) > config.cnn1_threshold]
+    found = np.zeros(scan.brain.shape, np.float32)
     found[tuple(kept.T)] = predicted(models["cnn2"], kept)
     spent = time.perf_counter() - start[0], time.process_time() - start[1]
     patches = len(voxels) + len(kept)
