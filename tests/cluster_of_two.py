@@ -125,6 +125,17 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
+    def lose_node(self, node: str) -> None:
+        """End a node that runs one job when no other is left on it, so that which job it takes along is no matter of chance."""
+        self.ask("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=to be lost")
+        wait_for(lambda: len(self.ask("squeue", "-h", "-w", node).splitlines()) == 1, f"one job alone on {node}")
+        self.kill(node)
+
+    def return_node(self, node: str) -> None:
+        """Bring a lost node back."""
+        self.ask("scontrol", "update", f"NodeName={node}", "State=UNDRAIN")
+        self.start_node(node)
+
     def jobs_on(self, node: str) -> list[int]:
         """The processes of a node's jobs; first those that would still tell the controller how a job ended."""
         marks = {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode()}

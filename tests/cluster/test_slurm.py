@@ -50,11 +50,10 @@ def troubled(cluster, shared, on_slurm):
     too_long.unlink()
 
     node = shared.wait_until_held("register sub-01")
-    wait_for_try(run, "LEVELS", "sub-04")
-    cluster.kill(node)
+    cluster.lose_node(node)
     on_node.unlink()
     wait_for_try(run, "TO_TEMPLATE", "sub-01")
-    cluster.start_node(node)
+    cluster.return_node(node)
     return run.end()
 
 
