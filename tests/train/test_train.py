@@ -14,7 +14,7 @@ from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, read_json, read_tsv, write_json
-from lesionforge.train.fit import train_cascade
+from lesionforge.train.fit import ahead, train_cascade
 from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import gather
 from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, label_scan, pool
@@ -172,6 +172,18 @@ def test_a_loss_that_is_no_number_ends_the_training(scans) -> None:
     broken = [replace(scan, volume=replace(scan.volume, source=np.full_like(scan.volume.data, np.nan))) for scan in scans]
     with pytest.raises(InputError, match="cnn1: its loss or weights are NaN or infinite in epoch 1, so nothing is saved"):
         train_cascade(broken, [], TINY, 1, silent)
+
+
+def test_batches_made_ahead_keep_their_order_and_an_error_is_not_lost() -> None:
+    def batches():
+        for number in range(3):
+            yield np.full(1, number), np.zeros(1)
+        raise OSError("the disk is gone")
+
+    coming = ahead(batches())
+    assert [int(next(coming)[0][0]) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(coming)
 
 
 def test_same_seed_same_weights(scans, monkeypatch) -> None:

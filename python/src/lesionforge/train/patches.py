@@ -43,6 +43,10 @@ class PatchVolume:
         """The array; of a file it is mapped anew each time, so that the pages read do not stay with the process."""
         return self.source if isinstance(self.source, np.ndarray) else np.load(self.source, mmap_mode="r", allow_pickle=False)
 
+    def mapped(self) -> PatchVolume:
+        """The same volume; of a file, mapped once, whose pages stay with the process as long as what is returned."""
+        return PatchVolume(self.data, self.start)
+
     def places(self, centres: np.ndarray) -> np.ndarray:
         """Where voxels [n, 3] of the scan's grid lie in the array."""
         return np.asarray(centres, np.int64) - self.start + HALF

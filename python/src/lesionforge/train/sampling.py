@@ -48,6 +48,10 @@ class LabelledScan:
     labels: PatchVolume
     weight: float = 1.0
 
+    def mapped(self) -> LabelledScan:
+        """The same scan, its volumes mapped once (see `PatchVolume.mapped`)."""
+        return replace(self, volume=self.volume.mapped(), labels=self.labels.mapped())
+
 
 def label_scan(
     scan_id: str, scan: Scan, config: CascadeConfig, contrasts: Sequence[str] = ALWAYS, weight: float = 1.0
