@@ -106,7 +106,7 @@ sif-gpu:
 	containers/build gpu sif-gpu
 
 test: setup
-	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow" $(TWO_WORKERS)
+	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow" $(TWO_WORKERS) --durations=12
 
 test-slow: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow
