@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from lesionforge.cli import main
-from lesionforge.images import write_json
+from lesionforge.images import Prepared, write_json
 from lesionforge.prepare.quality import read_limits
 from lesionforge.report import words
 from lesionforge.report.gather import gather
 from lesionforge.report.page import build
+from lesionforge.report.pictures import segmentation
 
 
 def run(root, out, *more):
@@ -69,6 +70,19 @@ def test_every_figure_is_a_picture_with_something_on_it(page):
         assert min(picture.size) > 100
         low, high = picture.getextrema()
         assert high - low > 100
+
+
+def test_many_arms_fill_several_rows_none_of_them_too_small_to_judge(root):
+    folder = root / "segment/real/sub-02"
+    two, twenty = (
+        Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+        for uri in (
+            segmentation(Prepared.open(root / "prepare/sub-02"), {f"arm {number}": folder for number in range(arms)})
+            for arms in (2, 20)
+        )
+    )
+    assert two.width == twenty.width
+    assert twenty.height > 2.5 * two.height
 
 
 def test_dataset_text_is_escaped(page):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,13 +70,16 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def scan_figure(rows: list[list[Panel]]) -> str:
-    """A grid of panels on black, as a PNG data URI; with a colour bar at the right when a panel shows probabilities."""
+    """A grid of panels on black, as a PNG data URI; with a colour bar at the right when a panel shows probabilities.
+
+    Rows may be of different lengths.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
     has_probability = any(panel.probability is not None for row in rows for panel in row)
     # Columns are as wide, and rows as high, as their pictures ask: placed by hand, since layout engines cost seconds.
-    widths = [max(panel.grey.shape[1] for panel in column) for column in zip(*rows, strict=True)]
+    widths = [max(panel.grey.shape[1] for panel in column if panel) for column in zip_longest(*rows)]
     heights = [max(panel.grey.shape[0] for panel in row) for row in rows]
     wide = WIDTH_INCHES
     inches = (wide - GAP_INCHES * len(widths) - BAR_INCHES * has_probability) / sum(widths)
@@ -85,7 +89,7 @@ def scan_figure(rows: list[list[Panel]]) -> str:
     for height, row in zip(heights, rows, strict=True):
         bottom -= height * inches + TITLE_INCHES
         left = GAP_INCHES / 2
-        for width, panel in zip(widths, row, strict=True):
+        for width, panel in zip(widths, row, strict=False):
             axes = figure.add_axes((left / wide, bottom / tall, width * inches / wide, height * inches / tall))
             axes.set_anchor("N")
             draw_panel(axes, panel)

@@ -12,12 +12,14 @@ from lesionforge.report.views import axial_cut, best_slice, grey, sagittal_cut, 
 
 # Brightness of a picture under colours, so that they stand out even on a white lesion.
 DIMMED = 0.7
+# Beside the scan; more would be too small to judge.
+ARMS_IN_ROW = 4
 
 SEGMENTATION_CAPTION = (
     "The axial slice with most reference lesion. Thick blue: reference; thin orange: prediction; one column per arm, its "
-    "probability map below. Good: orange follows blue, and high probability fills the lesions only. Blue without orange is a "
-    "missed lesion, orange without blue a false one; look whether it lies at the brain's edge or around the ventricles, where "
-    "artefacts do."
+    "probability map below (many arms fill several rows, the scan at the left of each). Good: orange follows blue, and high "
+    "probability fills the lesions only. Blue without orange is a missed lesion, orange without blue a false one; look whether "
+    "it lies at the brain's edge or around the ventricles, where artefacts do."
 )
 SYNTHETIC_CAPTION = (
     "The axial slice with most synthetic lesion: canvas, synthetic scan, and the same with the outline of its exact mask "
@@ -50,11 +52,14 @@ def segmentation(prepared: Prepared, folders: dict[str, Path]) -> str:
     t1w = grey(cut(scan.t1w), cut(scan.brain), window(scan.t1w, scan.brain))
     flair = grey(cut(scan.flair), cut(scan.brain), window(scan.flair, scan.brain))
     reference = (cut(scan.lesion), REFERENCE_COLOUR)
-    top, below = [Panel("T1w", t1w)], [Panel("FLAIR", flair)]
-    for arm, mask in predicted.items():
-        top.append(Panel(arm, flair * DIMMED, outlines=[reference, (cut(mask), PREDICTION_COLOUR)]))
-        below.append(Panel(f"{arm}: probability", flair * DIMMED, probability=cut(probability[arm])))
-    return scan_figure([top, below])
+    rows, arms = [], list(folders)
+    for first in range(0, len(arms), ARMS_IN_ROW):
+        top, below = [Panel("T1w", t1w)], [Panel("FLAIR", flair)]
+        for arm in arms[first : first + ARMS_IN_ROW]:
+            top.append(Panel(arm, flair * DIMMED, outlines=[reference, (cut(predicted[arm]), PREDICTION_COLOUR)]))
+            below.append(Panel(f"{arm}: probability", flair * DIMMED, probability=cut(probability[arm])))
+        rows += [top, below]
+    return scan_figure(rows)
 
 
 def synthetic(painted: Prepared, canvas: Prepared, levels: Path | None) -> str:
