@@ -13,7 +13,7 @@ from lesionforge.report.views import axial_cut, best_slice, grey, sagittal_cut, 
 # Brightness of a picture under colours, so that they stand out even on a white lesion.
 DIMMED = 0.7
 # Beside the scan; more would be too small to judge.
-ARMS_IN_ROW = 4
+ARMS_IN_ROW = 3
 
 SEGMENTATION_CAPTION = (
     "The axial slice with most reference lesion. Thick blue: reference; thin orange: prediction; one column per arm, its "
@@ -57,7 +57,7 @@ def segmentation(prepared: Prepared, folders: dict[str, Path]) -> str:
         top, below = [Panel("T1w", t1w)], [Panel("FLAIR", flair)]
         for arm in arms[first : first + ARMS_IN_ROW]:
             top.append(Panel(arm, flair * DIMMED, outlines=[reference, (cut(predicted[arm]), PREDICTION_COLOUR)]))
-            below.append(Panel(f"{arm}: probability", flair * DIMMED, probability=cut(probability[arm])))
+            below.append(Panel("probability", flair * DIMMED, probability=cut(probability[arm])))
         rows += [top, below]
     return scan_figure(rows)
 
