@@ -53,6 +53,10 @@ def text_of(html):
     return " ".join(" ".join(Collector(html).words).split())
 
 
+def picture_of(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
 def test_the_page_needs_nothing_else(page):
     found = Collector(page)
     assert "script" not in found.tags
@@ -66,21 +70,15 @@ def test_every_figure_is_a_picture_with_something_on_it(page):
     # Two prepared scans, one test scan, one synthetic scan, the training curves, two charts of the arms.
     assert len(uris) == 7
     for uri in uris:
-        picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("L")
+        picture = picture_of(uri).convert("L")
         assert min(picture.size) > 100
         low, high = picture.getextrema()
         assert high - low > 100
 
 
 def test_many_arms_fill_several_rows_none_of_them_too_small_to_judge(root):
-    folder = root / "segment/real/sub-02"
-    two, twenty = (
-        Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
-        for uri in (
-            segmentation(Prepared.open(root / "prepare/sub-02"), {f"arm {number}": folder for number in range(arms)})
-            for arms in (2, 20)
-        )
-    )
+    prepared, folder = Prepared.open(root / "prepare/sub-02"), root / "segment/real/sub-02"
+    two, twenty = (picture_of(segmentation(prepared, {f"arm {number}": folder for number in range(arms)})) for arms in (2, 20))
     assert two.width == twenty.width
     assert twenty.height > 2.5 * two.height
 
