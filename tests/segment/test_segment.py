@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
-from lesionforge.cascade.settings import CascadeConfig
+from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import (
@@ -29,7 +29,7 @@ from lesionforge.images import (
 )
 from lesionforge.images.deform import write_displacement
 from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W
-from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.segment.cascade import lesion_mask, lesion_probability, scan_threshold
 from lesionforge.segment.lesions import LESION_COLUMNS
 from lesionforge.segment.workflow import Cascade
 
@@ -125,6 +125,38 @@ def test_a_lesion_has_the_number_of_its_row_on_every_grid(root: Path) -> None:
         # The transform maps T1w points to FLAIR points 4 mm higher.
         expected = table.loc[0, ["x_mm", "y_mm", "z_mm"]] + [0, 0, 4 * (column == "_native_flair")]
         np.testing.assert_allclose(largest, expected, atol=1.5)
+
+
+def test_what_is_found_does_not_depend_on_a_lesion_mask(root: Path, tmp_path: Path) -> None:
+    """Annotated lesions were white matter in the tissues, so that the places and intensities of a test scan knew them."""
+    found = []
+    for name in ("with", "without"):
+        shutil.copytree(root / "prepare/sub-9", tmp_path / name / "sub-9")
+        mask = next((tmp_path / name / "sub-9").glob("*res-2mm_label-lesion_mask.nii.gz"))
+        if name == "without":
+            mask.unlink()
+        else:
+            brain, affine = read_mask(next((tmp_path / name / "sub-9").glob("*res-2mm_desc-brain_mask.nii.gz")))
+            write_mask(brain, affine, mask, "all of the brain")
+        run("segment", "--prepared", tmp_path / name / "sub-9", "--model", root / "model", "--out", tmp_path / name / "out")
+        table = (tmp_path / name / "out/sub-9/sub-9_desc-lesions.tsv").read_text()
+        found.append((table, read_json(tmp_path / name / "out/sub-9/sub-9_desc-segment.json")))
+    assert found[0] == found[1] and found[0][1]["lesion_count"]
+
+
+def test_a_scan_has_the_threshold_that_gives_its_load() -> None:
+    probability = np.linspace(0, 1, 1000, dtype=np.float32).reshape(10, 10, 10)
+    config = replace(CONFIGURATIONS["lesionforge"], lesion_threshold=0.9, lowest_threshold=0.3)
+    for load_mm3 in (120.0, 400.0, 640.0):
+        threshold = scan_threshold(probability, load_mm3, 1.0, config)
+        assert np.count_nonzero(probability >= threshold) == pytest.approx(load_mm3, abs=2)
+        assert scan_threshold(probability, 8 * load_mm3, 8.0, config) == threshold
+    assert scan_threshold(probability, 0.0, 1.0, config) == 0.9
+    assert scan_threshold(probability, 5000.0, 1.0, config) == 0.3
+    assert scan_threshold(np.zeros((2, 2, 2), np.float32), 1.0, 1.0, config) == 0.3
+    assert scan_threshold(probability, float("nan"), 1.0, config) == 0.9
+    assert scan_threshold(probability, 400.0, 1.0, replace(config, lowest_threshold=None)) == 0.9
+    assert scan_threshold(probability, 400.0, 1.0, CascadeConfig()) == 0.8
 
 
 def test_centroids_are_in_template_space_where_the_prepared_folder_knows_the_way(root: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def patient_units(patient: Scan, patient_scales: dict[str, Scale]) -> dict[str, 
 
 @pytest.fixture(scope="session")
 def levels(patient: Scan, patient_units: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return hyperintensity_levels(patient_units, patient.tissues, patient.lesion)
+    return hyperintensity_levels(patient_units, patient.tissues, patient.lesion, 1.0)
 
 
 @pytest.fixture(scope="session")

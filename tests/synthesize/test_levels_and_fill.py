@@ -68,15 +68,37 @@ def test_scales_bring_tissues_to_their_units_and_back(
 def test_levels_stay_in_lesions_and_their_rims(patient: Scan, patient_units: dict[str, np.ndarray]) -> None:
     units = patient_units
     bright = units | {"flair": units["flair"] + 99}
-    levels = hyperintensity_levels(bright, patient.tissues, patient.lesion)
+    levels = hyperintensity_levels(bright, patient.tissues, patient.lesion, 1.0)
     rim = ndimage.binary_dilation(patient.lesion, iterations=RIM_VOXELS) & (patient.tissues == 3)
     assert np.array_equal(levels["flair"] > 0, rim)
     assert not levels["t1w"][~rim].any()
-    # Without a mask the bright white matter itself is the lesion.
-    assert np.array_equal(hyperintensity_levels(bright, patient.tissues, None)["flair"] > 0, patient.tissues == 3)
     dark = units | {"flair": units["flair"] - 99}
-    assert np.array_equal(hyperintensity_levels(dark, patient.tissues, patient.lesion)["flair"], patient.lesion)
-    assert not hyperintensity_levels(dark, patient.tissues, None)["flair"].any()
+    assert np.array_equal(hyperintensity_levels(dark, patient.tissues, patient.lesion, 1.0)["flair"], patient.lesion)
+    assert not hyperintensity_levels(dark, patient.tissues, None, 1.0)["flair"].any()
+
+
+@pytest.mark.parametrize("voxel_mm", [1.0, 2.0])
+def test_without_a_mask_bright_white_matter_is_the_lesion_but_beside_the_cortex(
+    patient: Scan, patient_units: dict[str, np.ndarray], voxel_mm: float
+) -> None:
+    """The bright deep rim of the cortex was filled in every canvas: networks never saw it and took it for lesion."""
+    bright = patient_units["flair"] + 99
+    white = patient.tissues == 3
+    to_cortex_mm = ndimage.distance_transform_edt(patient.tissues != 2) * voxel_mm
+    deep = white & (to_cortex_mm > 2)
+    for tissues in (patient.tissues, with_an_island_of_grey_matter(patient.tissues)):
+        levels = hyperintensity_levels(patient_units | {"flair": bright}, tissues, None, voxel_mm)["flair"]
+        assert np.array_equal(levels > 0, ndimage.binary_dilation(deep, iterations=RIM_VOXELS) & (tissues == 3))
+    # Where only what lies beside the cortex is bright, nothing is.
+    rim = patient_units["flair"] + np.where(deep, -99, 99)
+    assert not hyperintensity_levels(patient_units | {"flair": rim}, patient.tissues, None, voxel_mm)["flair"].any()
+
+
+def with_an_island_of_grey_matter(tissues: np.ndarray) -> np.ndarray:
+    """As a classifier leaves it in a lesion."""
+    changed = tissues.copy()
+    changed[12, 24, 24] = 2
+    return changed
 
 
 def test_lesions_here_are_bright_in_the_flair_and_dark_in_the_t1w(patient: Scan, levels: dict[str, np.ndarray]) -> None:

@@ -36,6 +36,10 @@ class CascadeConfig:
     """CNN2's negatives where CNN1 leaves too few: normalised FLAIR above this."""
     lesion_threshold: Annotated[float, Within(0, 1, above=True)] = 0.8
     """A voxel is lesion when its final probability is at least this (nicMSlesions: t_bin)."""
+    lowest_threshold: Annotated[float, Within(0, 1, above=True)] | None = None
+    """Where there is one (ours), each scan has a threshold of its own, from this up to `lesion_threshold`: that from which on its
+    lesions have the volume of its hyperintense white matter. A network trained on many lesions takes too much for lesion in a
+    patient with few, and the other way round."""
     min_volume_mm3: Annotated[float, Within(0, 1_000_000)] = 20.0
     """Lesions of this volume or less are dropped (nicMSlesions: l_min, in voxels of 1 mm³)."""
     batch_size: Count = 128
@@ -87,7 +91,8 @@ CONFIGURATIONS = {
         candidate_depth_mm=4.0,
         cnn1_threshold=0.03,
         fallback_flair_z=1.0,
-        lesion_threshold=0.4,
+        lesion_threshold=0.9,
+        lowest_threshold=0.3,
         batch_size=4,
         epochs=20,
         patience=10,

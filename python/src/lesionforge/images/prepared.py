@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,21 +99,27 @@ class Prepared:
         found = find_images(self.folder, ROUGH_TEMPLATE_TO_T1W)
         return read_displacement(found[0]) if found else lambda points: np.full(points.shape, np.nan)
 
+    def unmarked(self) -> Prepared:
+        """The same folder as if the scan had no lesion mask."""
+        return replace(self, lesion=None)
+
     def read(self) -> Scan:
-        """Read all volumes; raises InputError when they do not lie on one grid."""
+        """Read all volumes, annotated lesions as white matter; raises InputError when they do not lie on one grid."""
         t1w, affine = read_volume(self.t1w)
         for path in (self.flair, *self.further.values(), self.brain, self.tissues, self.lesion):
             if path is not None:
                 other = read_image(path)
                 if not same_grid(other.shape, other.affine, t1w.shape, affine):
                     raise InputError(f"{path}: does not lie on the grid of {self.t1w.name}; run lesionforge prepare again")
-        tissues, _ = read_volume(self.tissues)
+        tissues = read_volume(self.tissues)[0].astype(np.uint8)
+        lesion = read_mask(self.lesion)[0] if self.lesion else np.zeros(t1w.shape, bool)
+        tissues[lesion & (tissues > 0)] = WM
         return Scan(
             t1w=t1w,
             flair=read_volume(self.flair)[0],
             brain=read_mask(self.brain)[0],
-            tissues=tissues.astype(np.uint8),
-            lesion=read_mask(self.lesion)[0] if self.lesion else np.zeros(t1w.shape, bool),
+            tissues=tissues,
+            lesion=lesion,
             affine=affine,
             further={name: read_volume(path)[0] for name, path in self.further.items()},
             where=str(self.folder),

@@ -294,7 +294,7 @@ class Tissues(SimpleInterface):
                 found[f"template_dice_{tissue}"] = dice(expected == label, classes == label)
             coarse_brain = resample(brain, affine, coarse) >= 0.5
             found["template_folding_percent"] = 100 * folding_fraction(field, coarse[1], coarse_brain)
-            classes = tissues.lesions_to_white_matter(classes, flair, priors[2], lesion, float(affine[0, 0]))
+            classes = tissues.hyperintense_to_white_matter(classes, flair, priors[2], float(affine[0, 0]))
             found |= figures.tissue_volumes(brain, classes, affine) | figures.lesion_figures(lesion, brain, affine)
             found["mutual_information_nats"] = figures.mutual_information(t1w, flair, brain, affine)
             there = {name: resample(image, affine, coarse) for name, image in images.items()}

@@ -94,15 +94,15 @@ def classify(t1w: np.ndarray, brain: np.ndarray, priors: Sequence[np.ndarray], a
     return classes
 
 
-def lesions_to_white_matter(
-    tissues: np.ndarray, flair: np.ndarray, wm_prior: np.ndarray, lesion: np.ndarray | None, voxel_mm: float
-) -> np.ndarray:
-    """Give lesions back to white matter: annotated voxels, and hyperintense ones where white matter is to be expected.
+def hyperintense_to_white_matter(tissues: np.ndarray, flair: np.ndarray, wm_prior: np.ndarray, voxel_mm: float) -> np.ndarray:
+    """Give lesions back to white matter: hyperintense voxels where white matter is to be expected.
+
+    A lesion mask has no say: what a cascade finds in a scan must not depend on whether the scan is annotated.
 
     A T1w shows lesions as dark as grey matter, black holes as dark as CSF. What exceeds grey matter's median in the
     FLAIR by HYPERINTENSE_STD robust standard deviations is neither, if the template expects white matter there or white
     matter surrounds it (its share, weighted by a Gaussian of NEIGHBOURHOOD_MM, exceeds NEIGHBOURHOOD_SHARE). `flair`
-    may have any scale. Without grey matter only the annotated voxels change. Returns a new uint8 array.
+    may have any scale. Without grey matter nothing changes. Returns a new uint8 array.
     """
     corrected = tissues.copy()
     grey = flair[tissues == GM]
@@ -112,6 +112,4 @@ def lesions_to_white_matter(
         share = ndimage.gaussian_filter((tissues == WM).astype(np.float32), NEIGHBOURHOOD_MM / voxel_mm)
         expected = (wm_prior > 0.5) | (share > NEIGHBOURHOOD_SHARE)
         corrected[(tissues > 0) & bright & expected] = WM
-    if lesion is not None:
-        corrected[lesion & (tissues > 0)] = WM
     return corrected

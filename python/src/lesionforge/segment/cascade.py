@@ -40,6 +40,20 @@ def lesion_probability(
     return probability
 
 
+def scan_threshold(probability: np.ndarray, load_mm3: float, voxel_mm3: float, config: CascadeConfig) -> float:
+    """The probability from which on a voxel of this scan is lesion.
+
+    `probability` is [x, y, z]. That of the configuration, unless it has a `lowest_threshold`: then the one above which lesions
+    have a volume of `load_mm3`, held between the two; with a load of NaN the higher one.
+    """
+    highest, lowest = config.lesion_threshold, config.lowest_threshold
+    if lowest is None or lowest >= highest or np.isnan(load_mm3):
+        return highest
+    likely = np.sort(probability[probability >= lowest])[::-1]
+    wanted = int(load_mm3 / voxel_mm3)
+    return min(float(likely[wanted]), highest) if wanted < len(likely) else lowest
+
+
 def lesion_mask(probability: np.ndarray, voxel_mm3: float, threshold: float, min_volume_mm3: float) -> np.ndarray:
     """Bool [x, y, z]: probability at least `threshold`, in 26-connected lesions larger than `min_volume_mm3`."""
     labels, count = label_lesions(probability >= threshold)

@@ -27,7 +27,8 @@ from lesionforge.images import (
     write_volume,
 )
 from lesionforge.images.geometry import voxel_side_mm
-from lesionforge.segment.cascade import lesion_mask, lesion_probability
+from lesionforge.images.hyperintense import hyperintense_volume_mm3
+from lesionforge.segment.cascade import lesion_mask, lesion_probability, scan_threshold
 from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
 from lesionforge.train.loading import load_cascade
 
@@ -51,7 +52,7 @@ class Cascade:
         """Read the card; the two numbers replace the card's when given. Raises InputError as `read_cascade_card` does."""
         card, config, voxel_mm = read_cascade_card(folder)
         if lesion_threshold is not None:
-            config = replace(config, lesion_threshold=lesion_threshold)
+            config = replace(config, lesion_threshold=lesion_threshold, lowest_threshold=None)
         if min_volume_mm3 is not None:
             config = replace(config, min_volume_mm3=min_volume_mm3)
         return cls(folder, voxel_mm, contrasts_of(card), config, card["checksums"])
@@ -87,7 +88,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     prepared = Prepared.open(prepared_folder)
     refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder)
     prepared.refuse_lacking(cascade.contrasts)
-    scan = prepared.read()
+    scan = prepared.unmarked().read()
     voxel_mm = voxel_side_mm(scan.affine)
     if abs(voxel_mm - cascade.voxel_mm) > 0.01:
         raise InputError(
@@ -100,7 +101,9 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     models = load_cascade(cascade.folder, config, cascade.contrasts)
     images = list(scan.images(cascade.contrasts).values())
     probability = lesion_probability(models, images, scan.brain, config, voxel_mm=voxel_mm)
-    mask = lesion_mask(probability, voxel_mm3, config.lesion_threshold, config.min_volume_mm3)
+    load_mm3 = hyperintense_volume_mm3(scan.flair, scan.tissues, voxel_mm)
+    threshold = scan_threshold(probability, load_mm3, voxel_mm3, config)
+    mask = lesion_mask(probability, voxel_mm3, threshold, config.min_volume_mm3)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)
     with new_folder(out / prepared.scan_id) as folder:
@@ -118,7 +121,8 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             "id": prepared.scan_id,
             "candidate_flair_z": config.candidate_flair_z,
             "cnn1_threshold": config.cnn1_threshold,
-            "lesion_threshold": config.lesion_threshold,
+            "lesion_threshold": round(threshold, 4),
+            "hyperintense_volume_ml": load_mm3 / 1000,
             "min_volume_mm3": config.min_volume_mm3,
             "voxel_mm": voxel_mm,
             "model": cascade.folder.name,

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.errors import InputError
+from lesionforge.images.hyperintense import grey_flair, off_cortex
 from lesionforge.images.prepared import GM as GREY_MATTER
 from lesionforge.images.prepared import WM as WHITE_MATTER
 
@@ -34,8 +35,6 @@ PUBLISHED_LEVELS = 8
 # SUFFIXES. A voxel has a level of any other contrast only where it has one in the FLAIR.
 ALWAYS = ("t1w", "flair")
 FLAIR = ALWAYS.index("flair")
-# Grey-matter FLAIR beyond these percentiles is cerebrospinal fluid, lesion or artefact that the classifier let in.
-WINSOR_PERCENTILES = (5.0, 95.0)
 # Of a patient without a lesion mask, hyperintensities reach this level (grey matter + 1.4 std); paler ones are mostly
 # partial volume with grey matter, and noise.
 HYPERINTENSE_LEVEL = 4
@@ -78,7 +77,7 @@ def scales_of(images: Mapping[str, np.ndarray], tissues: np.ndarray, lesion: np.
     found = {}
     for name, image in images.items():
         if name == "flair":
-            found[name] = Scale(*_winsorised(image[grey]))
+            found[name] = Scale(*grey_flair(image[grey]))
         else:
             of_white = float(np.median(image[white]))
             found[name] = Scale(of_white, float(np.median(image[grey])) - of_white)
@@ -99,11 +98,6 @@ def scales_of(images: Mapping[str, np.ndarray], tissues: np.ndarray, lesion: np.
     return found
 
 
-def _winsorised(values: np.ndarray) -> tuple[float, float]:
-    clipped = np.clip(values.astype(np.float64), *np.percentile(values, WINSOR_PERCENTILES))
-    return float(clipped.mean()), float(clipped.std())
-
-
 def levels_of(units: np.ndarray, contrast: str) -> np.ndarray:
     """The level of each value: 0 at or below the first threshold, k above the k-th only, 12 above all; uint8, same shape.
 
@@ -114,18 +108,19 @@ def levels_of(units: np.ndarray, contrast: str) -> np.ndarray:
 
 
 def hyperintensity_levels(
-    units: Mapping[str, np.ndarray], tissues: np.ndarray, lesion: np.ndarray | None
+    units: Mapping[str, np.ndarray], tissues: np.ndarray, lesion: np.ndarray | None, voxel_mm: float
 ) -> dict[str, np.ndarray]:
     """Levels 0..12 of the white-matter hyperintensities of a scan in each contrast, uint8 [x, y, z].
 
     `units` are the scan's contrasts in units of their scales. Our decisions: hyperintensities are the lesions of the mask,
-    all of whose voxels have at least level 1 in the FLAIR, or without a mask white matter of level 4 and above; and their rims,
-    white matter of level 1 and above within two voxels. The published program takes all of the volume, where half of
-    the cortex would be filled and painted again.
+    all of whose voxels have at least level 1 in the FLAIR, or without a mask white matter of level 4 and above that is
+    `off_cortex`; and their rims, white matter of level 1 and above within two voxels. The published program takes all of the
+    volume, where half of the cortex would be filled and painted again.
     """
     white = tissues == WHITE_MATTER
     flair = levels_of(units["flair"], "flair")
-    core = white & (flair >= HYPERINTENSE_LEVEL) if lesion is None else lesion
+    # Filled away, the bright rim of the cortex would be in no synthetic scan, and networks would take it for lesion.
+    core = white & (flair >= HYPERINTENSE_LEVEL) & off_cortex(tissues, voxel_mm) if lesion is None else lesion
     flair = np.where(white & ndimage.binary_dilation(core, iterations=RIM_VOXELS), flair, 0)
     if lesion is not None:
         flair = np.where(lesion, np.maximum(levels_of(units["flair"], "flair"), 1), flair)

@@ -32,6 +32,7 @@ from lesionforge.images import (
     write_made_scan,
     write_volume,
 )
+from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.nets.checkpoint import refuse_inside
 from lesionforge.nets.devices import find_device
 from lesionforge.synthesize.config import GeneratorConfig
@@ -83,7 +84,7 @@ def write_levels(
         "level_volumes_ml": {
             name: np.bincount(level.ravel(), minlength=LEVEL_COUNT + 1)[1:] * voxel_ml for name, level in levels.items()
         },
-        "domain": "lesion mask and its rim" if prepared.lesion else "hyperintense white matter and its rim",
+        "domain": "lesion mask and its rim" if prepared.lesion else "hyperintense white matter off the cortex and its rim",
         "filled_volume_ml": np.count_nonzero(hyperintense) * voxel_ml,
         "filling": asdict(filling),
         "versions": nets.versions(),
@@ -116,7 +117,8 @@ def levels_of_scan(prepared: Prepared, scan: Scan) -> tuple[dict[str, np.ndarray
     """The levels of a scan's hyperintensities by contrast, uint8 [x, y, z], and their scales; raises as `scales_of_scan`."""
     scales = scales_of_scan(prepared, scan)
     units = {name: scales[name].units(image) for name, image in images_of(scan).items()}
-    return hyperintensity_levels(units, scan.tissues, scan.lesion & scan.brain if prepared.lesion else None), scales
+    lesion = scan.lesion & scan.brain if prepared.lesion else None
+    return hyperintensity_levels(units, scan.tissues, lesion, voxel_side_mm(scan.affine)), scales
 
 
 @dataclass(frozen=True)

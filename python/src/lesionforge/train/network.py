@@ -18,7 +18,7 @@ PATCH = 11
 BATCH_NORM_MOMENTUM = 0.9
 # A batch holds few blocks, of which each has many voxels.
 DENSE_MOMENTUM = 0.95
-DENSE_FACTOR = 4
+DENSE_FACTOR = 8
 
 
 def build_network(name: str = CascadeConfig.network, contrasts: Sequence[str] = ALWAYS) -> keras.Model:
@@ -39,25 +39,32 @@ def build_network(name: str = CascadeConfig.network, contrasts: Sequence[str] = 
 
 
 def _dense(block: keras.KerasTensor) -> keras.KerasTensor:
-    """Ours: every voxel of a block is judged in one pass, from about 40 voxels around it.
+    """Ours: every voxel of a block is judged in one pass, from about 90 voxels around it.
 
-    Three resolutions with additive skips, as wide as two processor cores can train in minutes.
+    Four resolutions with additive skips. All voxels pass through few filters and a strided convolution takes them to half the
+    resolution, where most filters are: that leaves two processor cores time for more steps than filters at full resolution do.
     """
     from keras import layers
 
-    def convolved(flow: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        for _ in range(2):
-            flow = layers.Conv3D(filters, 3, padding="same", use_bias=False)(flow)
-            flow = layers.BatchNormalization(momentum=DENSE_MOMENTUM)(flow)
-            flow = layers.ReLU()(flow)
-        return flow
+    def convolved(flow: keras.KerasTensor, filters: int, size: int = 3, strides: int = 1) -> keras.KerasTensor:
+        flow = layers.Conv3D(filters, size, strides=strides, padding="same", use_bias=False)(flow)
+        flow = layers.BatchNormalization(momentum=DENSE_MOMENTUM)(flow)
+        return layers.ReLU()(flow)
 
-    fine = convolved(block, 16)
-    middle = convolved(layers.MaxPooling3D(2)(fine), 32)
-    coarse = convolved(layers.MaxPooling3D(2)(middle), 64)
-    middle = convolved(layers.Add()([layers.UpSampling3D(2)(layers.Conv3D(32, 1)(coarse)), middle]), 32)
-    fine = convolved(layers.Add()([layers.UpSampling3D(2)(layers.Conv3D(16, 1)(middle)), fine]), 16)
-    return layers.Conv3D(2, 1, activation="softmax", dtype="float32")(fine)
+    def twice(flow: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+        return convolved(convolved(flow, filters), filters)
+
+    def merged(coarse: keras.KerasTensor, skip: keras.KerasTensor) -> keras.KerasTensor:
+        return layers.Add()([layers.UpSampling3D(2)(layers.Conv3D(skip.shape[-1], 1)(coarse)), skip])
+
+    full = convolved(block, 8)
+    half = twice(convolved(block, 32, size=2, strides=2), 32)
+    quarter = twice(layers.MaxPooling3D(2)(half), 64)
+    eighth = twice(layers.MaxPooling3D(2)(quarter), 96)
+    quarter = twice(merged(eighth, quarter), 64)
+    half = twice(merged(quarter, half), 32)
+    full = convolved(merged(half, full), 8)
+    return layers.Conv3D(2, 1, activation="softmax", dtype="float32")(full)
 
 
 def _valverde2017(patch: keras.KerasTensor) -> keras.KerasTensor:

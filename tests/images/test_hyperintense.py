@@ -1,0 +1,49 @@
+"""Laws of hyperintense white matter."""
+
+import numpy as np
+import pytest
+
+from lesionforge.images.hyperintense import hyperintense_volume_mm3, off_cortex
+from lesionforge.images.prepared import GM, WM
+
+
+def head(side: int = 40) -> np.ndarray:
+    """White matter in a shell of grey matter."""
+    radius = np.sqrt(((np.indices((side,) * 3) - side / 2) ** 2).sum(axis=0))
+    return np.select([radius < 12, radius < 16], [WM, GM], 0).astype(np.uint8)
+
+
+def bright(tissues: np.ndarray, *boxes: tuple[slice, ...]) -> np.ndarray:
+    flair = np.where(tissues == GM, 0.5, 0.0) + np.random.default_rng(0).normal(0, 0.1, tissues.shape)
+    for box in boxes:
+        flair[box] = 2.0
+    return flair.astype(np.float32)
+
+
+DEEP = (slice(18, 22),) * 3
+BESIDE_THE_CORTEX = (slice(30, 32), slice(18, 22), slice(18, 22))
+
+
+@pytest.mark.parametrize("voxel_mm", [1.0, 2.0])
+def test_the_volume_is_that_of_bright_white_matter_off_the_cortex(voxel_mm: float) -> None:
+    tissues = head()
+    assert hyperintense_volume_mm3(bright(tissues), tissues, voxel_mm) == 0
+    assert hyperintense_volume_mm3(bright(tissues, DEEP), tissues, voxel_mm) == 64 * voxel_mm**3
+    assert hyperintense_volume_mm3(bright(tissues, BESIDE_THE_CORTEX), tissues, 1.0) == 0
+
+
+def test_the_scale_of_the_flair_does_not_matter() -> None:
+    tissues = head()
+    flair = bright(tissues, DEEP)
+    assert hyperintense_volume_mm3(300 * flair + 40, tissues, 1.0) == hyperintense_volume_mm3(flair, tissues, 1.0)
+
+
+def test_small_pieces_of_grey_matter_are_no_cortex() -> None:
+    tissues = head()
+    tissues[20, 20, 20] = GM
+    assert off_cortex(tissues, 1.0)[20, 20, 21] and not off_cortex(tissues, 1.0)[31, 20, 20]
+    assert not off_cortex(np.full((20, 20, 20), GM), 1.0).any() and off_cortex(np.full((20, 20, 20), WM), 1.0).all()
+
+
+def test_without_grey_matter_there_is_no_volume() -> None:
+    assert np.isnan(hyperintense_volume_mm3(np.ones((4, 4, 4)), np.full((4, 4, 4), WM), 1.0))
