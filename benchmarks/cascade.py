@@ -152,7 +152,7 @@ def realistic(models: dict[str, keras.Model], scan: Scan, config: CascadeConfig)
     voxels = candidates(volume, scan.brain, config.candidate_flair_z)
     some = voxels[np.random.default_rng(SEED).permutation(len(voxels))[:4000]]
     first, second = (float(np.quantile(score(models[name], volume, some), 1 - PASSED_SHARE)) for name in NETWORKS)
-    return replace(config, cnn1_threshold=first, lesion_threshold=second)
+    return replace(config, cnn1_threshold=first, lesion_threshold=second, lowest_threshold=None)
 
 
 def ours(folder: Path, config: CascadeConfig) -> Measurement:

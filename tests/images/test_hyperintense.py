@@ -29,13 +29,19 @@ def test_the_volume_is_that_of_bright_white_matter_off_the_cortex(voxel_mm: floa
     tissues = head()
     assert hyperintense_volume_mm3(bright(tissues), tissues, voxel_mm) == 0
     assert hyperintense_volume_mm3(bright(tissues, DEEP), tissues, voxel_mm) == 64 * voxel_mm**3
-    assert hyperintense_volume_mm3(bright(tissues, BESIDE_THE_CORTEX), tissues, 1.0) == 0
+    # Two voxels beside it are 2 mm at 1 mm; at 2 mm the second lies deeper.
+    assert hyperintense_volume_mm3(bright(tissues, BESIDE_THE_CORTEX), tissues, voxel_mm) == (0 if voxel_mm == 1 else 128)
 
 
 def test_the_scale_of_the_flair_does_not_matter() -> None:
     tissues = head()
     flair = bright(tissues, DEEP)
     assert hyperintense_volume_mm3(300 * flair + 40, tissues, 1.0) == hyperintense_volume_mm3(flair, tissues, 1.0)
+
+
+@pytest.mark.parametrize(("side", "voxel_mm"), [(1.0, 1.00001), (1.0, 0.99999), (2.0, 2.00001), (2.0, 1.99999)])
+def test_rounding_of_the_voxel_size_does_not_move_the_cortex(side: float, voxel_mm: float) -> None:
+    np.testing.assert_array_equal(off_cortex(head(), voxel_mm), off_cortex(head(), side))
 
 
 def test_small_pieces_of_grey_matter_are_no_cortex() -> None:

@@ -32,6 +32,8 @@ def test_brain_and_tissues_agree_with_the_truth(prepared_phantom, truth):
         assert dice(scan.tissues == label, tissues == label) > least
     assert not scan.tissues[~scan.brain].any()
     assert (scan.tissues[scan.lesion & scan.brain] == 3).all()
+    # Read as if there were no mask, some are what the scan alone shows.
+    assert (Prepared.open(prepared_phantom).unmarked().read().tissues[scan.lesion & scan.brain] != 3).any()
 
 
 def test_flair_lies_on_the_t1w(prepared_phantom, truth):

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
-from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import (
@@ -29,9 +29,9 @@ from lesionforge.images import (
 )
 from lesionforge.images.deform import write_displacement
 from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W
-from lesionforge.segment.cascade import lesion_mask, lesion_probability, scan_threshold
+from lesionforge.segment.cascade import lesion_mask, lesion_probability, threshold_of_load
 from lesionforge.segment.lesions import LESION_COLUMNS
-from lesionforge.segment.workflow import Cascade
+from lesionforge.segment.workflow import Cascade, segment_scan
 
 TRAIN_OPTIONS = ["--configuration", "published", "--epochs", "2", "--steps-per-epoch", "10"]
 
@@ -144,19 +144,46 @@ def test_what_is_found_does_not_depend_on_a_lesion_mask(root: Path, tmp_path: Pa
     assert found[0] == found[1] and found[0][1]["lesion_count"]
 
 
-def test_a_scan_has_the_threshold_that_gives_its_load() -> None:
-    probability = np.linspace(0, 1, 1000, dtype=np.float32).reshape(10, 10, 10)
-    config = replace(CONFIGURATIONS["lesionforge"], lesion_threshold=0.9, lowest_threshold=0.3)
-    for load_mm3 in (120.0, 400.0, 640.0):
-        threshold = scan_threshold(probability, load_mm3, 1.0, config)
-        assert np.count_nonzero(probability >= threshold) == pytest.approx(load_mm3, abs=2)
-        assert scan_threshold(probability, 8 * load_mm3, 8.0, config) == threshold
-    assert scan_threshold(probability, 0.0, 1.0, config) == 0.9
-    assert scan_threshold(probability, 5000.0, 1.0, config) == 0.3
-    assert scan_threshold(np.zeros((2, 2, 2), np.float32), 1.0, 1.0, config) == 0.3
-    assert scan_threshold(probability, float("nan"), 1.0, config) == 0.9
-    assert scan_threshold(probability, 400.0, 1.0, replace(config, lowest_threshold=None)) == 0.9
-    assert scan_threshold(probability, 400.0, 1.0, CascadeConfig()) == 0.8
+def test_lesions_have_the_volume_that_the_load_says_within_the_limits() -> None:
+    probability = np.linspace(0, 0.95, 1000, dtype=np.float32).reshape(10, 10, 10)
+    for load_mm3 in (120, 400, 640):
+        threshold = threshold_of_load(probability, load_mm3, 1.0, 0.3, 0.9)
+        assert np.count_nonzero(probability >= threshold) == load_mm3
+        assert threshold_of_load(probability, 8 * load_mm3, 8.0, 0.3, 0.9) == threshold
+    assert threshold_of_load(probability, 5000, 1.0, 0.3, 0.9) == 0.3
+    assert threshold_of_load(probability, 10, 1.0, 0.3, 0.9) == 0.9
+    # Nothing bright, or nothing known: what is unlikely is no lesion, though it be the most likely of the scan.
+    for load_mm3 in (0.0, 0.4, float("nan")):
+        assert threshold_of_load(np.minimum(probability, 0.41), load_mm3, 1.0, 0.3, 0.9) == 0.9
+    assert threshold_of_load(np.zeros((2, 2, 2), np.float32), 1.0, 1.0, 0.3, 0.9) == 0.3
+
+
+def test_a_model_with_two_thresholds_gives_each_scan_its_own(root: Path, tmp_path: Path, monkeypatch) -> None:
+    probability, _ = read_volume(root / "segment/sub-9/sub-9_space-T1w_res-2mm_label-lesion_probseg.nii.gz")
+    wanted = np.count_nonzero(probability > 0.01) // 2
+    assert wanted > 20
+    monkeypatch.setattr("lesionforge.segment.cascade.hyperintense_volume_mm3", lambda *_: 8.0 * wanted)
+    model = Cascade.open(root / "model")
+    both = replace(model, config=replace(model.config, lesion_threshold=1.0, lowest_threshold=0.01, min_volume_mm3=0))
+    summary = segment_scan(root / "prepare/sub-9", both, tmp_path / "own")
+    assert summary["volume_ml"] * 1000 == pytest.approx(8 * wanted, abs=16)
+    assert summary["lesion_threshold"] == threshold_of_load(probability, 8.0 * wanted, 8.0, 0.01, 1.0)
+    mask, _ = read_mask(tmp_path / "own/sub-9/sub-9_space-T1w_res-2mm_label-lesion_mask.nii.gz")
+    np.testing.assert_array_equal(mask, probability >= summary["lesion_threshold"])
+
+
+def test_a_threshold_that_is_given_replaces_both_of_the_model(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "model", tmp_path / "model")
+    card = read_json(tmp_path / "model/model.json")
+    card["parameters"] |= {"lowest_threshold": 0.01, "lesion_threshold": 0.9}
+    write_json(card, tmp_path / "model/model.json")
+    assert Cascade.open(tmp_path / "model").config.lowest_threshold == 0.01
+    given = Cascade.open(tmp_path / "model", 0.5).config
+    assert (given.lesion_threshold, given.lowest_threshold) == (0.5, None)
+    card["parameters"]["lowest_threshold"] = 0.95
+    write_json(card, tmp_path / "model/model.json")
+    with pytest.raises(InputError, match=r"lowest_threshold 0.95 is above lesion_threshold 0.9"):
+        Cascade.open(tmp_path / "model")
 
 
 def test_centroids_are_in_template_space_where_the_prepared_folder_knows_the_way(root: Path, tmp_path: Path) -> None:

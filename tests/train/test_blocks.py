@@ -183,11 +183,11 @@ def test_tiles_agree_where_their_context_is_whole(rng, monkeypatch) -> None:
     data = rng.normal(size=(56, 40, 36, 2)).astype(np.float32)
     points = np.argwhere(np.ones(data.shape[:3], bool))
     at_once = score_densely(network, data, points)
-    # Two tiles of 28 voxels along x, whose contexts reach beyond the whole volume.
-    monkeypatch.setattr(blocks, "LARGEST_TILE", 56)
-    monkeypatch.setattr(blocks, "HALO", 60)
+    # Two tiles along x, whose contexts reach beyond the whole volume.
+    monkeypatch.setattr(blocks, "LARGEST_TILE", 64)
+    monkeypatch.setattr(blocks, "HALO", 64)
     wide = score_densely(network, data, points)
-    monkeypatch.setattr(blocks, "LARGEST_TILE", 28)
+    monkeypatch.setattr(blocks, "LARGEST_TILE", 32)
     np.testing.assert_allclose(score_densely(network, data, points), wide, atol=1e-4)
     # Nearer zeros change little, and nothing in the middle.
     assert np.abs(at_once - wide).mean() < 0.02

@@ -62,6 +62,11 @@ class CascadeConfig:
     synthetic_weight: Annotated[float, Within(0, 1000, above=True)] = 1.0
     """How often a lesion or healthy voxel of a made scan (synthetic, mixed, augmented) is drawn, against one of a real scan."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError when the lower threshold is above the other."""
+        if self.lowest_threshold is not None and self.lowest_threshold > self.lesion_threshold:
+            raise ValueError(f"lowest_threshold {self.lowest_threshold:g} is above lesion_threshold {self.lesion_threshold:g}")
+
     @property
     def in_blocks(self) -> bool:
         """Whether the networks judge blocks of voxels, not the centres of patches."""

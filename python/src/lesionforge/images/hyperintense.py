@@ -31,7 +31,8 @@ def off_cortex(tissues: np.ndarray, voxel_mm: float) -> np.ndarray:
     large[0] = False
     if not large.any():
         return np.ones(tissues.shape, bool)
-    return np.asarray(ndimage.distance_transform_edt(~large[pieces]) * voxel_mm > CORTEX_MM)
+    # Distances are multiples of the voxel's side, which is 1 or 2 mm only but for rounding.
+    return np.asarray(ndimage.distance_transform_edt(~large[pieces]) * voxel_mm > CORTEX_MM + 0.01 * voxel_mm)
 
 
 def hyperintense_volume_mm3(flair: np.ndarray, tissues: np.ndarray, voxel_mm: float) -> float:

@@ -91,7 +91,7 @@ def synthetic(painted: Prepared, canvas: Prepared, levels: Path | None) -> str:
 
 def preparation(prepared: Prepared) -> str:
     """One row: brain outline in two planes, tissues, and FLAIR under the T1w's white matter."""
-    scan = prepared.read()
+    scan = prepared.unmarked().read()
     cut = axial_cut(best_slice([], scan.brain), scan.brain)
     side = sagittal_cut(scan.brain)
     limits = window(scan.t1w, scan.brain)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesionforge.cascade.settings import CascadeConfig
-from lesionforge.images import label_lesions
+from lesionforge.images import Scan, label_lesions, voxel_volume_mm3
+from lesionforge.images.geometry import voxel_side_mm
+from lesionforge.images.hyperintense import hyperintense_volume_mm3
 from lesionforge.train.patches import candidates, inner_part, patch_volume, score
 
 if TYPE_CHECKING:
@@ -40,18 +42,29 @@ def lesion_probability(
     return probability
 
 
-def scan_threshold(probability: np.ndarray, load_mm3: float, voxel_mm3: float, config: CascadeConfig) -> float:
-    """The probability from which on a voxel of this scan is lesion.
+def threshold_of_load(probability: np.ndarray, load_mm3: float, voxel_mm3: float, lowest: float, highest: float) -> float:
+    """The probability from which on lesions have a volume of `load_mm3`, held within limits; the highest for no load or NaN.
 
-    `probability` is [x, y, z]. That of the configuration, unless it has a `lowest_threshold`: then the one above which lesions
-    have a volume of `load_mm3`, held between the two; with a load of NaN the higher one.
+    `probability` is [x, y, z].
     """
-    highest, lowest = config.lesion_threshold, config.lowest_threshold
-    if lowest is None or lowest >= highest or np.isnan(load_mm3):
+    wanted = 0 if np.isnan(load_mm3) else round(load_mm3 / voxel_mm3)
+    if not wanted:
         return highest
     likely = np.sort(probability[probability >= lowest])[::-1]
-    wanted = int(load_mm3 / voxel_mm3)
-    return min(float(likely[wanted]), highest) if wanted < len(likely) else lowest
+    return min(float(likely[wanted - 1]), highest) if wanted <= len(likely) else lowest
+
+
+def scan_threshold(probability: np.ndarray, scan: Scan, config: CascadeConfig) -> float:
+    """The probability [x, y, z] from which on a voxel of this scan is lesion.
+
+    That of the configuration, or if it has a `lowest_threshold` the one that gives the scan the volume of its hyperintense white
+    matter. The scan is one read without its lesion mask.
+    """
+    if config.lowest_threshold is None:
+        return config.lesion_threshold
+    load_mm3 = hyperintense_volume_mm3(scan.flair, scan.tissues, voxel_side_mm(scan.affine))
+    voxel_mm3 = voxel_volume_mm3(scan.affine)
+    return threshold_of_load(probability, load_mm3, voxel_mm3, config.lowest_threshold, config.lesion_threshold)
 
 
 def lesion_mask(probability: np.ndarray, voxel_mm3: float, threshold: float, min_volume_mm3: float) -> np.ndarray:

@@ -22,7 +22,7 @@ def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--lesion-threshold",
             type=FiniteRange(0, 1, min_open=True),
-            help="A voxel is lesion from this probability on [default: the model's].",
+            help="A voxel is lesion from this probability on [default: the model's, of ours the scan's own].",
         ),
         click.option(
             "--min-volume-mm3",

@@ -48,7 +48,7 @@ SCAN_COLUMNS = {
     "largest_lesion_mm3": "volume of the largest lesion on the working grid in cubic millimetres; 0 without lesions",
     "volume_native_t1w_ml": "volume of all lesions on the grid of the T1w as given, in millilitres",
     "volume_native_flair_ml": "volume of all lesions on the grid of the FLAIR as given, in millilitres",
-    "lesion_threshold": "a voxel is lesion from this probability on",
+    "lesion_threshold": "a voxel is lesion from this probability on: as given, the model's, or the scan's own",
     "min_volume_mm3": "lesions of this volume in cubic millimetres or less were dropped",
     "cnn1_threshold": "the second network saw voxels to which the first gave more than this probability",
     "candidate_flair_z": "the first network saw voxels whose FLAIR lies above this many standard deviations in the brain",

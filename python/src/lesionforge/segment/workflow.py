@@ -27,7 +27,6 @@ from lesionforge.images import (
     write_volume,
 )
 from lesionforge.images.geometry import voxel_side_mm
-from lesionforge.images.hyperintense import hyperintense_volume_mm3
 from lesionforge.segment.cascade import lesion_mask, lesion_probability, scan_threshold
 from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
 from lesionforge.train.loading import load_cascade
@@ -101,8 +100,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     models = load_cascade(cascade.folder, config, cascade.contrasts)
     images = list(scan.images(cascade.contrasts).values())
     probability = lesion_probability(models, images, scan.brain, config, voxel_mm=voxel_mm)
-    load_mm3 = hyperintense_volume_mm3(scan.flair, scan.tissues, voxel_mm)
-    threshold = scan_threshold(probability, load_mm3, voxel_mm3, config)
+    threshold = scan_threshold(probability, scan, config)
     mask = lesion_mask(probability, voxel_mm3, threshold, config.min_volume_mm3)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)
@@ -121,8 +119,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             "id": prepared.scan_id,
             "candidate_flair_z": config.candidate_flair_z,
             "cnn1_threshold": config.cnn1_threshold,
-            "lesion_threshold": round(threshold, 4),
-            "hyperintense_volume_ml": load_mm3 / 1000,
+            "lesion_threshold": threshold,
             "min_volume_mm3": config.min_volume_mm3,
             "voxel_mm": voxel_mm,
             "model": cascade.folder.name,

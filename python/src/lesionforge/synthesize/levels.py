@@ -35,8 +35,8 @@ PUBLISHED_LEVELS = 8
 # SUFFIXES. A voxel has a level of any other contrast only where it has one in the FLAIR.
 ALWAYS = ("t1w", "flair")
 FLAIR = ALWAYS.index("flair")
-# Of a patient without a lesion mask, hyperintensities reach this level (grey matter + 1.4 std); paler ones are mostly
-# partial volume with grey matter, and noise.
+# Of a patient without a lesion mask, hyperintensities reach this level (grey matter + 1.4 std) off the cortex; paler ones are
+# mostly partial volume with grey matter, and noise.
 HYPERINTENSE_LEVEL = 4
 # Around the lesions of a mask, or around hyperintensities, so far reach their pale rims.
 RIM_VOXELS = 2

@@ -64,8 +64,8 @@ def fill_on_grid(
 def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Write `out/<id>/`: each scan as given (by contrast) with its lesions filled on its own grid; returns the JSON.
 
-    Lesions are those of the mask that the scan was prepared with, else the hyperintensities of its white matter. Integer
-    scans stay integer; header, sform and qform are those of the scan.
+    Lesions are those of the mask that the scan was prepared with, else the hyperintensities of its white matter off the cortex.
+    Integer scans stay integer; header, sform and qform are those of the scan.
     """
     record: dict[str, Any] = {"id": prepared.scan_id, "seed": seed, "versions": nets.versions()}
     record["filled"] = "lesion mask" if prepared.lesion else "hyperintensities of white matter"

@@ -160,7 +160,8 @@ def score_densely(network: keras.Model, data: np.ndarray, points: np.ndarray) ->
     found = np.zeros(len(points), np.float32)
     if not len(points):
         return found
-    # The network halves a tile three times: tiles that begin at a multiple of its factor agree with one tile of the whole.
+    # The network halves a tile three times: tiles that begin at a multiple of its factor agree with one tile of the whole, but
+    # for what lies beyond the halo.
     low, high = points.min(axis=0) // DENSE_FACTOR * DENSE_FACTOR, points.max(axis=0) + 1
     counts = -(-(high - low) // LARGEST_TILE)
     sides = -(-(high - low) // (counts * DENSE_FACTOR)) * DENSE_FACTOR

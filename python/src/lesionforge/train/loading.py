@@ -27,7 +27,7 @@ def load_cascade(folder: Path, config: CascadeConfig, contrasts: Sequence[str]) 
         if _layers(models[name]) != expected:
             raise InputError(
                 f"{folder / f'{name}.keras'}: is not the network {config.network} of {', '.join(contrasts)} that {nets.CARD} "
-                "names; copy the whole model folder again"
+                "names; copy the whole model folder again, or train it anew if another version made it"
             )
     return models
 
