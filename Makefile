@@ -14,11 +14,12 @@ TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 LOCK_IMAGE = .setup/uv/bin/uv pip compile --no-cache --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
              --generate-hashes --no-emit-index-url --no-header --no-annotate -q -c python/requirements.txt
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-slow test-cluster test-cluster-slow test-containers audit lint lock clean distclean
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-pipeline test-slow test-cluster test-cluster-slow test-containers audit lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
-	@echo "make test             the tests"
+	@echo "make test             the tests of what each stage does, about a quarter of an hour"
+	@echo "make test-pipeline    whole runs of the pipeline on a phantom cohort, about a quarter of an hour"
 	@echo "make test-slow        the tests that take more than a minute each"
 	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about an hour"
 	@echo "make experiment-open-ms DATA=D [BASELINE=M]   all arms on the open_ms scans in folder D, each annotated patient tested once, beside"
@@ -106,7 +107,10 @@ sif-gpu:
 	containers/build gpu sif-gpu
 
 test: setup
-	.venv/bin/python -m pytest tests --ignore=tests/cluster -m "not slow" $(TWO_WORKERS) --durations=12
+	.venv/bin/python -m pytest tests --ignore=tests/cluster --ignore=tests/pipeline -m "not slow" $(TWO_WORKERS) --durations=12
+
+test-pipeline: setup
+	.venv/bin/python -m pytest tests/pipeline -m "not slow" $(TWO_WORKERS) --durations=12
 
 test-slow: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow
