@@ -13,9 +13,7 @@ threshold, and at the scan's own. Nothing is written. Test scans are looked at: 
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -23,54 +21,39 @@ from typing import Any
 
 import click
 import numpy as np
+from prepare import table
 
 from lesionforge import nets
 from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
-from lesionforge.errors import InputError
 from lesionforge.evaluate.protocols import measure_overlap
-from lesionforge.images import Prepared, find_image, read_volume, voxel_volume_mm3
+from lesionforge.images import Prepared, Scan, find_image, read_mask, read_volume, voxel_volume_mm3
 from lesionforge.images.geometry import voxel_side_mm
+from lesionforge.report.gather import gather, tested_by
 from lesionforge.segment.cascade import lesion_mask, lesion_probability, scan_threshold
 from lesionforge.train import blocks
 from lesionforge.train.command import read_arm
 from lesionforge.train.fit import train_cascade
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-FOLD = re.compile(r"(?P<arm>\w+)_fold-(?P<fold>[A-Za-z0-9]+)(_seed-\d+)?")
 DEFAULT = CONFIGURATIONS["lesionforge"]
+HEADER = ["run", "test scan", "own threshold", "there", *(f"{threshold:g}" for threshold in THRESHOLDS)]
+RESULTS = click.argument("results", type=click.Path(exists=True, path_type=Path))
+say = partial(click.echo, err=True)
 
 
-def line(*cells: str) -> str:
-    """One line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def judge(probability: np.ndarray, prepared: Prepared, config: CascadeConfig) -> list[str]:
-    """The cells of one probability map [x, y, z] against the lesion mask of its scan."""
-    reference = prepared.read()
-    voxel_mm3 = voxel_volume_mm3(reference.affine)
-    own = scan_threshold(probability, prepared.unmarked().read(), config)
+def judge(run: str, probability: np.ndarray, prepared: Prepared, scan: Scan, config: CascadeConfig) -> list[str]:
+    """The row of one probability map [x, y, z] of a scan that was read without its lesion mask, against that mask."""
+    voxel_mm3 = voxel_volume_mm3(scan.affine)
+    reference = read_mask(prepared.lesion)[0]
+    own = scan_threshold(probability, scan, config)
     cells = []
-    for threshold in (*THRESHOLDS, own):
+    for threshold in (own, *THRESHOLDS):
         found = lesion_mask(probability, voxel_mm3, threshold, config.min_volume_mm3)
-        got = measure_overlap(found, reference.lesion & reference.brain, voxel_mm3, "ours").measures
+        got = measure_overlap(found, reference, voxel_mm3, "ours").measures
         false = 1 - got["lesion_precision"]
         cells.append(f"{got['dice']:.2f} / {got['lesion_recall']:.2f} / {false:.2f} / {got['volume_predicted_ml']:.1f}")
-    return [f"{own:.2f}", cells[-1], *cells[:-1]]
-
-
-def header() -> str:
-    """The head of the table."""
-    names = ["run", "test scan", "own threshold", "there", *(f"{threshold:g}" for threshold in THRESHOLDS)]
-    return f"{line(*names)}\n{line(*['---'] * len(names))}"
-
-
-def test_scans(results: Path, fold: str) -> Iterator[Prepared]:
-    """The annotated scans of the subject that a fold tests."""
-    for folder in sorted((results / "prepare").glob(f"sub-{fold}*")):
-        prepared = Prepared.open(folder)
-        if re.fullmatch(rf"sub-{fold}(_ses-.*)?", prepared.scan_id) and prepared.lesion:
-            yield prepared
+    say(f"{run}, {prepared.scan_id}: judged")
+    return [run, prepared.scan_id, f"{own:.2f}", *cells]
 
 
 def changed(config: CascadeConfig, changes: dict[str, Any]) -> CascadeConfig:
@@ -79,7 +62,7 @@ def changed(config: CascadeConfig, changes: dict[str, Any]) -> CascadeConfig:
     for name, value in changes.items():
         if name not in own:
             if not name.isupper() or not hasattr(blocks, name):
-                raise InputError(f"--set {name}: is no setting of the cascade and no constant of train.blocks; see their files")
+                raise click.UsageError(f"--set {name}: is no setting of the cascade and no constant of train.blocks; see there")
             setattr(blocks, name, value)
     return replace(config, **{name: value for name, value in changes.items() if name in own})
 
@@ -98,19 +81,20 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("results", type=click.Path(exists=True, path_type=Path))
+@RESULTS
 def curves(results: Path) -> None:
     """Print the table of the probability maps that an experiment left in RESULTS."""
-    print(header())
-    for folder in sorted((results / "segment").iterdir()):
-        if named := FOLD.fullmatch(folder.name):
-            for prepared in test_scans(results, named["fold"]):
-                path = find_image(folder / prepared.scan_id, f"{prepared.grid}_label-lesion_probseg.nii.gz")
-                print(line(folder.name, prepared.scan_id, *judge(read_volume(path)[0], prepared, DEFAULT)), flush=True)
+    left, rows = gather(results), []
+    for run, folders in left.segmented.items():
+        for scan_id in sorted(tested_by(left, run) & set(folders)):
+            prepared = left.prepared[scan_id]
+            path = find_image(folders[scan_id], f"{prepared.grid}_label-lesion_probseg.nii.gz")
+            rows.append(judge(run, read_volume(path)[0], prepared, prepared.unmarked().read(), DEFAULT))
+    table(HEADER, rows)
 
 
 @main.command()
-@click.argument("results", type=click.Path(exists=True, path_type=Path))
+@RESULTS
 @click.option("--arm", default="augmented", show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--epochs", default=3, show_default=True)
@@ -119,22 +103,23 @@ def curves(results: Path) -> None:
 def train(results: Path, arm: str, seed: int, epochs: int, steps: int, changes: dict[str, Any]) -> None:
     """Train ARM of each fold in RESULTS with changed settings and print its table."""
     config = changed(replace(DEFAULT, epochs=epochs, steps_per_epoch=steps), changes)
-    name = " ".join([arm, f"seed {seed}", *(f"{key}={value}" for key, value in changes.items())])
-    say = partial(click.echo, err=True)
-    print(header())
-    for index in sorted((results / "assemble").glob(f"{arm}_fold-*.tsv")):
-        named = FOLD.fullmatch(index.stem)
-        if named is None:
-            continue
+    left, rows = gather(results), []
+    runs = [name for name in left.indices if name.startswith(f"{arm}_fold-")]
+    if not runs:
+        raise click.UsageError(f"--arm {arm}: {results} has no folds of it; name one of {', '.join(left.indices)}")
+    for run in runs:
         with tempfile.TemporaryDirectory() as scratch:
-            scans = read_arm(index, config, None, Path(scratch))
+            scans = read_arm(results / "assemble" / f"{run}.tsv", config, None, Path(scratch))
             nets.set_up(seed)
             models, _ = train_cascade(scans.scans["train"], [], config, seed, say, contrasts=scans.contrasts)
-        for prepared in test_scans(results, named["fold"]):
+        for scan_id in sorted(tested_by(left, run)):
+            prepared = left.prepared[scan_id]
             scan = prepared.unmarked().read()
             images = list(scan.images(scans.contrasts).values())
             probability = lesion_probability(models, images, scan.brain, config, voxel_mm=voxel_side_mm(scan.affine))
-            print(line(name, prepared.scan_id, *judge(probability, prepared, config)), flush=True)
+            rows.append(judge(run, probability, prepared, scan, config))
+    click.echo(" ".join([f"seed {seed}", *(f"{name}={value}" for name, value in changes.items())]))
+    table(HEADER, rows)
 
 
 if __name__ == "__main__":
