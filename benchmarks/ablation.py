@@ -6,8 +6,9 @@
 
 RESULTS is the output folder of an experiment with folds, such as results/experiment-open-ms. `curves` reads the probability maps
 in it. `train` trains an arm of each fold anew, with settings of `CascadeConfig` or constants of `train.blocks` changed, and
-judges the fold's test scans. Both print a Markdown table: Dice / lesion sensitivity / false discovery / millilitres at each
-threshold, and at the scan's own. Nothing is written. Test scans are looked at: what is chosen by these tables is not blind.
+judges the fold's test scans. Both print a Markdown table: Dice / lesion sensitivity / false discovery / millilitres as a scan is
+segmented, by its own threshold and grown, and at each threshold without growth. Nothing is written. Test scans are looked at:
+what is chosen by these tables is not blind.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lesionforge.evaluate.protocols import measure_overlap
 from lesionforge.images import Prepared, Scan, find_image, read_mask, read_volume, voxel_volume_mm3
 from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.report.gather import gather, tested_by
-from lesionforge.segment.cascade import lesion_mask, lesion_probability, scan_threshold
+from lesionforge.segment.cascade import found_lesions, lesion_mask, lesion_probability
 from lesionforge.train import blocks
 from lesionforge.train.command import read_arm
 from lesionforge.train.fit import train_cascade
@@ -45,10 +46,9 @@ def judge(run: str, probability: np.ndarray, prepared: Prepared, scan: Scan, con
     """The row of one probability map [x, y, z] of a scan that was read without its lesion mask, against that mask."""
     voxel_mm3 = voxel_volume_mm3(scan.affine)
     reference = read_mask(prepared.lesion)[0]
-    own = scan_threshold(probability, scan, config)
+    mask, own = found_lesions(probability, scan, config)
     cells = []
-    for threshold in (own, *THRESHOLDS):
-        found = lesion_mask(probability, voxel_mm3, threshold, config.min_volume_mm3)
+    for found in (mask, *(lesion_mask(probability, voxel_mm3, one, config.min_volume_mm3) for one in THRESHOLDS)):
         got = measure_overlap(found, reference, voxel_mm3, "ours").measures
         false = 1 - got["lesion_precision"]
         cells.append(f"{got['dice']:.2f} / {got['lesion_recall']:.2f} / {false:.2f} / {got['volume_predicted_ml']:.1f}")

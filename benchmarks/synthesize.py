@@ -27,7 +27,7 @@ from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.evaluate.protocols import measure_pair
 from lesionforge.images import Prepared, Scan, label_lesions, new_folder, read_tsv
-from lesionforge.segment.cascade import lesion_mask, lesion_probability, scan_threshold
+from lesionforge.segment.cascade import found_lesions, lesion_probability
 from lesionforge.segment.workflow import Cascade
 from lesionforge.synthesize.generator_folder import read_generator_card
 from lesionforge.synthesize.levels import ALWAYS, LEVEL_COUNT, PUBLISHED_LEVELS, SUFFIXES, WHITE_MATTER, Scale
@@ -274,8 +274,7 @@ def segmentation_row(method: str, cascade: Cascade, networks: dict, scan: Scan, 
     config = cascade.config
     near = ndimage.binary_dilation(scan.lesion, iterations=SEAM_WIDTH_VOXELS)
     probability = lesion_probability(networks, [images["t1w"], images["flair"]], scan.brain, config, near)
-    threshold = scan_threshold(probability, replace(scan, flair=images["flair"]), config)
-    found = lesion_mask(probability, 1.0, threshold, config.min_volume_mm3)
+    found, _ = found_lesions(probability, replace(scan, flair=images["flair"]), config)
     figures = measure_pair(found, scan.lesion, (1.0, 1.0, 1.0), 1.0, "ours").measures
     click.echo(f"{method}: segmented", err=True)
     values = (figures["dice"], figures["lesion_recall"], 1 - figures["lesion_precision"], figures["volume_predicted_ml"])

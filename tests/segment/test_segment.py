@@ -18,6 +18,7 @@ from lesionforge.images import (
     PLACES,
     Prepared,
     derivative,
+    label_lesions,
     read_image,
     read_json,
     read_mask,
@@ -28,8 +29,8 @@ from lesionforge.images import (
     write_mask,
 )
 from lesionforge.images.deform import write_displacement
-from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W
-from lesionforge.segment.cascade import lesion_mask, lesion_probability, threshold_of_load
+from lesionforge.images.prepared import GM, ROUGH_TEMPLATE_TO_T1W, WM
+from lesionforge.segment.cascade import found_lesions, grow, lesion_mask, lesion_probability, threshold_of_load
 from lesionforge.segment.lesions import LESION_COLUMNS
 from lesionforge.segment.workflow import Cascade, segment_scan
 
@@ -158,6 +159,41 @@ def test_lesions_have_the_volume_that_the_load_says_within_the_limits() -> None:
     assert threshold_of_load(np.zeros((2, 2, 2), np.float32), 1.0, 1.0, 0.3, 0.9) == 0.3
 
 
+def test_lesions_grow_step_by_step_into_what_is_connected_with_them() -> None:
+    into = np.zeros((30, 9, 9), bool)
+    into[2:25, 4, 4] = True
+    into[2:25, 8, 8] = True
+    mask = np.zeros_like(into)
+    mask[5:8, 4, 4] = mask[5, 3, 4] = True
+    for steps, last in ((0, 7), (1, 8), (6, 13), (100, 24)):
+        expected = mask.copy()
+        expected[max(2, 5 - steps) : last + 1, 4, 4] = True
+        np.testing.assert_array_equal(grow(mask, into, steps), expected)
+    # Around a bend the way counts, not the distance: 17 steps to its end, 4 along the bend, 9 back.
+    into[24, 4:9, 4] = into[10:25, 8, 4] = True
+    assert grow(mask, into, 30)[15, 8, 4] and not grow(mask, into, 29)[15, 8, 4]
+    assert not grow(np.zeros_like(into), into, 5).any()
+
+
+def test_found_lesions_grow_as_far_as_configured_and_small_ones_not_at_all(write_blob_scan, tmp_path: Path) -> None:
+    scan = Prepared.open(write_blob_scan(tmp_path, "sub-a", 1)).read()
+    tissues = np.full(scan.tissues.shape, WM, np.uint8) * scan.brain
+    tissues[:, :, :8] = GM * scan.brain[:, :, :8]
+    flair = np.where(tissues == GM, 0.5, 0.0).astype(np.float32) + scan.lesion * 3
+    scan = replace(scan, tissues=tissues, flair=flair)
+    probability = np.zeros(flair.shape, np.float32)
+    numbers, _ = label_lesions(scan.lesion)
+    probability[tuple(np.argwhere(numbers == 1)[0])] = 0.8  # one voxel of 8 mm³
+    whole, threshold = found_lesions(probability, scan, CascadeConfig(min_volume_mm3=0, growth_mm=30))
+    np.testing.assert_array_equal(whole, numbers == 1)
+    assert threshold == CascadeConfig().lesion_threshold
+    probability[tuple(np.argwhere(numbers == 2)[0])] = 0.79
+    none, _ = found_lesions(probability, scan, CascadeConfig(min_volume_mm3=8, growth_mm=30))
+    assert not none.any()
+    one, _ = found_lesions(probability, scan, CascadeConfig(min_volume_mm3=0))
+    assert np.count_nonzero(one) == 1
+
+
 def test_a_model_with_two_thresholds_gives_each_scan_its_own(root: Path, tmp_path: Path, monkeypatch) -> None:
     probability, _ = read_volume(root / "segment/sub-9/sub-9_space-T1w_res-2mm_label-lesion_probseg.nii.gz")
     wanted = np.count_nonzero(probability > 0.01) // 2
@@ -175,11 +211,11 @@ def test_a_model_with_two_thresholds_gives_each_scan_its_own(root: Path, tmp_pat
 def test_a_threshold_that_is_given_replaces_both_of_the_model(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "model", tmp_path / "model")
     card = read_json(tmp_path / "model/model.json")
-    card["parameters"] |= {"lowest_threshold": 0.01, "lesion_threshold": 0.9}
+    card["parameters"] |= {"lowest_threshold": 0.01, "lesion_threshold": 0.9, "growth_mm": 15}
     write_json(card, tmp_path / "model/model.json")
     assert Cascade.open(tmp_path / "model").config.lowest_threshold == 0.01
     given = Cascade.open(tmp_path / "model", 0.5).config
-    assert (given.lesion_threshold, given.lowest_threshold) == (0.5, None)
+    assert (given.lesion_threshold, given.lowest_threshold, given.growth_mm) == (0.5, None, 0)
     card["parameters"]["lowest_threshold"] = 0.95
     write_json(card, tmp_path / "model/model.json")
     with pytest.raises(InputError, match=r"lowest_threshold 0.95 is above lesion_threshold 0.9"):

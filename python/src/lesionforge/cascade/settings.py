@@ -38,10 +38,16 @@ class CascadeConfig:
     """A voxel is lesion when its final probability is at least this (nicMSlesions: t_bin)."""
     lowest_threshold: Annotated[float, Within(0, 1, above=True)] | None = None
     """Where there is one (ours), each scan has a threshold of its own, from this up to `lesion_threshold`: that from which on its
-    lesions have the volume of its hyperintense white matter. A network trained on many lesions takes too much for lesion in a
-    patient with few, and the other way round."""
+    lesions have `load_share` of the volume of its hyperintense white matter. A network trained on many lesions takes too much
+    for lesion in a patient with few, and the other way round."""
+    load_share: Annotated[float, Within(0, 1)] = 1.0
+    """Less than 1 where lesions grow afterwards."""
+    growth_mm: Annotated[float, Within(0, 100)] = 0.0
+    """How far lesions grow into what is hyperintense around them (ours). Networks are sure of the heart of a large lesion and
+    miss the rest of it where scans differ from those they were trained on; what is connected with a lesion, as bright and off
+    the cortex belongs to it, if it is not far."""
     min_volume_mm3: Annotated[float, Within(0, 1_000_000)] = 20.0
-    """Lesions of this volume or less are dropped (nicMSlesions: l_min, in voxels of 1 mm³)."""
+    """Lesions of this volume or less are dropped, before any growth (nicMSlesions: l_min, in voxels of 1 mm³)."""
     batch_size: Count = 128
     """Patches, or blocks of the network dense, in one step of the optimiser."""
     epochs: Annotated[int, Within(1, 10_000)] = 200
@@ -96,8 +102,11 @@ CONFIGURATIONS = {
         candidate_depth_mm=4.0,
         cnn1_threshold=0.03,
         fallback_flair_z=1.0,
-        lesion_threshold=0.9,
+        lesion_threshold=0.95,
         lowest_threshold=0.3,
+        load_share=0.5,
+        growth_mm=15.0,
+        min_volume_mm3=10.0,
         batch_size=4,
         epochs=20,
         patience=10,

@@ -14,8 +14,8 @@ WINSOR_PERCENTILES = (5.0, 95.0)
 CORTEX_MM = 2.0
 # Smaller pieces of grey matter lie in lesions.
 CORTEX_PIECE_MM3 = 1000.0
-# Standard deviations above grey matter's mean from which the volume of hyperintense white matter comes near a patient's load.
-LOAD_STD = 0.8
+# Standard deviations above grey matter's mean. From there on the volume of hyperintense white matter comes near a patient's load.
+HYPERINTENSE_STD = 0.8
 
 
 def grey_flair(values: np.ndarray) -> tuple[float, float]:
@@ -35,14 +35,23 @@ def off_cortex(tissues: np.ndarray, voxel_mm: float) -> np.ndarray:
     return np.asarray(ndimage.distance_transform_edt(~large[pieces]) * voxel_mm > CORTEX_MM + 0.01 * voxel_mm)
 
 
-def hyperintense_volume_mm3(flair: np.ndarray, tissues: np.ndarray, voxel_mm: float) -> float:
-    """The volume of white matter off the cortex that is brighter in the FLAIR than grey matter by 0.8 std of it.
+def hyperintense_off_cortex(flair: np.ndarray, tissues: np.ndarray, voxel_mm: float) -> np.ndarray:
+    """Where the brain, off the cortex, is brighter in the FLAIR than grey matter by 0.8 std of it; bool [x, y, z].
 
-    Arrays are [x, y, z] with voxels of `voxel_mm`; NaN when a scan has less than two voxels of grey matter.
+    Arrays are [x, y, z] with voxels of `voxel_mm`; nowhere when a scan has less than two voxels of grey matter.
     """
     grey = flair[tissues == GM]
     if grey.size < 2:
-        return float("nan")
+        return np.zeros(tissues.shape, bool)
     mean, std = grey_flair(grey)
-    bright = (tissues == WM) & (flair > mean + LOAD_STD * std) & off_cortex(tissues, voxel_mm)
-    return float(np.count_nonzero(bright) * voxel_mm**3)
+    return np.asarray((tissues > 0) & (flair > mean + HYPERINTENSE_STD * std) & off_cortex(tissues, voxel_mm))
+
+
+def hyperintense_volume_mm3(hyperintense: np.ndarray, tissues: np.ndarray, voxel_mm: float) -> float:
+    """The volume of white matter in a mask of `hyperintense_off_cortex`, which comes near a patient's load; NaN without GM.
+
+    Arrays are [x, y, z] with voxels of `voxel_mm`.
+    """
+    if np.count_nonzero(tissues == GM) < 2:
+        return float("nan")
+    return float(np.count_nonzero(hyperintense & (tissues == WM)) * voxel_mm**3)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import Scan, label_lesions, voxel_volume_mm3
-from lesionforge.images.geometry import voxel_side_mm
-from lesionforge.images.hyperintense import hyperintense_volume_mm3
+from lesionforge.images.geometry import bounding_box, voxel_side_mm
+from lesionforge.images.hyperintense import hyperintense_off_cortex, hyperintense_volume_mm3
 from lesionforge.train.patches import candidates, inner_part, patch_volume, score
 
 if TYPE_CHECKING:
@@ -54,17 +55,30 @@ def threshold_of_load(probability: np.ndarray, load_mm3: float, voxel_mm3: float
     return min(float(likely[wanted - 1]), highest) if wanted <= len(likely) else lowest
 
 
-def scan_threshold(probability: np.ndarray, scan: Scan, config: CascadeConfig) -> float:
-    """The probability [x, y, z] from which on a voxel of this scan is lesion.
+def found_lesions(probability: np.ndarray, scan: Scan, config: CascadeConfig) -> tuple[np.ndarray, float]:
+    """What a scan's probabilities [x, y, z] say is lesion, bool [x, y, z], and the probability from which on a voxel is.
 
-    That of the configuration, or if it has a `lowest_threshold` the one that gives the scan the volume of its hyperintense white
-    matter. The scan is one read without its lesion mask.
+    That is the `lesion_threshold` of the configuration, or if it has a `lowest_threshold` the one that gives the scan a share of
+    the volume of its hyperintense white matter. Lesions then grow by `growth_mm` at most into what is hyperintense, as those of
+    Schmidt et al., NeuroImage 2012, do. The scan is one read without its lesion mask.
     """
-    if config.lowest_threshold is None:
-        return config.lesion_threshold
-    load_mm3 = hyperintense_volume_mm3(scan.flair, scan.tissues, voxel_side_mm(scan.affine))
-    voxel_mm3 = voxel_volume_mm3(scan.affine)
-    return threshold_of_load(probability, load_mm3, voxel_mm3, config.lowest_threshold, config.lesion_threshold)
+    voxel_mm, voxel_mm3 = voxel_side_mm(scan.affine), voxel_volume_mm3(scan.affine)
+    bright, threshold = hyperintense_off_cortex(scan.flair, scan.tissues, voxel_mm), config.lesion_threshold
+    if config.lowest_threshold is not None:
+        wanted_mm3 = config.load_share * hyperintense_volume_mm3(bright, scan.tissues, voxel_mm)
+        threshold = threshold_of_load(probability, wanted_mm3, voxel_mm3, config.lowest_threshold, threshold)
+    mask = lesion_mask(probability, voxel_mm3, threshold, config.min_volume_mm3)
+    return grow(mask, bright, round(config.growth_mm / voxel_mm)), threshold
+
+
+def grow(mask: np.ndarray, into: np.ndarray, steps: int) -> np.ndarray:
+    """A mask and what lies in `into` at most so many steps from it, from voxel to neighbour in `into`; bool [x, y, z]."""
+    if not steps or not mask.any():
+        return mask
+    box = bounding_box(mask | into)
+    grown = mask.copy()
+    grown[box] = ndimage.binary_dilation(mask[box], iterations=steps, mask=into[box] | mask[box])
+    return grown
 
 
 def lesion_mask(probability: np.ndarray, voxel_mm3: float, threshold: float, min_volume_mm3: float) -> np.ndarray:

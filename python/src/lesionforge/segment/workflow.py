@@ -20,14 +20,13 @@ from lesionforge.images import (
     read_image,
     refuse_loss,
     resample,
-    voxel_volume_mm3,
     write_json,
     write_mask,
     write_tsv,
     write_volume,
 )
 from lesionforge.images.geometry import voxel_side_mm
-from lesionforge.segment.cascade import lesion_mask, lesion_probability, scan_threshold
+from lesionforge.segment.cascade import found_lesions, lesion_probability
 from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
 from lesionforge.train.loading import load_cascade
 
@@ -48,10 +47,13 @@ class Cascade:
 
     @classmethod
     def open(cls, folder: Path, lesion_threshold: float | None = None, min_volume_mm3: float | None = None) -> Cascade:
-        """Read the card; the two numbers replace the card's when given. Raises InputError as `read_cascade_card` does."""
+        """Read the card; the two numbers replace the card's when given, a threshold leaves no growth.
+
+        Raises InputError as `read_cascade_card` does.
+        """
         card, config, voxel_mm = read_cascade_card(folder)
         if lesion_threshold is not None:
-            config = replace(config, lesion_threshold=lesion_threshold, lowest_threshold=None)
+            config = replace(config, lesion_threshold=lesion_threshold, lowest_threshold=None, growth_mm=0.0)
         if min_volume_mm3 is not None:
             config = replace(config, min_volume_mm3=min_volume_mm3)
         return cls(folder, voxel_mm, contrasts_of(card), config, card["checksums"])
@@ -96,12 +98,10 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
         )
     config = cascade.config
     in_template = prepared.way_to_template()
-    voxel_mm3 = voxel_volume_mm3(scan.affine)
     models = load_cascade(cascade.folder, config, cascade.contrasts)
     images = list(scan.images(cascade.contrasts).values())
     probability = lesion_probability(models, images, scan.brain, config, voxel_mm=voxel_mm)
-    threshold = scan_threshold(probability, scan, config)
-    mask = lesion_mask(probability, voxel_mm3, threshold, config.min_volume_mm3)
+    mask, threshold = found_lesions(probability, scan, config)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)
     with new_folder(out / prepared.scan_id) as folder:
@@ -121,6 +121,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             "cnn1_threshold": config.cnn1_threshold,
             "lesion_threshold": threshold,
             "min_volume_mm3": config.min_volume_mm3,
+            "growth_mm": config.growth_mm,
             "voxel_mm": voxel_mm,
             "model": cascade.folder.name,
             "model_checksums": cascade.checksums,
