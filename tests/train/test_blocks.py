@@ -73,13 +73,27 @@ def test_a_box_beyond_the_volume_is_filled_with_zeros(rng) -> None:
 def test_a_training_block_holds_its_centre_and_nothing_outside_the_brain(seed: int) -> None:
     scan = made_scan(seed)
     rng = np.random.default_rng(seed)
-    images, classes = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, rng)
+    images, classes = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), rng, CONTRASTS)
     assert images.shape == (BLOCK,) * 3 + (2,) and images.dtype == np.float32
     assert set(np.unique(classes)) <= {OUTSIDE, HEALTHY, LESION, GREY}
     assert (classes == LESION).any()
     assert not images[classes == OUTSIDE].any()
-    again, _ = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, np.random.default_rng(seed))
+    again, _ = training_block(scan.volume.data, scan.labels.data, np.array([22, 20, 17]), np.random.default_rng(seed), CONTRASTS)
     np.testing.assert_array_equal(images, again)
+
+
+def test_threads_change_nothing_of_what_is_drawn(monkeypatch) -> None:
+    scan = made_scan(1)
+    samples = Samples([scan], pool([scan.lesion]), pool([scan.healthy]), CONTRASTS)
+    made = []
+    for count in (1, 4):
+        monkeypatch.setattr(fit, "threads", lambda count=count: count)
+        made.append(list(fit.batches(samples, TINY, np.random.default_rng(3))))
+    for alone, together in zip(*made, strict=True):
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, other)
+    first, second = (images for images, _ in made[0])
+    assert not np.array_equal(first[0], first[1]) and not np.array_equal(first, second)
 
 
 def test_without_random_changes_a_block_is_the_scan_turned(monkeypatch) -> None:
@@ -88,7 +102,7 @@ def test_without_random_changes_a_block_is_the_scan_turned(monkeypatch) -> None:
     monkeypatch.setattr(blocks, "_change_contrast", lambda image, rng: image)
     scan = made_scan(3)
     images, classes = training_block(
-        scan.volume.data, scan.labels.data, np.array([22, 20, 17]), CONTRASTS, np.random.default_rng(0)
+        scan.volume.data, scan.labels.data, np.array([22, 20, 17]), np.random.default_rng(0), CONTRASTS
     )
     assert set(np.round(images[classes != OUTSIDE].ravel(), 4)) <= set(np.round(scan.volume.data.ravel(), 4))
     assert images[classes == LESION].mean() > 1.5 and abs(images[classes == HEALTHY].mean()) < 0.1
@@ -101,7 +115,7 @@ def test_grey_matter_changes_as_a_whole_and_alone(seed: int, monkeypatch) -> Non
     monkeypatch.setattr(blocks, "_change_contrast", lambda image, rng: image)
     scan = made_scan(seed)
     flat = np.where(scan.labels.data[..., None] != OUTSIDE, np.float32(1), 0).repeat(2, axis=-1)
-    images, classes = training_block(flat, scan.labels.data, np.array([27, 20, 17]), CONTRASTS, np.random.default_rng(seed))
+    images, classes = training_block(flat, scan.labels.data, np.array([27, 20, 17]), np.random.default_rng(seed), CONTRASTS)
     deep = ndimage.binary_erosion(classes == GREY, iterations=4, border_value=1)
     far = ndimage.binary_erosion((classes == HEALTHY) | (classes == LESION), iterations=4, border_value=1)
     assert deep.any() and far.any()
@@ -165,7 +179,7 @@ def test_validation_judges_the_same_unchanged_blocks_by_the_loss_of_training() -
 
 def test_the_validation_loss_of_blocks_falls_while_they_are_learned(monkeypatch) -> None:
     monkeypatch.setattr(fit, "JUDGED_BLOCKS", 8)
-    config = replace(TINY, epochs=3, steps_per_epoch=20, batch_size=2)
+    config = replace(TINY, epochs=3, steps_per_epoch=30)
     scans = [made_scan(seed) for seed in range(2)]
     samples = [Samples([scan], pool([scan.lesion]), pool([scan.healthy]), CONTRASTS) for scan in scans]
     nets.set_up(1)

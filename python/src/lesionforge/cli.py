@@ -73,6 +73,8 @@ def prepare_environment(threads: int | None, reproducible: bool) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("NO_ET", "1")
+    # As for TensorFlow: memory of a GPU is taken as it is needed, and others can share it.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(sys.prefix, ".matplotlib"))  # noqa: PTH118
     os.environ["KERAS_HOME"] = os.path.join(os.devnull, "keras")  # noqa: PTH118
     threads = threads or len(os.sched_getaffinity(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +50,12 @@ def set_up(seed: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of lesionforge and of the libraries that shape its results."""
-    names = ("antspyx", "keras", "nibabel", "nipype", "numpy", "tensorflow")
-    return {"lesionforge": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    """Versions of lesionforge and of the libraries that shape its results; of Keras' backends those that are installed."""
+    found = {"lesionforge": __version__, "python": platform.python_version()}
+    for name in ("antspyx", "keras", "nibabel", "nipype", "numpy", "tensorflow", "jax", "torch"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def checksum(path: Path) -> str:

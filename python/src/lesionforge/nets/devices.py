@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ def find_device(wanted: str) -> Device:
             "check the driver with nvidia-smi and start containers with their GPU option, or give --device cpu"
         )
     return Device("gpu", count) if count else Device()
+
+
+def threads() -> int:
+    """How many threads of its own a process may use: as `lesionforge --threads` says, else as many as it has processors."""
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
 @contextmanager

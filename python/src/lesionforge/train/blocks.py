@@ -50,7 +50,7 @@ def cut(volume: np.ndarray, corner: np.ndarray, sides: np.ndarray) -> np.ndarray
 
 
 def training_block(
-    data: np.ndarray, labels: np.ndarray, centre: np.ndarray, contrasts: tuple[str, ...], rng: np.random.Generator
+    data: np.ndarray, labels: np.ndarray, centre: np.ndarray, rng: np.random.Generator, contrasts: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """A block that holds the voxel `centre` somewhere in its middle half, changed at random.
 

@@ -26,7 +26,7 @@ from lesionforge.nets.checkpoint import (
     sweep,
     variables_of,
 )
-from lesionforge.nets.devices import Device, on_device, on_one_device
+from lesionforge.nets.devices import Device, on_device, on_one_device, threads
 from lesionforge.train.blocks import block_loss, plain_block, training_block
 from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import score, turn_half
@@ -114,16 +114,19 @@ def batches(
     What a batch holds is repeated until its number is a `multiple_of`, for batches that several devices share.
     """
     voxels, labels = draw_epoch(samples.scans, samples.lesion, samples.healthy, config, rng)
-    change = partial(training_block, contrasts=samples.contrasts, rng=rng)
-    # Parts of nearly equal size: no last batch of one patch.
-    for step, part in enumerate(np.array_split(np.arange(len(labels)), config.steps_per_epoch)):
-        if step % MAPPED_BATCHES == 0:
-            scans = [scan.mapped() for scan in samples.scans]
-        batch = np.resize(part, -(-len(part) // multiple_of) * multiple_of)
-        if config.in_blocks:
-            yield gather_blocks(scans, voxels[batch], change)
-        else:
-            yield turn_half(gather_pooled(scans, voxels[batch]), rng), labels[batch]
+    change = partial(training_block, contrasts=samples.contrasts)
+    with ThreadPoolExecutor(threads()) as workers:
+        # Parts of nearly equal size: no last batch of one patch.
+        for step, part in enumerate(np.array_split(np.arange(len(labels)), config.steps_per_epoch)):
+            if step % MAPPED_BATCHES == 0:
+                scans = [scan.mapped() for scan in samples.scans]
+            batch = np.resize(part, -(-len(part) // multiple_of) * multiple_of)
+            if config.in_blocks:
+                # Each block has a generator of its own, so that what is drawn does not depend on which thread is faster.
+                own = [np.random.default_rng(seed) for seed in rng.integers(2**63, size=len(batch))]
+                yield gather_blocks(scans, voxels[batch], change, own, each=workers.map)
+            else:
+                yield turn_half(gather_pooled(scans, voxels[batch]), rng), labels[batch]
 
 
 def ahead(steps: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

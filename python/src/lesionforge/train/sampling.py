@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -140,14 +140,22 @@ def gather_pooled(scans: list[LabelledScan], voxels: np.ndarray) -> np.ndarray:
 def gather_blocks(
     scans: Sequence[LabelledScan],
     voxels: np.ndarray,
-    block_of: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    block_of: Callable[..., tuple[np.ndarray, np.ndarray]],
+    *more: Sequence[Any],
+    each: Callable[..., Iterable[Any]] = map,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks [n, x, y, z, contrast] around pooled voxels [n, 4], and their classes uint8 [n, x, y, z], as `block_of` says."""
-    blocks = []
-    for number, *centre in voxels:
+    """Blocks [n, x, y, z, contrast] around pooled voxels [n, 4], and their classes uint8 [n, x, y, z], as `block_of` says.
+
+    `block_of` gets data and labels of the scan, the place in them, and its own of each sequence in `more`. `each` is `map`, or
+    what does the same side by side.
+    """
+
+    def block(voxel: np.ndarray, *own: Any) -> tuple[np.ndarray, np.ndarray]:
+        number, *centre = voxel
         scan = scans[number]
-        blocks.append(block_of(scan.volume.data, scan.labels.data, scan.volume.places(centre)))
-    images, classes = zip(*blocks, strict=True)
+        return block_of(scan.volume.data, scan.labels.data, scan.volume.places(centre), *own)
+
+    images, classes = zip(*each(block, voxels, *more), strict=True)
     return np.stack(images), np.stack(classes)
 
 
