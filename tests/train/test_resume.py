@@ -232,7 +232,7 @@ def test_half_precision_inside_leaves_what_judges_and_is_saved_in_single(
 
 
 def test_a_cascade_is_trained_on_two_devices(root: Path) -> None:
-    """On two parts of the CPU, in a process of its own, since tensorflow divides it before its first use."""
+    """On two parts of the CPU, in a process of its own, since tensorflow, which it is about, divides it before its first use."""
     code = f"""
 from functools import cache
 import numpy as np, tensorflow as tf
@@ -255,5 +255,6 @@ assert all(np.isfinite(row.loss) for row in history) and len(history) == 2
 assert all(np.isfinite(weight).all() for model in models.values() for weight in model.get_weights())
 assert devices._mirrored.cache_info().hits and devices._mirrored(2).num_replicas_in_sync == 2
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

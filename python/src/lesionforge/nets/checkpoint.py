@@ -105,8 +105,9 @@ def restore(network: keras.Model, state: TrainingState) -> None:
 
 
 def random_state(rng: np.random.Generator) -> dict[str, Any]:
-    """The state of a generator of random numbers, and of the one of Python, which Keras seeds its layers from; as JSON."""
-    return {"numpy": rng.bit_generator.state, "python": random.getstate()}
+    """The state of a generator of random numbers, of the one of Python, which Keras seeds its layers from, and of torch's; JSON."""
+    torchs = [generator.get_state().numpy().tobytes().hex() for generator in _torch_generators()]
+    return {"numpy": rng.bit_generator.state, "python": random.getstate(), "torch": torchs}
 
 
 def restore_random(rng: np.random.Generator, state: dict[str, Any]) -> None:
@@ -114,3 +115,19 @@ def restore_random(rng: np.random.Generator, state: dict[str, Any]) -> None:
     rng.bit_generator.state = state["numpy"]
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
+    # A training may go on on a machine with fewer GPUs.
+    for generator, content in zip(_torch_generators(), state["torch"], strict=False):
+        bits = generator.get_state()
+        bits.numpy()[:] = np.frombuffer(bytes.fromhex(content), np.uint8)
+        generator.set_state(bits)
+
+
+def _torch_generators() -> list[Any]:
+    """What dropout draws from on torch, which gives it no seed; empty on other backends."""
+    import keras
+
+    if keras.backend.backend() != "torch":
+        return []
+    import torch
+
+    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_available() else ())]
