@@ -105,7 +105,7 @@ def restore(network: keras.Model, state: TrainingState) -> None:
 
 
 def random_state(rng: np.random.Generator) -> dict[str, Any]:
-    """The state of a generator of random numbers, of the one of Python, which Keras seeds its layers from, and of torch's; JSON."""
+    """The state, as JSON, of a generator of random numbers, of that of Python, which Keras seeds its layers from, and of torch's."""
     torchs = [generator.get_state().numpy().tobytes().hex() for generator in _torch_generators()]
     return {"numpy": rng.bit_generator.state, "python": random.getstate(), "torch": torchs}
 
@@ -116,7 +116,7 @@ def restore_random(rng: np.random.Generator, state: dict[str, Any]) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     # A training may go on on a machine with fewer GPUs.
-    for generator, content in zip(_torch_generators(), state["torch"], strict=False):
+    for generator, content in zip(_torch_generators(), state.get("torch", ()), strict=False):
         bits = generator.get_state()
         bits.numpy()[:] = np.frombuffer(bytes.fromhex(content), np.uint8)
         generator.set_state(bits)
