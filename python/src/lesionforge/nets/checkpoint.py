@@ -105,7 +105,7 @@ def restore(network: keras.Model, state: TrainingState) -> None:
 
 
 def random_state(rng: np.random.Generator) -> dict[str, Any]:
-    """The state, as JSON, of a generator of random numbers, of that of Python, which Keras seeds its layers from, and of torch's."""
+    """The state, as JSON, of a generator of random numbers and of those of Python, which seeds layers of Keras, and of torch."""
     torchs = [generator.get_state().numpy().tobytes().hex() for generator in _torch_generators()]
     return {"numpy": rng.bit_generator.state, "python": random.getstate(), "torch": torchs}
 
