@@ -5,10 +5,10 @@
     .venv/bin/python benchmarks/ablation.py train RESULTS --arm synthetic --seed 1 --set ZOOM=[0.8,2.4] --set synthetic_weight=4
 
 RESULTS is the output folder of an experiment with folds, such as results/experiment-open-ms. `curves` reads the probability maps
-in it. `train` trains an arm of each fold anew, with settings of `CascadeConfig` or constants of `train.blocks` changed, and
-judges the fold's test scans. Both print a Markdown table: Dice / lesion sensitivity / false discovery / millilitres as a scan is
-segmented, by its own threshold and grown, and at each threshold without growth. Nothing is written. Test scans are looked at:
-what is chosen by these tables is not blind.
+in it, all by the rules of the default. `train` trains an arm of each fold anew, with settings of `CascadeConfig` or constants of
+`train.blocks` changed, and judges the fold's test scans. Both print a Markdown table: Dice / lesion sensitivity / false discovery
+/ millilitres as a scan is segmented, by its own threshold and grown, and at each threshold without growth. Nothing is written.
+Test scans are looked at: what is chosen by these tables is not blind.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lesionforge.train.fit import train_cascade
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DEFAULT = CONFIGURATIONS["lesionforge"]
-HEADER = ["run", "test scan", "own threshold", "there", *(f"{threshold:g}" for threshold in THRESHOLDS)]
+HEADER = ["run", "test scan", "own threshold", "as segmented", *(f"{threshold:g}" for threshold in THRESHOLDS)]
 RESULTS = click.argument("results", type=click.Path(exists=True, path_type=Path))
 say = partial(click.echo, err=True)
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What a GPU is worth: training of both networks' kinds and inference on it beside the same machine's processors.
 
-    KERAS_BACKEND=jax .venv/bin/python benchmarks/gpu.py PREPARED --out FOLDER
+    .venv/bin/python benchmarks/gpu.py PREPARED --out FOLDER
 
 PREPARED is the folder of one prepared scan with a lesion mask. Networks have random weights, which cost what trained ones do.
 Each measurement runs in a process of its own, once before it counts: graphs are built and compiled then. Exits with code 2 where
-the backend finds no GPU.
+Keras' backend finds no GPU.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from typing import Any
 
 import click
 import numpy as np
-from cascade import Measurement, alone, networks, realistic
+from cascade import Measurement, alone, difference, networks, realistic
 from prepare import measured, table
 
 from lesionforge import nets
 from lesionforge.cascade.settings import CONFIGURATIONS
 from lesionforge.cli import prepare_environment
+from lesionforge.errors import InputError
 from lesionforge.images import Prepared
 from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.segment.cascade import lesion_probability
@@ -73,7 +74,7 @@ def cascade_samples(prepared: Path, name: str, scratch: Path) -> Samples:
 def cascade_training(prepared: Path, name: str, scratch: Path, kind: str) -> Measurement:
     """One epoch of one network."""
     config = replace(CONFIGURATIONS[name], steps_per_epoch=STEPS[name], epochs=LAPS)
-    lap, device = Laps(), find_device(kind)
+    lap, device = Laps(), find_device(kind).sharing(CONFIGURATIONS[name].batch_size)
     with on_one_device(device):
         network = build_network(config.network)
     samples = cascade_samples(prepared, name, scratch / f"{name}-{kind}")
@@ -134,7 +135,10 @@ def main(prepared: Path, out: Path, skip: tuple[str, ...]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     prepare_environment(None, False)
     nets.set_up(SEED)
-    find_device("gpu")
+    try:
+        find_device("gpu")
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
     levels = out / "levels" / prepared.name
     if not levels.is_dir():
         measured(["synthesize", "levels", "--prepared", str(prepared), "--out", str(out / "levels")])
@@ -154,10 +158,18 @@ def main(prepared: Path, out: Path, skip: tuple[str, ...]) -> None:
         rows.append([*cells, ""])
     for name in STEPS if "inference" not in skip else ():
         cells, found = row(f"inference, {name}", "s a brain", 0, partial(alone, inference, prepared, name))
-        both = (found[0] > 0) & (found[1] > 0)
-        differs = f"largest difference of probabilities {np.abs(found[0] - found[1])[both].max():.0e}"
-        rows.append([*cells, differs])
-    table(["", "", "GPU", "processors", "times faster", "batches made, a second; or how alike"], rows)
+        rows.append([*cells, difference(*found)])
+    table(
+        [
+            "",
+            "",
+            "GPU",
+            "processors",
+            "times faster",
+            "batches made, a second; difference of probabilities",
+        ],
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -274,7 +274,7 @@ def segmentation_row(method: str, cascade: Cascade, networks: dict, scan: Scan, 
     config = cascade.config
     near = ndimage.binary_dilation(scan.lesion, iterations=SEAM_WIDTH_VOXELS)
     probability = lesion_probability(networks, [images["t1w"], images["flair"]], scan.brain, config, near)
-    found, _ = found_lesions(probability, replace(scan, flair=images["flair"]), config)
+    found = near & found_lesions(probability, replace(scan, flair=images["flair"]), config)[0]
     figures = measure_pair(found, scan.lesion, (1.0, 1.0, 1.0), 1.0, "ours").measures
     click.echo(f"{method}: segmented", err=True)
     values = (figures["dice"], figures["lesion_recall"], 1 - figures["lesion_precision"], figures["volume_predicted_ml"])

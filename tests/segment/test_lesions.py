@@ -102,6 +102,9 @@ def test_a_scan_may_be_there_once_with_each_threshold(tmp_path: Path) -> None:
     pairs = [("0.5", "5"), ("0.5", "20"), ("0.8", "5"), ("0.8", "20")]
     assert list(zip(table["lesion_threshold"], table["min_volume_mm3"], strict=True)) == pairs
     assert (tmp_path / "one/scans.tsv").read_bytes() == (tmp_path / "two/scans.tsv").read_bytes()
+    grown = summary(tmp_path / "grown", "sub-02", "real", {"deep": 250.0}, growth_mm=15)
+    result = CliRunner().invoke(main, ["segment", "tabulate", str(found[0]), str(grown), "--out", str(tmp_path / "grown")])
+    assert result.exit_code == 0 and sorted(map(float, read_tsv(tmp_path / "grown/scans.tsv")["growth_mm"])) == [0, 15]
     twice = summary(tmp_path / "again", "sub-02", "real", {}, lesion_threshold=0.8, min_volume_mm3=20.0)
     result = CliRunner().invoke(main, ["segment", "tabulate", str(found[0]), str(twice), "--out", str(tmp_path / "three")])
     assert result.exit_code == 2 and "thresholds as" in result.output

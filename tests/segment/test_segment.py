@@ -17,6 +17,7 @@ from lesionforge.errors import InputError
 from lesionforge.images import (
     PLACES,
     Prepared,
+    Scan,
     derivative,
     label_lesions,
     read_image,
@@ -194,13 +195,30 @@ def test_found_lesions_grow_as_far_as_configured_and_small_ones_not_at_all(write
     assert np.count_nonzero(one) == 1
 
 
+@pytest.mark.parametrize(("growth_mm", "voxels"), [(0, 1), (3, 2), (4, 3), (15, 8)])
+def test_lesions_grow_by_no_more_millimetres_than_configured(growth_mm: float, voxels: int) -> None:
+    tissues = np.full((30, 30, 30), WM, np.uint8)
+    tissues[:, :, :8] = GM
+    flair = np.where(tissues == GM, 0.5, 0.0).astype(np.float32)
+    flair[5:25, 15, 20] = 3
+    probability = np.zeros(flair.shape, np.float32)
+    probability[5, 15, 20] = 1
+    # Affines that were written and read say 2 mm but for rounding.
+    for side in (2, 2.00001, 1.99999):
+        scan = Scan(flair, flair, tissues > 0, tissues, np.zeros(flair.shape, bool), np.diag([side, side, side, 1]))
+        found, _ = found_lesions(probability, scan, CascadeConfig(min_volume_mm3=0, growth_mm=growth_mm))
+        np.testing.assert_array_equal(np.argwhere(found)[:, 0], range(5, 5 + voxels))
+
+
 def test_a_model_with_two_thresholds_gives_each_scan_its_own(root: Path, tmp_path: Path, monkeypatch) -> None:
     probability, _ = read_volume(root / "segment/sub-9/sub-9_space-T1w_res-2mm_label-lesion_probseg.nii.gz")
     wanted = np.count_nonzero(probability > 0.01) // 2
     assert wanted > 20
-    monkeypatch.setattr("lesionforge.segment.cascade.hyperintense_volume_mm3", lambda *_: 8.0 * wanted)
+    monkeypatch.setattr("lesionforge.segment.cascade.hyperintense_volume_mm3", lambda *_: 16.0 * wanted)
     model = Cascade.open(root / "model")
-    both = replace(model, config=replace(model.config, lesion_threshold=1.0, lowest_threshold=0.01, min_volume_mm3=0))
+    both = replace(
+        model, config=replace(model.config, lesion_threshold=1.0, lowest_threshold=0.01, load_share=0.5, min_volume_mm3=0)
+    )
     summary = segment_scan(root / "prepare/sub-9", both, tmp_path / "own")
     assert summary["volume_ml"] * 1000 == pytest.approx(8 * wanted, abs=16)
     assert summary["lesion_threshold"] == threshold_of_load(probability, 8.0 * wanted, 8.0, 0.01, 1.0)

@@ -43,9 +43,9 @@ class CascadeConfig:
     load_share: Annotated[float, Within(0, 1)] = 1.0
     """Less than 1 where lesions grow afterwards."""
     growth_mm: Annotated[float, Within(0, 100)] = 0.0
-    """How far lesions grow into what is hyperintense around them (ours). Networks are sure of the heart of a large lesion and
-    miss the rest of it where scans differ from those they were trained on; what is connected with a lesion, as bright and off
-    the cortex belongs to it, if it is not far."""
+    """How far lesions grow, along the axes, into what is hyperintense around them (ours). Networks are sure of the heart of a
+    large lesion and miss the rest of it where scans differ from those they were trained on; what is connected with a lesion, as
+    bright and off the cortex belongs to it, if it is not far."""
     min_volume_mm3: Annotated[float, Within(0, 1_000_000)] = 20.0
     """Lesions of this volume or less are dropped, before any growth (nicMSlesions: l_min, in voxels of 1 mm³)."""
     batch_size: Count = 128

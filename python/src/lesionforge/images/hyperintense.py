@@ -1,4 +1,4 @@
-"""Hyperintense white matter: what the FLAIR alone says of lesions, without a mask or a network."""
+"""What is hyperintense, and how much white matter is: what the FLAIR alone says of lesions, without a mask or a network."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from contextlib import suppress
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import keras
 
 CARD = "model.json"
+BACKENDS = ("tensorflow", "jax", "torch")
 # The networks of each kind of model folder.
 NETWORKS_OF = {"generator": ("generator",), "cascade": ("cnn1", "cnn2")}
 MODEL_FILES = (
@@ -51,11 +52,8 @@ def set_up(seed: int) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of lesionforge and of the libraries that shape its results; of Keras' backends those that are installed."""
-    found = {"lesionforge": __version__, "python": platform.python_version()}
-    for name in ("antspyx", "keras", "nibabel", "nipype", "numpy", "tensorflow", "jax", "torch"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    names = ["antspyx", "keras", "nibabel", "nipype", "numpy", *(name for name in BACKENDS if find_spec(name))]
+    return {"lesionforge": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
 def checksum(path: Path) -> str:

@@ -130,4 +130,7 @@ def _torch_generators() -> list[Any]:
         return []
     import torch
 
-    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_available() else ())]
+    if not torch.cuda.is_available():
+        return [torch.default_generator]
+    torch.cuda.init()
+    return [torch.default_generator, *torch.cuda.default_generators]

@@ -54,7 +54,7 @@ def find_device(wanted: str) -> Device:
 
 def threads() -> int:
     """How many threads of its own a process may use: as `lesionforge --threads` says, else as many as it has processors."""
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0] or len(os.sched_getaffinity(0)))
 
 
 @contextmanager

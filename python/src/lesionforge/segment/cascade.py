@@ -59,20 +59,24 @@ def found_lesions(probability: np.ndarray, scan: Scan, config: CascadeConfig) ->
     """What a scan's probabilities [x, y, z] say is lesion, bool [x, y, z], and the probability from which on a voxel is.
 
     That is the `lesion_threshold` of the configuration, or if it has a `lowest_threshold` the one that gives the scan a share of
-    the volume of its hyperintense white matter. Lesions then grow by `growth_mm` at most into what is hyperintense, as those of
-    Schmidt et al., NeuroImage 2012, do. The scan is one read without its lesion mask.
+    the volume of its hyperintense white matter. Lesions then grow by `growth_mm` at most into what is hyperintense, of whatever
+    tissue, as those of Schmidt et al., NeuroImage 2012, do. The scan is one read without its lesion mask.
     """
     voxel_mm, voxel_mm3 = voxel_side_mm(scan.affine), voxel_volume_mm3(scan.affine)
-    bright, threshold = hyperintense_off_cortex(scan.flair, scan.tissues, voxel_mm), config.lesion_threshold
+    threshold = config.lesion_threshold
+    if config.lowest_threshold is None and not config.growth_mm:
+        return lesion_mask(probability, voxel_mm3, threshold, config.min_volume_mm3), threshold
+    bright = hyperintense_off_cortex(scan.flair, scan.tissues, voxel_mm)
     if config.lowest_threshold is not None:
         wanted_mm3 = config.load_share * hyperintense_volume_mm3(bright, scan.tissues, voxel_mm)
         threshold = threshold_of_load(probability, wanted_mm3, voxel_mm3, config.lowest_threshold, threshold)
     mask = lesion_mask(probability, voxel_mm3, threshold, config.min_volume_mm3)
-    return grow(mask, bright, round(config.growth_mm / voxel_mm)), threshold
+    # Voxels have a side of 1 or 2 mm only but for rounding.
+    return grow(mask, bright, int(config.growth_mm / voxel_mm + 0.01)), threshold
 
 
 def grow(mask: np.ndarray, into: np.ndarray, steps: int) -> np.ndarray:
-    """A mask and what lies in `into` at most so many steps from it, from voxel to neighbour in `into`; bool [x, y, z]."""
+    """A mask and what lies in `into` at most so many steps from it, each through a face to a voxel of `into`; bool [x, y, z]."""
     if not steps or not mask.any():
         return mask
     box = bounding_box(mask | into)

@@ -22,12 +22,13 @@ def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--lesion-threshold",
             type=FiniteRange(0, 1, min_open=True),
-            help="A voxel is lesion from this probability on [default: the model's, of ours the scan's own].",
+            help="A voxel is lesion from this probability on, and lesions do not grow "
+            "[default: the model's, of ours the scan's own and 15 mm of growth].",
         ),
         click.option(
             "--min-volume-mm3",
             type=FiniteRange(0, 1_000_000),
-            help="Lesions of this volume or less are dropped [default: the model's].",
+            help="Lesions of this volume or less are dropped, before they grow [default: the model's].",
         ),
     )
     for option in reversed(options):

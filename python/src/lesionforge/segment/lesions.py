@@ -49,7 +49,8 @@ SCAN_COLUMNS = {
     "volume_native_t1w_ml": "volume of all lesions on the grid of the T1w as given, in millilitres",
     "volume_native_flair_ml": "volume of all lesions on the grid of the FLAIR as given, in millilitres",
     "lesion_threshold": "a voxel is lesion from this probability on: as given, the model's, or the scan's own",
-    "min_volume_mm3": "lesions of this volume in cubic millimetres or less were dropped",
+    "min_volume_mm3": "lesions of this volume in cubic millimetres or less were dropped, before any growth",
+    "growth_mm": "how far lesions then grew into what is hyperintense around them, in mm; 0: not at all",
     "cnn1_threshold": "the second network saw voxels to which the first gave more than this probability",
     "candidate_flair_z": "the first network saw voxels whose FLAIR lies above this many standard deviations in the brain",
     "voxel_mm": "voxel size of the working grid in mm",
@@ -58,7 +59,7 @@ SCAN_COLUMNS = {
 
 
 # What a user sets when segmenting, so that a scan may be in a table once with each.
-THRESHOLDS = ("lesion_threshold", "min_volume_mm3")
+THRESHOLDS = ("lesion_threshold", "min_volume_mm3", "growth_mm")
 Volume = Annotated[float, Within(0, 1e9)]
 Count = Annotated[int, Within(0, 10**9)]
 
@@ -86,6 +87,7 @@ class ScanSummary:
     cnn1_threshold: Annotated[float, Within(0, 1)]
     candidate_flair_z: float
     voxel_mm: Annotated[float, Within(0, 100, above=True)]
+    growth_mm: Annotated[float, Within(0, 100)] = 0.0
     volume_native_t1w_ml: Volume | None = None
     volume_native_flair_ml: Volume | None = None
 
@@ -158,7 +160,7 @@ def totals(table: pd.DataFrame) -> dict[str, Any]:
 def scans_table(summaries: list[Path]) -> pd.DataFrame:
     """One row per `desc-segment.json` with the columns of SCAN_COLUMNS, scan by scan, the real arm first.
 
-    A scan may be there once with each pair of THRESHOLDS, as long as it is of one model. Raises InputError when a file is no
+    A scan may be there once with each set of THRESHOLDS, as long as it is of one model. Raises InputError when a file is no
     such summary, or two are of the same scan, model and thresholds.
     """
     import pandas as pd
