@@ -146,12 +146,12 @@ def main() -> None:
         sheet = write_cohort(out / f"cohort-{subjects}", subjects)
         options = ["--mode", "segment", "--model", model, "--input", sheet, "--outdir", out / f"results-{subjects}"]
         ours = measure(out / f"run-{subjects}", out / "pipeline/main.nf", "-stub-run", *options)
+        print(f"{subjects} subjects: {ours}", flush=True)
         reports = ["-with-report", "report.html", "-with-timeline", "timeline.html", "-with-dag", "dag.html"]
         empty = measure(out / f"empty-{subjects}", out / "empty.nf", "--tasks", str(ours.tasks), *reports)
         costs.append((subjects, ours, empty))
         ratio = (ours.seconds / ours.tasks) / (empty.seconds / empty.tasks)
         work = (ours.processor_seconds / ours.tasks) / (empty.processor_seconds / empty.tasks)
-        print(f"{subjects} subjects: {ours}")
         print(f"empty workflow: {empty}")
         print(
             f"a task takes {ratio:.2f} times as long as an empty one (aim: at most 1.2), {work:.2f} times its processor time",
