@@ -212,15 +212,20 @@ def nothing() -> Measurement:
     return Measurement(None, min(times), np.nan, 2e-9 * SIDE**3)
 
 
-def trained_by_us(folders: Sequence[Path], steps: int, epochs: int, out: Path) -> Measurement:
-    """Our training of one network: steps a second of each epoch but the first, which also builds the graph."""
-    config = replace(CONFIGURATIONS["published"], steps_per_epoch=steps, epochs=epochs)
+def stored_samples(folders: Sequence[Path], config: CascadeConfig, out: Path) -> Samples:
+    """Prepared scans as training reads them, from files in the folder `out`, which is made anew."""
     shutil.rmtree(out, ignore_errors=True)
     scans = []
     for folder in folders:
         scan = label_scan(folder.name, Prepared.open(folder).read(), config)
         scans.append(stored_scan(scan, out / folder.name))
-    samples = Samples(scans, pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans]))
+    return Samples(scans, pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans]))
+
+
+def trained_by_us(folders: Sequence[Path], steps: int, epochs: int, out: Path) -> Measurement:
+    """Our training of one network: steps a second of each epoch but the first, which also builds the graph."""
+    config = replace(CONFIGURATIONS["published"], steps_per_epoch=steps, epochs=epochs)
+    samples = stored_samples(folders, config, out)
     network = build_network(config.network)
     laps = [(time.perf_counter(), time.process_time())]
 

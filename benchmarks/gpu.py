@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,8 +21,9 @@ from typing import Any
 
 import click
 import numpy as np
-from cascade import Measurement, alone, difference, networks, realistic
+from cascade import Measurement, alone, difference, networks, realistic, stored_samples
 from prepare import measured, table
+from training import stopwatch
 
 from lesionforge import nets
 from lesionforge.cascade.settings import CONFIGURATIONS
@@ -36,9 +36,8 @@ from lesionforge.synthesize.config import CONFIGURATIONS as GENERATORS
 from lesionforge.synthesize.config import DEFAULT_CONFIGURATION
 from lesionforge.synthesize.stage import Levels, store_training_scan
 from lesionforge.synthesize.training import train_generator
-from lesionforge.train.fit import Samples, batches, fit_network
+from lesionforge.train.fit import batches, fit_network
 from lesionforge.train.network import build_network
-from lesionforge.train.sampling import label_scan, pool, stored_scan
 
 SEED = 1
 KINDS = ("gpu", "cpu")
@@ -47,51 +46,28 @@ TILES = 1024
 LAPS = 2
 
 
-class Laps:
-    """Wall and processor seconds between its calls."""
-
-    def __init__(self) -> None:
-        self.times = [(time.perf_counter(), time.process_time())]
-
-    def __call__(self, *_: object) -> None:
-        self.times.append((time.perf_counter(), time.process_time()))
-
-    def best(self) -> tuple[float, float]:
-        """The fastest lap but the first."""
-        laps = np.diff(self.times, axis=0)[1:]
-        wall, processor = laps[laps[:, 0].argmin()]
-        return float(wall), float(processor)
-
-
-def cascade_samples(prepared: Path, name: str, scratch: Path) -> Samples:
-    """One scan as training reads it."""
-    config = CONFIGURATIONS[name]
-    shutil.rmtree(scratch, ignore_errors=True)
-    scan = stored_scan(label_scan(prepared.name, Prepared.open(prepared).read(), config), scratch)
-    return Samples([scan], pool([scan.lesion]), pool([scan.healthy]))
-
-
 def cascade_training(prepared: Path, name: str, scratch: Path, kind: str) -> Measurement:
     """One epoch of one network."""
     config = replace(CONFIGURATIONS[name], steps_per_epoch=STEPS[name], epochs=LAPS)
-    lap, device = Laps(), find_device(kind).sharing(CONFIGURATIONS[name].batch_size)
+    device = find_device(kind).sharing(config.batch_size)
     with on_one_device(device):
         network = build_network(config.network)
-    samples = cascade_samples(prepared, name, scratch / f"{name}-{kind}")
+    samples = stored_samples([prepared], config, scratch / f"{name}-{kind}")
+    times, lap = stopwatch()
     fit_network("cnn1", network, samples, None, config, np.random.default_rng(SEED), lap, device=device)
-    return Measurement(None, *lap.best(), np.nan)
+    return Measurement(None, *min(times[1:]), np.nan)
 
 
 def batch_making(prepared: Path, name: str, scratch: Path) -> Measurement:
     """Making the batches of one epoch, which threads do while a network learns."""
     config = replace(CONFIGURATIONS[name], steps_per_epoch=STEPS[name])
-    samples = cascade_samples(prepared, name, scratch / f"{name}-batches")
-    lap = Laps()
+    samples = stored_samples([prepared], config, scratch / f"{name}-batches")
+    times, lap = stopwatch()
     for _ in range(LAPS):
         for _ in batches(samples, config, np.random.default_rng(SEED)):
             pass
         lap()
-    return Measurement(None, *lap.best(), np.nan)
+    return Measurement(None, *min(times[1:]), np.nan)
 
 
 def generator_training(prepared: Path, levels: Path, scratch: Path, kind: str) -> Measurement:
@@ -100,9 +76,9 @@ def generator_training(prepared: Path, levels: Path, scratch: Path, kind: str) -
     folder = scratch / f"tiles-{kind}"
     shutil.rmtree(folder, ignore_errors=True)
     scan = store_training_scan(Prepared.open(prepared), Levels.open(levels), folder, config)
-    lap = Laps()
+    times, lap = stopwatch()
     train_generator([scan], [], config, seed=SEED, device=find_device(kind), on_epoch=lap)
-    return Measurement(None, *lap.best(), np.nan)
+    return Measurement(None, *min(times[1:]), np.nan)
 
 
 def inference(prepared: Path, name: str, kind: str) -> Measurement:
@@ -111,11 +87,11 @@ def inference(prepared: Path, name: str, kind: str) -> Measurement:
     with on_one_device(find_device(kind)):
         models = networks(config)
         config = realistic(models, scan, config)
-        lap = Laps()
+        times, lap = stopwatch()
         for _ in range(LAPS):
             found = lesion_probability(models, [scan.t1w, scan.flair], scan.brain, config)
             lap()
-    return Measurement(found, *lap.best(), np.nan)
+    return Measurement(found, *min(times[1:]), np.nan)
 
 
 def row(what: str, unit: str, amount: float, measure: Callable[[str], Measurement]) -> tuple[list[str], list[Any]]:
@@ -159,17 +135,7 @@ def main(prepared: Path, out: Path, skip: tuple[str, ...]) -> None:
     for name in STEPS if "inference" not in skip else ():
         cells, found = row(f"inference, {name}", "s a brain", 0, partial(alone, inference, prepared, name))
         rows.append([*cells, difference(*found)])
-    table(
-        [
-            "",
-            "",
-            "GPU",
-            "processors",
-            "times faster",
-            "batches made, a second; difference of probabilities",
-        ],
-        rows,
-    )
+    table(["", "", "GPU", "processors", "times faster", "batches made, a second; difference of probabilities"], rows)
 
 
 if __name__ == "__main__":

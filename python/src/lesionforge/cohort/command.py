@@ -36,6 +36,7 @@ from lesionforge.cohort.split import Needs, choose_splits, judge_cohort
 from lesionforge.cohort.tables import FILES, write_cohort
 from lesionforge.errors import InputError
 from lesionforge.images import refuse_loss
+from lesionforge.nets.devices import threads
 from lesionforge.options import FiniteRange
 from lesionforge.prepare.engines import NAMES, require_engine
 
@@ -255,7 +256,7 @@ def check_files(rows: list[Row], needs: Needs | None, seed: int, skip: bool) -> 
         broken = {problem.line for problem in problems}
         return [row for row in rows if not (skip and row.line in broken)]
 
-    facts = inspect_files(rows, int(os.environ.get("OMP_NUM_THREADS", "1")), progress)
+    facts = inspect_files(rows, threads(), progress)
     file_problems = judge_files(rows, facts)
     left = sound(rows, file_problems)
     if needs:

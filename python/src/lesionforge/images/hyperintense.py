@@ -15,7 +15,7 @@ CORTEX_MM = 2.0
 # Smaller pieces of grey matter lie in lesions.
 CORTEX_PIECE_MM3 = 1000.0
 # Standard deviations above grey matter's mean. From there on the volume of hyperintense white matter comes near a patient's load.
-HYPERINTENSE_STD = 0.8
+ABOVE_GREY_STD = 0.8
 
 
 def grey_flair(values: np.ndarray) -> tuple[float, float]:
@@ -44,7 +44,7 @@ def hyperintense_off_cortex(flair: np.ndarray, tissues: np.ndarray, voxel_mm: fl
     if grey.size < 2:
         return np.zeros(tissues.shape, bool)
     mean, std = grey_flair(grey)
-    return np.asarray((tissues > 0) & (flair > mean + HYPERINTENSE_STD * std) & off_cortex(tissues, voxel_mm))
+    return np.asarray((tissues > 0) & (flair > mean + ABOVE_GREY_STD * std) & off_cortex(tissues, voxel_mm))
 
 
 def hyperintense_volume_mm3(hyperintense: np.ndarray, tissues: np.ndarray, voxel_mm: float) -> float:
