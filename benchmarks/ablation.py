@@ -116,7 +116,7 @@ def train(results: Path, arm: str, seed: int, epochs: int, steps: int, changes: 
             prepared = left.prepared[scan_id]
             scan = prepared.unmarked().read()
             images = list(scan.images(scans.contrasts).values())
-            probability = lesion_probability(models, images, scan.brain, config, voxel_mm=voxel_side_mm(scan.affine))
+            probability = lesion_probability(models, images, scan.brain, config, voxel_side_mm(scan.affine))
             rows.append(judge(run, probability, prepared, scan, config))
     click.echo(" ".join([f"seed {seed}", *(f"{name}={value}" for name, value in changes.items())]))
     table(HEADER, rows)

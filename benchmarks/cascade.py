@@ -35,7 +35,7 @@ from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.segment.cascade import lesion_probability
 from lesionforge.train.fit import Samples, fit_network
 from lesionforge.train.network import PATCH, build_network, build_optimizer
-from lesionforge.train.patches import candidates, patch_volume, score
+from lesionforge.train.patches import candidates, inner_part, patch_volume, score
 from lesionforge.train.sampling import label_scan, pool, stored_scan
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ def networks(config: CascadeConfig) -> dict[str, keras.Model]:
 def realistic(models: dict[str, keras.Model], scan: Scan, config: CascadeConfig) -> CascadeConfig:
     """Thresholds that a share of the candidates passes, as with trained networks."""
     volume = patch_volume([scan.t1w, scan.flair], scan.brain, config)
-    voxels = candidates(volume, scan.brain, config.candidate_flair_z)
+    inner = inner_part(scan.brain, config.candidate_depth_mm, voxel_side_mm(scan.affine))
+    voxels = candidates(volume, inner, config.candidate_flair_z)
     some = voxels[np.random.default_rng(SEED).permutation(len(voxels))[:4000]]
     first, second = (float(np.quantile(score(models[name], volume, some), 1 - PASSED_SHARE)) for name in NETWORKS)
     return replace(config, cnn1_threshold=first, lesion_threshold=second, lowest_threshold=None)
@@ -160,7 +161,7 @@ def ours(folder: Path, config: CascadeConfig) -> Measurement:
     scan, models = Prepared.open(folder).read(), networks(config)
     start = time.perf_counter(), time.process_time()
     with counted(models) as counter:
-        found = lesion_probability(models, [scan.t1w, scan.flair], scan.brain, config)
+        found = lesion_probability(models, [scan.t1w, scan.flair], scan.brain, config, voxel_side_mm(scan.affine))
     spent = time.perf_counter() - start[0], time.process_time() - start[1]
     return Measurement(found, *spent, counter.gflop)
 
@@ -351,7 +352,7 @@ def segment_table(folder: Path, models: dict[str, Path], out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for phantoms and models.")
 @click.option("--skip", type=click.Choice(["inference", "training", "segment"]), multiple=True, help="A part to leave out.")
 @click.option("--steps", default=100, show_default=True, help="Steps of an epoch of training.")
-@click.option("--epochs", default=4, show_default=True, help="Epochs of training; the first is not counted.")
+@click.option("--epochs", default=4, type=click.IntRange(2), show_default=True, help="Epochs of training; the first is not counted.")
 def main(out: Path, skip: tuple[str, ...], steps: int, epochs: int) -> None:
     """Print speed and memory of the cascade beside plain implementations, as Markdown tables."""
     out = out.resolve()

@@ -30,6 +30,7 @@ from lesionforge.cascade.settings import CONFIGURATIONS
 from lesionforge.cli import prepare_environment
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared
+from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.segment.cascade import lesion_probability
 from lesionforge.synthesize.config import CONFIGURATIONS as GENERATORS
@@ -89,7 +90,7 @@ def inference(prepared: Path, name: str, kind: str) -> Measurement:
         config = realistic(models, scan, config)
         times, lap = stopwatch()
         for _ in range(LAPS):
-            found = lesion_probability(models, [scan.t1w, scan.flair], scan.brain, config)
+            found = lesion_probability(models, [scan.t1w, scan.flair], scan.brain, config, voxel_side_mm(scan.affine))
             lap()
     return Measurement(found, *min(times[1:]), np.nan)
 

@@ -299,7 +299,7 @@ def test_scan_without_candidates_gets_empty_files(root: Path) -> None:
 
 def test_empty_brain_gives_an_empty_map() -> None:
     empty = np.zeros((4, 4, 4), bool)
-    assert not lesion_probability({}, [empty * 1.0, empty * 1.0], empty, CascadeConfig()).any()
+    assert not lesion_probability({}, [empty * 1.0, empty * 1.0], empty, CascadeConfig(), 1).any()
 
 
 def test_no_lesion_is_looked_for_near_the_surface_of_the_brain(monkeypatch) -> None:
@@ -309,8 +309,8 @@ def test_no_lesion_is_looked_for_near_the_surface_of_the_brain(monkeypatch) -> N
     monkeypatch.setattr("lesionforge.segment.cascade.score", lambda _network, _volume, centres: np.ones(len(centres), np.float32))
     config = replace(CascadeConfig(), normalisation="prepared")
     networks = {"cnn1": None, "cnn2": None}
-    np.testing.assert_array_equal(lesion_probability(networks, images, brain, config) > 0, brain)
-    found = lesion_probability(networks, images, brain, replace(config, candidate_depth_mm=6)) > 0
+    np.testing.assert_array_equal(lesion_probability(networks, images, brain, config, 1) > 0, brain)
+    found = lesion_probability(networks, images, brain, replace(config, candidate_depth_mm=6), 1) > 0
     assert found[12:28, 12:28, 12:28].all() and not found[:9].any() and not found[:, :, 31:].any()
 
 

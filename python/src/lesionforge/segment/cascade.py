@@ -23,8 +23,8 @@ def lesion_probability(
     images: Sequence[np.ndarray],
     brain: np.ndarray,
     config: CascadeConfig,
+    voxel_mm: float,
     region: np.ndarray | None = None,
-    voxel_mm: float = 1.0,
 ) -> np.ndarray:
     """Lesion probabilities, float32 [x, y, z], of one scan on its working grid; `brain` and `region` are bool.
 

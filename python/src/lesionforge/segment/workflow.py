@@ -100,7 +100,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     in_template = prepared.way_to_template()
     models = load_cascade(cascade.folder, config, cascade.contrasts)
     images = list(scan.images(cascade.contrasts).values())
-    probability = lesion_probability(models, images, scan.brain, config, voxel_mm=voxel_mm)
+    probability = lesion_probability(models, images, scan.brain, config, voxel_mm)
     mask, threshold = found_lesions(probability, scan, config)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)
