@@ -222,6 +222,10 @@ def test_compare_refuses_a_file_that_is_no_row_and_a_row_given_twice(tmp_path, r
     whole = read_json(rows[0])
     write_json(whole | {"lesions": whole["lesions"] | {"found": [1, 0]}}, tmp_path / "odd.json")
     refused(run("compare", tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "found of its lesions", "evaluate scan")
+    write_json(whole | {"dice": "good"}, tmp_path / "odd.json")
+    refused(run("compare", tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "dice is no number", "evaluate scan")
+    write_json(whole | {"reasons": ["why"]}, tmp_path / "odd.json")
+    refused(run("compare", tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "reasons are no sentences")
     other = whole | {"seed": 7, "lesions": whole["lesions"] | {"reference_mm3": [9]}}
     write_json(other, tmp_path / "odd.json")
     refused(run("compare", rows[0], tmp_path / "odd.json", "--out", tmp_path / "o"), "odd.json", "against the same mask")
@@ -232,4 +236,11 @@ def test_compare_of_one_arm_has_no_difference(tmp_path, rows):
     run("compare", rows[0], "--out", tmp_path / "o")
     assert list(read_tsv(tmp_path / "o/summary.tsv")["arm"]) == ["real", "real"]
     assert len(read_tsv(tmp_path / "o/comparisons.tsv")) == 0
+    assert not (tmp_path / "o/differences.png").exists()
+
+
+def test_a_comparison_leaves_no_chart_of_another_one(tmp_path, rows):
+    run("compare", *rows, "--out", tmp_path / "o")
+    run("compare", rows[0], "--out", tmp_path / "o")
+    assert (tmp_path / "o/arms-dice.png").exists()
     assert not (tmp_path / "o/differences.png").exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lesionforge.errors import InputError
-from lesionforge.images import Prepared, write_volume
+from lesionforge.images import Prepared, read_volume, write_volume
 
 
 @pytest.fixture
@@ -50,6 +50,18 @@ def test_a_lacking_contrast_is_one_sentence_that_names_the_folder(folder: Path) 
     for refuse in (prepared.refuse_lacking, prepared.read().images):
         with pytest.raises(InputError, match=rf"^{folder}: has T1w, FLAIR, PDw but no T2w; prepare"):
             refuse(("T1w", "T2w"))
+
+
+@pytest.mark.parametrize("contrast", ["T1w", "FLAIR", "T2w"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_voxel_of_the_brain_that_is_no_number_is_refused(folder: Path, contrast: str, value: float) -> None:
+    path = next(folder.glob(f"*{contrast}*"))
+    voxels, affine = read_volume(path)
+    voxels[0, 0, 0] = value
+    write_volume(voxels, affine, path)
+
+    with pytest.raises(InputError, match=rf"{contrast}.*has voxels in the brain that are no finite numbers"):
+        Prepared.open(folder).read()
 
 
 def test_a_further_contrast_on_another_grid_is_refused(folder: Path) -> None:

@@ -1,12 +1,16 @@
 """The networks of the cascade have the published layers and sizes, for one to four contrasts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
-from lesionforge.cascade.settings import CascadeConfig
+from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
 from lesionforge.cli import main
+from lesionforge.errors import InputError
+from lesionforge.train.command import chosen_config
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.network import build_network, is_dense
 from lesionforge.train.patches import PatchVolume
@@ -74,6 +78,25 @@ def test_the_configured_network_is_the_one_that_is_trained(rng) -> None:
     nets.set_up(1)
     models, _ = train_cascade([scan], [], config, 1, lambda _: None)
     assert {size(model.trainable_weights) for model in models.values()} == {470_082}
+
+
+def test_a_network_brings_its_own_settings() -> None:
+    def config(configuration: str | None, network: str | None) -> CascadeConfig:
+        return chosen_config(None, configuration, {"network": network})
+
+    assert config(None, None) == config(None, "dense") == CONFIGURATIONS["lesionforge"]
+    assert config(None, "valverde2017") == CONFIGURATIONS["published"]
+    assert config(None, "nicmslesions") == CONFIGURATIONS["nicmslesions"]
+    assert config("published", "nicmslesions") == replace(CONFIGURATIONS["published"], network="nicmslesions")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "network", "drawn"),
+    [("published", "dense", "patches"), ("nicmslesions", "dense", "patches"), ("lesionforge", "nicmslesions", "blocks")],
+)
+def test_a_network_for_blocks_does_not_go_with_settings_for_patches(configuration: str, network: str, drawn: str) -> None:
+    with pytest.raises(InputError, match=rf"--network {network}: --configuration {configuration} draws {drawn}"):
+        chosen_config(None, configuration, {"network": network})
 
 
 def test_an_unknown_network_is_refused_by_the_command(tmp_path) -> None:

@@ -209,6 +209,9 @@ def test_index_faults_are_told(folders, tmp_path: Path) -> None:
         ("id\tsplit\tfolder\n", "has no training scan"),
         (f"id\tsplit\tfolder\nsub-0\ttest\t{folders[0]}\n", "is in split 'test'"),
         ("id\tsplit\tfolder\nsub-9\ttrain\tsub-9\n", "is no prepared scan"),
+        ("id\tsplit\tfolder\n../sub-9\ttrain\tsub-9\n", "../sub-9: is no scan id"),
+        ("id\tsplit\tfolder\nsub-9\ttrain\tx\nsub-9\ttrain\ty\n", "holds sub-9 twice"),
+        ("id\tsplit\tfolder\nsub-9_ses-1\ttrain\tx\nsub-9_ses-2\tvalidation\ty\n", "sub-9 is in train and in validation"),
     ):
         (tmp_path / "real.tsv").write_text(text)
         result = CliRunner().invoke(main, ["train", "--index", f"{tmp_path}/real.tsv", "--out", f"{tmp_path}/model"])

@@ -15,6 +15,7 @@ from lesionforge.evaluate.detection import Lesions
 from lesionforge.evaluate.masks import Pair, evaluate_files
 from lesionforge.evaluate.protocols import DESCRIPTIONS, Evaluation, Measured, Reasons
 from lesionforge.images import Prepared, derivative, read_json, scan_labels
+from lesionforge.nets.settings import fits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,6 +137,11 @@ def read_rows(paths: list[Path]) -> pd.DataFrame:
         missing = [name for name in (*KEYS, *MEASURES, "lesions") if not isinstance(row, dict) or name not in row]
         if missing:
             raise InputError(f"{path}: has no {missing[0]}; give files that `lesionforge evaluate scan` wrote")
+        reasons = row.get("reasons", {})
+        odd = [name for name in MEASURES if row[name] is not None and not fits(row[name], float)]
+        if odd or not fits(reasons, dict[str, str]):
+            wrong = f"{odd[0]} is no number" if odd else "reasons are no sentences by measure"
+            raise InputError(f"{path}: {wrong}; write it again with `evaluate scan`")
         key = tuple(str(row[name]) for name in KEYS)
         if key in first:
             raise InputError(f"{path}: is of the same arm, fold, seed and scan as {first[key]}; give each once")
@@ -144,7 +150,6 @@ def read_rows(paths: list[Path]) -> pd.DataFrame:
         known, wanted = reference.setdefault((str(row["subject"]), str(row["session"])), (path, volumes))
         if volumes != wanted:
             raise InputError(f"{path}: was measured against other lesions than {known}; evaluate both against the same mask")
-        reasons = row.get("reasons", {})
         rows.append(row | {"undefined": "; ".join(f"{name}: {why}" for name, why in sorted(reasons.items()))})
     table = pd.DataFrame(rows)
     for name in MEASURES:

@@ -114,18 +114,22 @@ def scan(arm: str, prediction: Path, prepared: Path, fold: str | None, seed: int
 def compare(rows: tuple[Path, ...], out: Path) -> None:
     """Put the ROWS that `evaluate scan` wrote side by side: tables of scans, arms and paired differences, and figures."""
     from lesionforge.evaluate.arms import ARMS_COLUMNS, NOT_GIVEN, SUMMARY_COLUMNS, read_rows, summarise
-    from lesionforge.evaluate.charts import charts_of
+    from lesionforge.evaluate.charts import CAPTIONS, charts_of
     from lesionforge.evaluate.comparisons import COMPARISON_COLUMNS, compare_arms
     from lesionforge.images import whole_files, write_tsv
 
     arms = read_rows(list(rows))
     summary, comparisons = summarise(arms), compare_arms(arms)
     shown = arms.assign(**{name: arms[name].replace("", NOT_GIVEN) for name in ("session", "undefined")})
+    charts = charts_of(arms, comparisons)
     with whole_files(out) as folder:
         write_tsv(shown, folder / "arms.tsv", ARMS_COLUMNS)
         write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
         write_tsv(comparisons, folder / "comparisons.tsv", COMPARISON_COLUMNS)
-        for name, figure in charts_of(arms, comparisons).items():
+        for name, figure in charts.items():
             figure.savefig(folder / name, metadata={"Software": None})
+    # Those of other rows, which this time leave nothing to draw.
+    for name in CAPTIONS.keys() - charts.keys():
+        (out / name).unlink(missing_ok=True)
     means = ", ".join(f"{row['arm']} {in_words(row['dice'])}" for _, row in summary.iterrows() if row["subject"] == NOT_GIVEN)
     click.echo(f"{out / 'summary.tsv'}: mean Dice {means}")

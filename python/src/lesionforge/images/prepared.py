@@ -104,7 +104,10 @@ class Prepared:
         return replace(self, lesion=None)
 
     def read(self) -> Scan:
-        """Read all volumes, annotated lesions as white matter; raises InputError when they do not lie on one grid."""
+        """Read all volumes, annotated lesions as white matter.
+
+        Raises InputError when they do not lie on one grid, and when a contrast has NaN or infinite values in the brain.
+        """
         t1w, affine = read_volume(self.t1w)
         for path in (self.flair, *self.further.values(), self.brain, self.tissues, self.lesion):
             if path is not None:
@@ -114,14 +117,21 @@ class Prepared:
         tissues = read_volume(self.tissues)[0].astype(np.uint8)
         lesion = read_mask(self.lesion)[0] if self.lesion else np.zeros(t1w.shape, bool)
         tissues[lesion & (tissues > 0)] = WM
+        brain = read_mask(self.brain)[0]
+        flair = read_volume(self.flair)[0]
+        further = {name: read_volume(path)[0] for name, path in self.further.items()}
+        paths = (self.t1w, self.flair, *self.further.values())
+        for path, image in zip(paths, (t1w, flair, *further.values()), strict=True):
+            if not np.isfinite(image[brain]).all():
+                raise InputError(f"{path}: has voxels in the brain that are no finite numbers; run lesionforge prepare again")
         return Scan(
             t1w=t1w,
-            flair=read_volume(self.flair)[0],
-            brain=read_mask(self.brain)[0],
+            flair=flair,
+            brain=brain,
             tissues=tissues,
             lesion=lesion,
             affine=affine,
-            further={name: read_volume(path)[0] for name, path in self.further.items()},
+            further=further,
             where=str(self.folder),
         )
 

@@ -26,6 +26,7 @@ from lesionforge.images import (
     write_volume,
 )
 from lesionforge.images.geometry import voxel_side_mm
+from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.segment.cascade import found_lesions, lesion_probability
 from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
 from lesionforge.train.loading import load_cascade
@@ -98,9 +99,10 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
         )
     config = cascade.config
     in_template = prepared.way_to_template()
-    models = load_cascade(cascade.folder, config, cascade.contrasts)
     images = list(scan.images(cascade.contrasts).values())
-    probability = lesion_probability(models, images, scan.brain, config, voxel_mm)
+    with on_one_device(find_device("auto")):
+        models = load_cascade(cascade.folder, config, cascade.contrasts)
+        probability = lesion_probability(models, images, scan.brain, config, voxel_mm)
     mask, threshold = found_lesions(probability, scan, config)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)

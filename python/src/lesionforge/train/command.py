@@ -21,6 +21,7 @@ from lesionforge.images import (
     read_record,
     read_tsv,
     refuse_loss,
+    scan_labels,
     scratch_folder,
     write_tsv,
 )
@@ -94,7 +95,15 @@ def read_rows(index: Path) -> list[dict[str, str]]:
     if missing:
         raise InputError(f"{index}: has no column {', '.join(sorted(missing))}; write it with lesionforge assemble")
     rows = [{str(name): str(cell) for name, cell in row.items()} for row in table.to_dict("records")]
+    split_of: dict[str, str] = {}
+    ids: set[str] = set()
     for row in rows:
+        subject, _ = scan_labels(row["id"])
+        if row["id"] in ids:
+            raise InputError(f"{index}: holds {row['id']} twice; remove one of the rows")
+        ids.add(row["id"])
+        if split_of.setdefault(subject, row["split"]) != row["split"]:
+            raise InputError(f"{index}: sub-{subject} is in train and in validation; put all scans of a subject into one split")
         if row["split"] not in ("train", "validation"):
             raise InputError(f"{index}: {row['id']} is in split {row['split']!r}, not train or validation; remove the row")
     if not any(row["split"] == "train" for row in rows):
@@ -140,15 +149,19 @@ def initial_model(init: Path | None, retrain: str | None, network: str | None) -
 def chosen_config(initial: Initial | None, configuration: str | None, changes: dict[str, Any]) -> CascadeConfig:
     """The settings of a training: those of the model to start from or of the named configuration, with what is not None changed.
 
-    Raises InputError when both are given.
+    A network named alone brings the settings of its own configuration. Raises InputError for a configuration together with a
+    model to start from, or with a network that does not work on what it draws, blocks or patches.
     """
     if initial and configuration:
         raise InputError(f"--configuration {configuration}: {initial.folder} has settings of its own; leave --configuration out")
-    config = initial.config if initial else CONFIGURATIONS[configuration or DEFAULT]
     network = changes["network"]
+    fitting = {config.network: name for name, config in CONFIGURATIONS.items()}
+    config = initial.config if initial else CONFIGURATIONS[configuration or fitting.get(network, DEFAULT)]
     if network and (network == "dense") != config.in_blocks:
-        # What fits patches does not fit blocks, and the other way round.
-        config = CONFIGURATIONS["lesionforge" if network == "dense" else "published"]
+        drawn = "blocks" if config.in_blocks else "patches"
+        raise InputError(
+            f"--network {network}: --configuration {configuration} draws {drawn}, which it does not take; leave one out"
+        )
     return replace(config, **{name: value for name, value in changes.items() if value is not None})
 
 

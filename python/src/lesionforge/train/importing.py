@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
-from lesionforge.cascade.settings import NETWORKS, CascadeConfig
+from lesionforge.cascade.settings import CONFIGURATIONS, NETWORKS
 from lesionforge.images import new_folder, refuse_loss
 from lesionforge.options import FiniteRange
 from lesionforge.train.nicmslesions import ARCHITECTURE, import_network, refuse_unlike_a_pair
 
-# The program's own settings: t_bin 0.5, l_min 10 voxels of 1 mm³, candidates above a FLAIR z-score of 0.5, CNN1 above 0.8.
-# Its min_error, below which a whole map is blanked, is left out: it hides every lesion of a patient with few.
-SETTINGS = CascadeConfig(network=ARCHITECTURE, cnn1_threshold=0.8, lesion_threshold=0.5, min_volume_mm3=10.0)
+# Those of the program. It trains CNN2 on what CNN1 finds above 0.5, and segments what it finds above 0.8: here the weights are
+# there already, and segmenting decides.
+SETTINGS = replace(CONFIGURATIONS[ARCHITECTURE], cnn1_threshold=0.8)
 
 # SHA-256 of the two files of the two-channel baseline that the program ships.
 BASELINE = (
