@@ -43,7 +43,6 @@ workflow LESIONFORGE {
     scans = COHORT.out.scans.filter { meta, _t1w, _flair, _further, _lesion_mask, _brain_mask -> !segmenting || meta.role == 'patient' }
     PREPARE(scans, limits)
     prepared = PREPARE.out.folder
-    metas = scans.map { meta, _t1w, _flair, _further, lesion_mask, _brain_mask -> [meta.id, lesion_mask ? true : false] }
     // Who takes part in which fold. Without folds there is one, whose name is empty.
     in_fold = COHORT.out.folds.map { row -> [row.id, row.fold, row.subject, row.role, row.split, row.lesion_mask ? true : false] }
     members = in_fold.combine(prepared, by: 0) // [id, fold, subject, role, split, has a mask to learn from, prepared folder]
@@ -131,7 +130,9 @@ workflow LESIONFORGE {
         .filter { _id, _fold, _subject, role, split, _has_mask, _folder -> role == 'patient' && (segmenting || split == 'test') }
         .map { id, fold, _subject, _role, _split, _has_mask, folder -> [fold, id, folder] }
     SEGMENT_SCANS(to_segment, runs)
-    references = metas.filter { _id, has_mask -> has_mask }.join(prepared).map { id, _has_mask, folder -> [id, folder] }
+    // With a model from elsewhere, CHECK leaves out the masks of subjects that it has seen.
+    measured = in_fold.filter { _id, _fold, _subject, _role, split, has_mask -> has_mask && (segmenting || split == 'test') }.map { row -> [row[0]] }
+    references = measured.unique().join(prepared)
     EVALUATE_SCANS(SEGMENT_SCANS.out.folder, runs, references)
 
     // Act 3: close with the report, and say what did not get through.
@@ -149,12 +150,11 @@ workflow LESIONFORGE {
         EVALUATE_SCANS.out.folder,
         limits,
     )
-    to_apply = SEGMENT_SCANS.out.expected.map { run, id -> ["${id} (${run})".toString()] }
-    applied = SEGMENT_SCANS.out.folder.map { run, id, _folder -> ["${id} (${run})".toString()] }
-    stopped = lost(metas, prepared, 'prepare')
+    stopped = lost(scans.map { row -> [row[0].id] }, prepared, 'prepare')
         .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic.mix(changed), 'register, synthesize or assemble'))
         .mix(lost(wanted.map { fold, arm -> [runName(arm, fold)] }, indices, 'assemble'))
-        .mix(lost(to_apply, applied, 'segment'))
+        .mix(lost(SEGMENT_SCANS.out.expected.map { row -> of(row) }, SEGMENT_SCANS.out.folder.map { row -> of(row) }, 'segment'))
+        .mix(lost(EVALUATE_SCANS.out.expected.map { row -> of(row) }, EVALUATE_SCANS.out.done.map { row -> of(row) }, 'evaluate'))
         .mix(COHORT.out.refused.map { row -> "${row.id} did not get through cohort: ${row.problem}".toString() })
     report = REPORT_ALL.out.folder
 
@@ -175,6 +175,11 @@ workflow LESIONFORGE {
     emit:
     stopped // sentences
     unpublished // sentences
+}
+
+// How a scan of a run is named in such a sentence, from [run, id, ...].
+def of(row) {
+    return ["${row[1]} (${row[0]})".toString()]
 }
 
 // A sentence for each expected id that did not come out of a stage.
@@ -230,7 +235,7 @@ workflow {
         refuse(parameterProblems(params) + combinationProblems(params, profiles) + engineProblems(workflow))
         source = pathOf(params.input)
         outdir = pathOf(params.outdir).normalize()
-        refuse(machineProblems(profiles, params) + folderProblems(outdir, workflow.workDir))
+        refuse(machineProblems(profiles, params, workflow.session.config.process) + folderProblems(outdir, workflow.workDir))
         files = filesOf(source)
         refuse(cohortProblems(outdir, files))
         lock = lockOf(outdir)

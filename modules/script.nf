@@ -35,12 +35,33 @@ def quoted(text) {
     return "'" + text.toString().replace("'", "'\\''") + "'"
 }
 
+// Whether Nextflow can carry a file of this name into a task: it leaves these characters to the shell. CHECK refuses them.
+def isSafePath(text) {
+    return !(text =~ /[\p{Cntrl}$`\\"*?\[\]{};|<>!]/)
+}
+
+// The file that a cell names, as a task gets it; an empty list for an empty cell, which a process takes as no file. An engine mounts
+// the folder of a path, not that of what a link there leads to, as in data sets that git-annex keeps.
+def fileOf(cell) {
+    if (!cell) {
+        return []
+    }
+    def path = file(cell, glob: false)
+    def target = workflow.containerEngine ? path.toRealPath() : path
+    return target.name ==~ /.*\.nii(\.gz)?/ ? target : path
+}
+
 // An option once per value: `--arm real --arm augmented`.
 def repeated(option, values) {
     return [values].flatten().collect { value -> "${option} ${value}" }.join(' ')
 }
 
+// A training that was promised a GPU ends where none works, instead of taking days without.
+def deviceOption(task) {
+    return task.accelerator ? '--device gpu' : ''
+}
+
 // The name of what belongs to a fold and a seed: `real_fold-07_seed-2`; without folds, or with one seed, that part is left out.
 def runName(name, fold, seed = '') {
-    return name + (fold ? "_fold-${fold}" : '') + (seed ? "_seed-${seed}" : '')
+    return name + (fold ? "_fold-${fold}" : '') + (seed == '' ? '' : "_seed-${seed}")
 }

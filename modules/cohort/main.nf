@@ -1,7 +1,7 @@
 // cohort: reads and checks the samplesheet or BIDS folder before any other work is queued, splits it, plans the synthetic scans.
 
 include { describe } from '../publish'
-include { codeOf; quoted; repeated } from '../script'
+include { codeOf; fileOf; isSafePath; quoted; repeated } from '../script'
 
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
 process CHECK {
@@ -81,12 +81,12 @@ workflow COHORT {
         digestOf(source, files) + [model, init, baseline].collect { folder -> folder ? describe(folder) : '' }.join(' '),
         arms,
         // The sheet itself too, so that an engine mounts its folder when no cell of it names a file.
-        (source.isDirectory() ? files : [source] + files).findAll { path -> isSafePath(path.toString()) },
+        mounted(source.isDirectory() ? files : [source] + files),
         model,
         init,
         baseline,
         library ? library.toString() : '',
-        masks.findAll { path -> isSafePath(path.toString()) },
+        mounted(masks),
         codeOf('cohort'),
     )
     folder = CHECK.out.folder
@@ -110,6 +110,12 @@ workflow COHORT {
     refused // [id, column, problem] of scans and masks left out
 }
 
+// The files that CHECK reads by their own paths, and for an engine what links among them lead to (fileOf in modules/script.nf).
+def mounted(files) {
+    def targets = workflow.containerEngine ? files.findAll { path -> path.exists() }.collect { path -> path.toRealPath() } : []
+    return (files + targets).unique(false).findAll { path -> isSafePath(path.toString()) }
+}
+
 def warn(lines) {
     if (lines) {
         log.warn("CHECK says:\n  ${lines.join('\n  ')}")
@@ -121,11 +127,6 @@ def scanOf(row) {
     def meta = row.subMap(['id', 'subject', 'session', 'role', 'split'])
     def brain_mask = row.brain_mask == 'stripped' ? 'stripped' : fileOf(row.brain_mask)
     return [meta, fileOf(row.t1w), fileOf(row.flair), [fileOf(row.t2w), fileOf(row.pdw)], fileOf(row.lesion_mask), brain_mask]
-}
-
-// The file that a cell names; an empty list for an empty cell, which a process takes as no file.
-def fileOf(cell) {
-    return cell ? file(cell, glob: false) : []
 }
 
 // Digest of the sheet's content, or of what a BIDS folder holds: the task gets its path as a value, which alone would not
@@ -196,9 +197,4 @@ def cellsOf(sheet) {
     catch (Exception _error) {
         return []
     }
-}
-
-// Whether Nextflow can carry a file of this name into a task: it leaves these characters to the shell. CHECK refuses them.
-def isSafePath(text) {
-    return !(text =~ /[\p{Cntrl}$`\\"*?\[\]{};|<>!]/)
 }

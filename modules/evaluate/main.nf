@@ -12,7 +12,7 @@ process EVALUATE {
     val code
 
     output:
-    path "${run}_${id}.json", emit: row
+    tuple val(run), val(id), path("${run}_${id}.json"), emit: row
 
     script:
     """
@@ -64,14 +64,19 @@ workflow EVALUATE_SCANS {
         .combine(references, by: 0)
         .map { id, run, options, folder, prepared -> [run, options, id, folder, prepared] }
     EVALUATE(to_evaluate, code)
-    COMPARE(EVALUATE.out.row.toSortedList { row -> row.name }.filter { rows -> rows }, code)
+    expected = to_evaluate.map { run, _options, id, _folder, _prepared -> [run, id] }
+    done = EVALUATE.out.row.map { row -> row.take(2) }
+    rows = EVALUATE.out.row.map { row -> row[2] }
+    COMPARE(rows.toSortedList { row -> row.name }.filter { files -> files }, code)
     folder = COMPARE.out.folder
 
     emit:
     folder // arms.tsv, summary.tsv, comparisons.tsv and charts
+    expected // [run, id]
+    done // [run, id]
 }
 
 // What the row of a scan says of the networks that segmented it.
 def optionsOf(arm, fold, seed) {
-    return "--arm ${arm}" + (fold ? " --fold ${fold}" : '') + (seed ? " --seed ${seed}" : '')
+    return "--arm ${arm}" + (fold ? " --fold ${fold}" : '') + (seed == '' ? '' : " --seed ${seed}")
 }

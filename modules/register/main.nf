@@ -1,6 +1,6 @@
 // register: donors onto canvases, composed from one registration per scan to the template, or directly pair by pair.
 
-include { codeOf } from '../script'
+include { codeOf; fileOf } from '../script'
 include { QUALITY as QUALITY_OF_TRANSFORM } from '../prepare/main'
 
 process TO_TEMPLATE {
@@ -118,7 +118,7 @@ workflow REGISTER {
     // A mask of a library lies in template space, so that its canvas is all that is registered.
     masks = pairs
         .filter { pair -> pair.library_mask }
-        .map { pair -> [pair.canvas, pair.donor, file(pair.library_mask, glob: false)] }
+        .map { pair -> [pair.canvas, pair.donor, fileOf(pair.library_mask)] }
         .unique()
     under_masks = masks.map { canvas, _donor, _mask -> canvas }.unique()
     scans = wanted.flatten().mix(under_masks).unique()

@@ -1,7 +1,7 @@
 // train: the cascade of two networks, once per arm, fold and seed.
 
 include { describe } from '../publish'
-include { codeOf; runName } from '../script'
+include { codeOf; deviceOption; runName } from '../script'
 
 process TRAIN {
     tag "${run}"
@@ -20,7 +20,7 @@ process TRAIN {
     def init_option = init ? "--init ${init} ${task.ext.retrain}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} train --index ${index} --seed ${seed} \
-        ${manner_option} ${init_option} ${task.ext.args} --out ${run}
+        ${manner_option} ${init_option} ${task.ext.args} ${deviceOption(task)} --out ${run}
     """
 
     stub:
@@ -55,9 +55,7 @@ workflow TRAIN_ARMS {
     }
     TRAIN(runs.map { row -> [row[0]] + row.drop(4) }, codeOf('train'))
     model = runs.map { row -> row.take(4) }.join(TRAIN.out.model)
-    expected = runs.map { row -> row.take(4) }
 
     emit:
     model // [run, fold, arm, seed or '', model folder]
-    expected // [run, fold, arm, seed or '']
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lesionforge.cohort.cascades import subjects_of
+from lesionforge.images import read_tsv
 
 SEGMENT = ("--mode", "segment", "--model")
 
@@ -76,6 +77,17 @@ def test_a_start_that_knows_a_test_subject_is_refused(sheet, tmp_path, write_cas
     assert said.startswith("cohort.csv, row 4, column split: is test, but ")
     assert f"my start of --init has seen {scan} when it was trained" in said
     assert "put the subject into train, start from another model" in said
+
+
+def test_a_mask_of_a_subject_that_the_model_has_seen_measures_nothing(sheet, tmp_path, write_cascade_folder):
+    model = write_cascade_folder(tmp_path / "model", training=["sub-01", "sub-syn0001"], derived_from=["sub-01"])
+    result = sheet.run(*SEGMENT, str(model))
+    assert result.exit_code == 0, result.output
+    said = [line for line in result.stderr.splitlines() if "is segmented but not measured against its mask" in line]
+    assert len(said) == 1 and "row 2, column subject" in said[0] and "has seen sub-01 when it was trained" in said[0]
+    masks = {row["id"]: row["lesion_mask"] for row in read_tsv(sheet.out / "folds.tsv").to_dict("records")}
+    assert masks["sub-01"] == "" and masks["sub-03"] != ""
+    assert all(read_tsv(sheet.out / "cohort.tsv")["lesion_mask"][:1] != "")
 
 
 def test_a_subject_is_one_in_any_case_and_in_all_its_sessions(sheet, tmp_path, write_cascade_folder):

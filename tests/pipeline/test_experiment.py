@@ -139,6 +139,12 @@ def test_a_seed_more_trains_with_it_alone(stub, sheet):
     assert sorted(path.name for path in (run.outdir / "train").iterdir()) == ["real_seed-1", "real_seed-2", "real_seed-3"]
 
 
+def test_the_seed_0_has_a_name_too(stub, sheet):
+    run = stub(sheet, "seed_0", "--mode", "experiment", "--arms", "real", "--seed", "0", "--train_seeds", "2")
+    assert run.code == 0, run.printed
+    assert sorted(path.name for path in (run.outdir / "train").iterdir()) == ["real_seed-0", "real_seed-1"]
+
+
 def test_a_baseline_is_adapted_once_whatever_the_seeds(stub, sheet, options):
     baseline = options[options.index("--baseline") :][:2]
     run = stub(sheet, "adapted", "--arms", "real", "--train_seeds", "2", *baseline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,24 @@ class Cascades:
         except InputError as error:
             return [Problem(str(error))]
         return []
+
+    def seen_by_model(self, rows: Sequence[Row]) -> tuple[list[Row], list[Problem]]:
+        """(the rows, remarks): without the masks of subjects that --model has seen, which would flatter it when measured."""
+        if self.mode != "segment" or self.model is None:
+            return list(rows), []
+        card, _, _ = read_cascade_card(self.model)
+        scan_of = scans_seen(lineages(card, str(self.model / nets.CARD)))
+        seen = [row.lesion_mask and (row.subject or "").lower() in scan_of for row in rows]
+        remarks = [
+            row.problem(
+                f"is segmented but not measured against its mask: {self.model} has seen {scan_of[str(row.subject).lower()]} "
+                "when it was trained, which would flatter it",
+                "subject",
+            )
+            for row, known in zip(rows, seen, strict=True)
+            if known
+        ]
+        return [replace(row, lesion_mask="") if known else row for row, known in zip(rows, seen, strict=True)], remarks
 
     def init_problems(self, rows: Sequence[Row]) -> tuple[list[Problem], list[Problem]]:
         """(problems, remarks) of --init, --network and --baseline: for mode and scans, and what they have seen of test subjects.
@@ -90,11 +108,7 @@ class Cascades:
 
 def leaks(option: str, model: Path, seen: Sequence[Lineage], rows: Sequence[Row]) -> list[Problem]:
     """A problem for each subject of split test that a cascade, or one that it goes back to, has seen."""
-    scan_of: dict[str, str] = {}
-    for lineage in seen:
-        for scan in (*lineage.training, *lineage.validation, *(lineage.derived_from or ())):
-            for subject in subjects_of(scan):
-                scan_of.setdefault(subject, scan)
+    scan_of = scans_seen(seen)
     tested = {row.subject: row for row in reversed(rows) if row.split == "test" and row.subject}
     return [
         row.problem(
@@ -105,6 +119,16 @@ def leaks(option: str, model: Path, seen: Sequence[Lineage], rows: Sequence[Row]
         for subject, row in reversed(tested.items())
         if subject.lower() in scan_of
     ]
+
+
+def scans_seen(seen: Sequence[Lineage]) -> dict[str, str]:
+    """The first scan that a cascade, or one that it goes back to, has seen of each subject, by the label in lower case."""
+    scan_of: dict[str, str] = {}
+    for lineage in seen:
+        for scan in (*lineage.training, *lineage.validation, *(lineage.derived_from or ())):
+            for subject in subjects_of(scan):
+                scan_of.setdefault(subject, scan)
+    return scan_of
 
 
 def subjects_of(scan: str) -> list[str]:

@@ -132,7 +132,9 @@ def cohort(
     init_problems, init_remarks = cascades.init_problems(checked.rows)
     problems += init_problems
     remarks += init_remarks
-    of_cohort = folds_of(checked.rows, bool(needs and needs.folds), train_on, seed)
+    measured, seen_remarks = cascades.seen_by_model(checked.rows) if not problems else (checked.rows, [])
+    remarks += seen_remarks
+    of_cohort = folds_of(measured, bool(needs and needs.folds), train_on, seed)
     library = Library([], [], [], [])
     if lesion_library is not None and needs:
         library = read_library(Path(os.path.abspath(lesion_library)), of_cohort)  # noqa: PTH100
