@@ -352,7 +352,9 @@ def segment_table(folder: Path, models: dict[str, Path], out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for phantoms and models.")
 @click.option("--skip", type=click.Choice(["inference", "training", "segment"]), multiple=True, help="A part to leave out.")
 @click.option("--steps", default=100, show_default=True, help="Steps of an epoch of training.")
-@click.option("--epochs", default=4, type=click.IntRange(2), show_default=True, help="Epochs of training; the first is not counted.")
+@click.option(
+    "--epochs", default=4, type=click.IntRange(2), show_default=True, help="Epochs of training; the first is not counted."
+)
 def main(out: Path, skip: tuple[str, ...], steps: int, epochs: int) -> None:
     """Print speed and memory of the cascade beside plain implementations, as Markdown tables."""
     out = out.resolve()

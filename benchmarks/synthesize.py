@@ -274,7 +274,9 @@ def segmentation_row(method: str, cascade: Cascade, networks: dict, scan: Scan, 
     """What the cascade finds in the consensus lesions of a scan and their seam; elsewhere all ways of painting are alike."""
     config = cascade.config
     near = ndimage.binary_dilation(scan.lesion, iterations=SEAM_WIDTH_VOXELS)
-    probability = lesion_probability(networks, [images["t1w"], images["flair"]], scan.brain, config, voxel_side_mm(scan.affine), near)
+    probability = lesion_probability(
+        networks, [images["t1w"], images["flair"]], scan.brain, config, voxel_side_mm(scan.affine), near
+    )
     found = near & found_lesions(probability, replace(scan, flair=images["flair"]), config)[0]
     figures = measure_pair(found, scan.lesion, (1.0, 1.0, 1.0), 1.0, "ours").measures
     click.echo(f"{method}: segmented", err=True)

@@ -24,7 +24,8 @@ def engineProblems(workflow) {
     if (missing) {
         return missing.collect { image -> "The image ${image} does not exist: make it with ${remedyFor(engine, image)}, or name yours as process.container in a file for -c." }
     }
-    return own && (local || here && engine == 'apptainer') ? images.collect { image -> imageProblem(engine, image) }.findAll { sentence -> sentence } : []
+    def looked_at = engine == 'apptainer' ? (here ? files : []) : local ? images.findAll { image -> image } : []
+    return looked_at.collect { image -> imageProblem(engine, image, own) }.findAll { sentence -> sentence }
 }
 
 def ownImages(workflow) {
@@ -33,9 +34,9 @@ def ownImages(workflow) {
     return kinds.collect { kind -> (workflow.containerEngine == 'apptainer' ? "${projectDir}/containers/lesionforge-${version}${kind}.sif" : "lesionforge:${version}${kind}").toString() }
 }
 
-// Null, or what is wrong with an image that this checkout makes. Its label says which code it holds: with other code in it, the
-// tasks would run again after an edit and give the results of before.
-def imageProblem(engine, image) {
+// Null, or what is wrong with an image: one that this checkout makes is there, another may be the engine's to fetch. A label says
+// which code it holds: with other code in it, the tasks would run again after an edit and give the results of before.
+def imageProblem(engine, image, own) {
     def remedy = remedyFor(engine, image)
     def asked = engine == 'apptainer'
         ? [engine, 'inspect', '--labels', image]
@@ -43,6 +44,9 @@ def imageProblem(engine, image) {
     def answer = ask(asked)
     if (answer.code != 0) {
         def absent = answer.text.toLowerCase() =~ /no such image|image not known|no such object/
+        if (!own && absent) {
+            return null
+        }
         return absent
             ? "${engine} has no image ${image}: make it with ${remedy}, or name yours as process.container in a file for -c."
             : "${engine} cannot show the image ${image} (${answer.text.readLines().findAll { line -> line.trim() }.join(' ')}): start ${engine}, or choose another engine's profile."

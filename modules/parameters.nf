@@ -1,5 +1,7 @@
 // The parameters against nextflow_schema.json: what --help prints and what is refused before anything starts.
 
+include { isSafePath } from './script'
+
 def schemaGroups() {
     def schema = new groovy.json.JsonSlurper().parse(file("${projectDir}/nextflow_schema.json", glob: false))
     return schema['$defs'].values()
@@ -35,7 +37,7 @@ def parameterProblems(given) {
 // One sentence for each parameter that does not go with another or with a profile; values may still be out of their rules.
 def combinationProblems(given, profiles) {
     def several = given.train_seeds instanceof Integer && given.train_seeds > 1
-    def of_training = ['init', 'retrain', 'train_network', 'folds', 'train_on', 'baseline'].findAll { name -> given[name] }.collect { name -> "--${name}" } + (several ? ['--train_seeds'] : [])
+    def of_training = ['init', 'retrain', 'train_configuration', 'train_network', 'synthetic_weight', 'folds', 'train_on', 'baseline'].findAll { name -> given[name] }.collect { name -> "--${name}" } + (several ? ['--train_seeds'] : [])
     def made = given.arms.toString().tokenize(',').findAll { arm -> arm in ['classical', 'mix', 'augmented', 'synthetic'] }
     return [
         given.mode == 'segment' && !given.model
@@ -43,6 +45,12 @@ def combinationProblems(given, profiles) {
             : null,
         given.retrain && !given.init && !given.baseline
             ? '--retrain belongs to --init or --baseline, the model folder to start from; give it, or leave --retrain out.'
+            : null,
+        given.init && given.train_configuration
+            ? '--train_configuration is for training from scratch, and --init goes on with the settings of its model; leave one of the two out.'
+            : null,
+        given.train_configuration && given.train_network && (given.train_configuration == 'lesionforge') != (given.train_network == 'dense')
+            ? "--train_network ${given.train_network} does not go with --train_configuration ${given.train_configuration}: blocks and patches have different settings; leave one of the two out."
             : null,
         of_training && given.mode in ['augment', 'segment']
             ? "${of_training.join(' and ')} ${of_training.size() > 1 ? 'belong' : 'belongs'} to --mode experiment, which trains the cascade, not ${given.mode}; change the mode or leave out what does not go with it."
@@ -89,8 +97,14 @@ def valueProblem(name, value, rule) {
     if (rule.containsKey('minimum') && (value < rule.minimum || value > rule.maximum)) {
         return "--${name} is ${value}, but must lie between ${rule.minimum} and ${rule.maximum}."
     }
+    if (rule.containsKey('exclusiveMinimum') && (value <= rule.exclusiveMinimum || value > rule.maximum)) {
+        return "--${name} is ${value}, but must be more than ${rule.exclusiveMinimum} and at most ${rule.maximum}."
+    }
     if (rule.exists && !file(value.toString(), glob: false).exists()) {
         return "--${name} names '${value}', which does not exist; check the path."
+    }
+    if (rule.staged && !isSafePath(file(value.toString(), glob: false).toAbsolutePath().toString())) {
+        return "--${name} names '${value}', which holds a character that a shell could misread; rename it or its folder."
     }
     return null
 }

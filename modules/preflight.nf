@@ -5,39 +5,48 @@ def leastFree() {
     return 200.MB
 }
 
-// Problems of the scheduler and of GPUs, by the profiles in use.
-def machineProblems(profiles, given) {
+// Problems of the scheduler and of GPUs, by the profiles in use. A file for -c may name other queues than --slurm_queue, for all
+// tasks or for those with the label gpu.
+def machineProblems(profiles, given, settings) {
     def onSlurm = 'slurm' in profiles
+    def queue = queueOf(settings.queue, given.slurm_queue)
+    def gpuQueue = queueOf(settings['withLabel:gpu']?.queue, queue)
     if (onSlurm) {
-        def problem = slurmProblem(given.slurm_queue)
+        def problem = slurmProblem([queue, gpuQueue])
         if (problem) {
             return [problem]
         }
     }
-    if ('gpu' in profiles && !(onSlurm ? slurmHasGpu(given.slurm_queue) : hereIsGpu())) {
-        def where = onSlurm ? 'no node' + (given.slurm_queue ? " of --slurm_queue ${given.slurm_queue}" : ' of the cluster') + ' has one (sinfo shows no GRES gpu)' : 'this machine has none'
+    if ('gpu' in profiles && !(onSlurm ? slurmHasGpu(gpuQueue) : hereIsGpu())) {
+        def where = onSlurm ? 'no node' + (gpuQueue ? " of the partition ${gpuQueue}" : ' of the cluster') + ' has one (sinfo shows no GRES gpu)' : 'this machine has none'
         return ["-profile gpu asks for a GPU, but ${where}; leave the profile gpu out, or run where there is one.".toString()]
     }
     return []
 }
 
+// The profile slurm sets its queue by a closure, a site as text.
+def queueOf(set, otherwise) {
+    return set && !(set instanceof Closure) ? set.toString() : otherwise
+}
+
 // Null, or why nothing can be submitted to SLURM.
-def slurmProblem(queue) {
+def slurmProblem(queues) {
     def lacking = ['sbatch', 'squeue', 'sinfo', 'scancel'].findAll { name -> !isProgram(name) }
     if (lacking) {
         return "-profile slurm needs SLURM's ${lacking.first()}, which is not on PATH here; start the run on a login node, or leave the profile slurm out.".toString()
     }
-    def answer = ask(['sinfo', '--noheader', '--format', '%R'])
+    // Hidden partitions, and those that others own, can be submitted to by those who may.
+    def answer = ask(['sinfo', '--all', '--noheader', '--format', '%R'])
     if (answer.code) {
         return "SLURM does not answer (sinfo says: ${answer.text.trim().readLines().join(' ')}); start again when sinfo works.".toString()
     }
     def there = answer.text.readLines().collect { line -> line.trim() }.unique()
-    def unknown = (queue ? queue.toString().tokenize(',') : []).find { name -> !(name in there) }
-    return unknown ? "--slurm_queue ${unknown} is no partition of this cluster; give one of ${there.join(', ')}.".toString() : null
+    def unknown = queues.findAll { queue -> queue }.collectMany { queue -> queue.toString().tokenize(',') }.find { name -> !(name in there) }
+    return unknown ? "The queue ${unknown} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of ${there.join(', ')}.".toString() : null
 }
 
 def slurmHasGpu(queue) {
-    def answer = ask(['sinfo', '--noheader', '--format', '%G'] + (queue ? ['--partition', queue.toString()] : []))
+    def answer = ask(['sinfo', '--all', '--noheader', '--format', '%G'] + (queue ? ['--partition', queue.toString()] : []))
     return answer.text.contains('gpu')
 }
 
@@ -59,24 +68,47 @@ def ask(words) {
 
 // Problems of the output and the work folder.
 def folderProblems(outdir, workDir) {
-    def problem = writeProblem('--outdir', outdir) ?: spaceProblem('--outdir', outdir)
-    return [problem, spaceProblem('-work-dir', workDir)].findAll { sentence -> sentence }
+    return [['--outdir', outdir], ['-work-dir', workDir]]
+        .collect { option, folder -> spaceProblem(option, folder) ?: writeProblem(option, folder) }
+        .findAll { sentence -> sentence }
 }
 
-// Tried, not asked: permissions alone do not tell of a file system that is mounted read-only.
+// Folders of an output folder may be another user's, and so may its lock.
 def writeProblem(option, folder) {
     try {
         java.nio.file.Files.createDirectories(folder)
-        java.nio.file.Files.delete(java.nio.file.Files.createTempFile(folder, '.try', ''))
-        return null
+        def inside = option == '--outdir' ? folder.listFiles().toList().findAll { path -> path.isDirectory() } : []
+        ([folder] + inside).each { place -> tryToWrite(place) }
     }
     catch (IOException error) {
-        return "${option} ${folder} cannot be written to (${error.class.simpleName}); give a folder of your own.".toString()
+        return "${option} ${folder} cannot be written to (${error.class.simpleName}: ${error.message}); give a folder of your own.".toString()
+    }
+    def lock = folder.resolve('pipeline_info/.lock')
+    return lock.exists() && !java.nio.file.Files.isWritable(lock)
+        ? "${option} ${folder} holds the run of another user, as ${lock} is not yours; give a folder of your own.".toString()
+        : null
+}
+
+// Tried, not asked: permissions alone do not tell of a file system that is mounted read-only, nor an empty file of a quota.
+def tryToWrite(folder) {
+    def tried = java.nio.file.Files.createTempFile(folder, '.try', '')
+    try {
+        tried.text = '.' * 4096
+        java.nio.file.Files.delete(tried)
+    }
+    catch (IOException error) {
+        java.nio.file.Files.delete(tried)
+        throw error
     }
 }
 
+// A folder, or the one that it is to be made in.
+def existing(folder) {
+    return folder.exists() ? folder : existing(folder.parent)
+}
+
 def spaceProblem(option, folder) {
-    def free = folder.exists() ? java.nio.file.Files.getFileStore(folder).usableSpace : Long.MAX_VALUE
+    def free = java.nio.file.Files.getFileStore(existing(folder)).usableSpace
     return free < leastFree().toBytes() ? "${option} ${folder} lies on a disk with only ${free.intdiv(1_000_000)} MB free; free some, or give a folder on another disk.".toString() : null
 }
 

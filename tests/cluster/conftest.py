@@ -35,6 +35,11 @@ def run(*command: str | Path, **options: object) -> str:
     return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, **options).stdout  # type: ignore[call-overload, no-any-return]
 
 
+def traces_in(outdir: Path) -> set[Path]:
+    """The tables of tasks in an output folder, one for each start; their names sort by time."""
+    return set((outdir / "pipeline_info").glob("trace_*.tsv"))
+
+
 @dataclass
 class Run:
     """One run of the pipeline, going on or ended."""
@@ -42,6 +47,7 @@ class Run:
     process: subprocess.Popen[str]
     log: Path
     outdir: Path
+    earlier: set[Path]  # what was traced before it in its output folder
 
     def end(self) -> Run:
         """Wait for it."""
@@ -64,7 +70,7 @@ class Run:
     @property
     def tasks(self) -> list[dict[str, str]]:
         """One row for each task that ended, from the trace."""
-        trace = self.outdir / "pipeline_info" / "trace.tsv"
+        trace = min(traces_in(self.outdir) - self.earlier)
         with trace.open(newline="") as rows:
             return [row | {"process": row["process"].rsplit(":", 1)[1]} for row in csv.DictReader(rows, delimiter="\t")]
 
@@ -142,9 +148,10 @@ class Workshop:
             out,
         ]
         command += ["--input", sheet or self.sheet(), *options]
+        earlier = traces_in(out)
         with log.open("w") as printed:
             process = subprocess.Popen(command, cwd=at, env=env, stdout=printed, stderr=subprocess.STDOUT, text=True)
-        self.runs.append(Run(process, log, out))
+        self.runs.append(Run(process, log, out, earlier))
         return self.runs[-1]
 
     def edit(self, path: str, content: str) -> None:

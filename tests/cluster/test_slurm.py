@@ -19,6 +19,9 @@ process {
 """
 
 
+NO_QUEUE = "The queue {} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of main, cpu, gpu."
+
+
 @pytest.fixture(scope="session")
 def on_slurm(cluster, shared):
     """A function (options, launch folder) that starts a run with the profiles slurm and gpu."""
@@ -124,19 +127,35 @@ def test_queue_account_and_gpu_reach_the_jobs_that_need_them(troubled):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--slurm_queue", "nowhere"), "--slurm_queue nowhere is no partition of this cluster; give one of main, cpu, gpu."),
+        (("--slurm_queue", "nowhere"), NO_QUEUE.format("nowhere")),
+        (("-c", "elsewhere"), NO_QUEUE.format("elsewhere")),
         (
             ("--slurm_queue", "cpu"),
-            "-profile gpu asks for a GPU, but no node of --slurm_queue cpu has one (sinfo shows no GRES gpu)",
+            "-profile gpu asks for a GPU, but no node of the partition cpu has one (sinfo shows no GRES gpu)",
         ),
+        (("-c", "cpu"), "-profile gpu asks for a GPU, but no node of the partition cpu has one (sinfo shows no GRES gpu)"),
     ],
-    ids=["partition", "gpu"],
+    ids=["partition", "partition of a file", "gpu", "gpu of a file"],
 )
-def test_what_the_cluster_does_not_have_is_said_before_any_work(on_slurm, options, said):
+def test_what_the_cluster_does_not_have_is_said_before_any_work(shared, on_slurm, options, said):
+    if options[0] == "-c":
+        site = shared.folder / "site.config"
+        site.write_text(f"process {{ withLabel: gpu {{ queue = '{options[1]}' }} }}\n")
+        options = ("-c", site)
     run = on_slurm(*options, launch="refused").end()
     assert run.code != 0
     assert said in run.printed
     assert "Submitted process" not in run.printed
+
+
+def test_gpus_may_have_a_partition_of_their_own(shared, on_slurm, undisturbed):
+    """What is refused is the cohort, which comes last."""
+    other = shared.sheet([("81", "patient", "train"), ("82", "patient", "test")], "elsewhere.csv")
+    options = ("-c", ROOT / "docs" / "site.config", "--slurm_queue", "cpu")
+    run = on_slurm(*options, sheet=other, launch="refused", outdir=undisturbed.outdir).end()
+    assert run.code != 0
+    assert "holds the results of another cohort" in run.printed
+    assert "asks for a GPU" not in run.printed
 
 
 def test_a_slurm_that_does_not_answer_is_said_before_any_work(cluster, shared, tmp_path):

@@ -95,10 +95,15 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A phantom cohort of two patients, in a folder whose name needs quotes."""
+    """A phantom cohort of two patients, in a folder whose name needs quotes; one FLAIR is a link, as git-annex keeps files."""
     folder = tmp_path_factory.mktemp("inputs") / "l'étude d'un test"
     made = [LESIONFORGE, "phantom", folder, "--patients", "2", "--healthy", "0", "--voxel-mm", "4", "--seed", "1"]
     subprocess.run(made, check=True, capture_output=True)
+    flair = folder / "sub-p01" / "anat" / "sub-p01_FLAIR.nii.gz"
+    kept = folder / ".git" / "annex" / "objects" / "MD5E-s1--0.nii.gz"
+    kept.parent.mkdir(parents=True)
+    flair.rename(kept)
+    flair.symlink_to(os.path.relpath(kept, flair.parent))
     (folder / "thin.json").write_text(json.dumps(THIN))
     return folder
 

@@ -111,7 +111,7 @@ def test_hostile_names_in_a_sheet_are_refused_each_in_a_sentence_and_change_noth
     there = sorted(inputs.rglob("*"))
     run = start(tmp_path / "launch", "--input", inputs / "cohort.csv", "-profile", f"test,{engine}")
     assert run.code != 0
-    trace = (run.outdir / "pipeline_info" / "trace.tsv").read_text().splitlines()
+    trace = next(run.outdir.glob("pipeline_info/trace_*.tsv")).read_text().splitlines()
     assert len(trace) == 2 and trace[1].split("\t")[6:8] == ["FAILED", "2"]
     # Nextflow prints the last 50 lines. A row counts as the line that it begins in; those with a newline in them fill two.
     said = next((tmp_path / "launch" / "work").glob("??/*/.command.err")).read_text()
@@ -151,6 +151,15 @@ def edited(copy) -> Iterator[Path]:
 def test_an_image_of_other_code_is_refused_before_any_work(edited, engine, start, cohort, tmp_path):
     """Else the tasks of an edited stage would run again and give the results of before."""
     run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=edited / "main.nf")
+    assert run.code != 0
+    assert "holds other Python code than this checkout: make it anew" in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_an_image_that_the_user_names_is_looked_at_too(edited, builder, image, start, cohort, tmp_path):
+    (tmp_path / "own.config").write_text(f"process.container = '{image}'\n")
+    settings = {"pipeline": edited / "main.nf", "config": tmp_path / "own.config"}
+    run = start(tmp_path / "launch", "--input", cohort / "cohort.csv", "-profile", f"test,{builder}", **settings)
     assert run.code != 0
     assert "holds other Python code than this checkout: make it anew" in run.printed
     assert "Submitted process" not in run.printed

@@ -43,9 +43,9 @@ def nextflow(pipeline: Path, launch: Path, outdir: Path, *options: str) -> Run:
     """Run `pipeline`/main.nf from the folder `launch`, which keeps its work folder for -resume."""
     launch.mkdir(parents=True, exist_ok=True)
     command = [NEXTFLOW, "run", pipeline / "main.nf", "-ansi-log", "false", "--outdir", outdir, *options]
+    earlier = set(outdir.glob("pipeline_info/trace_*.tsv"))
     done = subprocess.run(command, cwd=launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    trace = outdir / "pipeline_info" / "trace.tsv"
-    lines = trace.read_text().splitlines() if trace.exists() else []
+    lines = [line for path in set(outdir.glob("pipeline_info/trace_*.tsv")) - earlier for line in path.read_text().splitlines()]
     tasks = list(csv.DictReader(lines, delimiter="\t"))
     return Run(done.returncode, done.stdout, outdir, tasks)
 

@@ -65,7 +65,6 @@ def test_each_stage_publishes_into_the_folder_of_its_name(experiment):
         "segment/scans.tsv",
         "evaluate/arms.tsv",
         "report/index.html",
-        "pipeline_info/trace.tsv",
     ):
         assert (out / path).exists(), path
 
@@ -228,6 +227,9 @@ def test_what_goes_with_training_alone_is_refused_in_another_mode(stub, sheet, t
     run = stub(sheet, "untrained", "--mode", "augment", "--init", str(tmp_path), "--train_network", "nicmslesions")
     assert run.code != 0 and run.tasks == []
     assert "--init and --train_network belong to --mode experiment, which trains the cascade, not augment" in run.printed
+    run = stub(sheet, "untrained", "--retrain", "last")
+    assert run.code != 0 and run.tasks == []
+    assert "--retrain belongs to --init or --baseline, the model folder to start from" in run.printed
 
 
 def with_another_patient(sheet, sheet_writer, subject):
@@ -249,6 +251,13 @@ def test_segment_needs_a_model_and_patients_only_and_another_patient_costs_its_o
     assert {task["status"] for task in run.named("TISSUES")} == {"CACHED"}
     assert (run.outdir / "segment" / "model" / "sub-01").is_dir()
     assert (run.outdir / "segment" / "scans.tsv").is_file()
+
+    knowing = write_cascade_folder(tmp_path / "knowing", voxel_mm=2.0, training=["sub-01"])
+    run = stub(sheet, "segment_knowing", "--mode", "segment", "--model", str(knowing))
+    assert run.code == 0, run.printed
+    assert {task["tag"] for task in run.named("SEGMENT")} == {"sub-01 model", "sub-02 model"}
+    assert {task["tag"] for task in run.named("EVALUATE")} == {"sub-02 model"}
+    assert "is segmented but not measured against its mask" in run.printed
 
     run = stub(with_another_patient(sheet, sheet_writer, "52"), "segment", "--mode", "segment", "--model", str(model))
     assert run.code == 0, run.printed
@@ -380,9 +389,12 @@ def test_a_bad_sheet_stops_before_anything_else_is_queued(stub, sheet):
     assert not list(run.outdir.parent.rglob("pwned"))
 
 
-def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_each(stub, sheet):
+def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_each(stub, sheet, tmp_path):
+    odd = tmp_path / "$(touch pwned)"
+    odd.mkdir()
     run = stub(
-        sheet, "refused", "--voxel-mm", "1", "--mode", "everything", "--train_epochs", "0", "--seed", "one", "--retrain", "all"
+        *(sheet, "refused", "--voxel-mm", "1", "--mode", "everything", "--train_epochs", "0", "--seed", "one"),
+        *("--synthetic_weight", "0", "--init", str(odd), "--train_configuration", "published", "--train_network", "dense"),
     )
     assert run.code != 0
     assert run.tasks == []
@@ -392,6 +404,9 @@ def test_unknown_and_impossible_parameters_are_refused_together_in_a_sentence_ea
         "--mode is 'everything', but must be one of experiment, augment, segment.",
         "--train_epochs is 0, but must lie between 1 and 10000.",
         "--seed is 'one', but must be of type integer",
-        "--retrain belongs to --init or --baseline, the model folder to start from",
+        "--synthetic_weight is 0, but must be more than 0 and at most 1000.",
+        "which holds a character that a shell could misread; rename it or its folder.",
+        "--train_configuration is for training from scratch",
+        "--train_network dense does not go with --train_configuration published",
     ):
         assert sentence in run.printed
