@@ -14,7 +14,7 @@ TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 LOCK_IMAGE = .setup/uv/bin/uv pip compile --no-cache --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
              --generate-hashes --no-emit-index-url --no-header --no-annotate -q -c python/requirements.txt
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-pipeline test-slow test-cluster test-cluster-slow test-containers audit lint lock clean distclean
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-pipeline test-slow test-cluster test-cluster-slow test-containers test-docker audit lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
@@ -34,6 +34,7 @@ help:
 	@echo "make test-cluster-slow   those of them that take more than a minute each"
 	@echo "make bench-scale [SUBJECTS=\"200 1000\"]   memory and time of the head process for large cohorts, about a quarter of an hour"
 	@echo "make test-containers  the chain in Docker, podman and Apptainer beside a plain run, and what images promise; 15 to 20 minutes"
+	@echo "make test-docker      the same in Docker alone"
 	@echo "make images           the images cpu and all-in-one, by Docker or podman, about 5 minutes; make image-gpu, the one for NVIDIA GPUs"
 	@echo "make sif              the image cpu as containers/lesionforge-VERSION.sif, for Apptainer; make sif-gpu, the image gpu"
 	@echo "make audit            known weaknesses of the locked Python packages"
@@ -123,6 +124,9 @@ test-cluster-slow: setup
 
 test-containers: setup
 	tests/containers/run
+
+test-docker: setup
+	LESIONFORGE_ENGINES=docker tests/containers/run
 
 audit: setup
 	bin/audit
