@@ -45,9 +45,11 @@ def slurmProblem(queues) {
     return unknown ? "The queue ${unknown} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of ${there.join(', ')}.".toString() : null
 }
 
+// sinfo shows either all partitions or those of a name.
 def slurmHasGpu(queue) {
-    def answer = ask(['sinfo', '--all', '--noheader', '--format', '%G'] + (queue ? ['--partition', queue.toString()] : []))
-    return answer.text.contains('gpu')
+    def wanted = queue ? queue.toString().tokenize(',') : []
+    def lines = ask(['sinfo', '--all', '--noheader', '--format', '%R %G']).text.readLines()
+    return lines.any { line -> line.contains(' gpu') && (!wanted || line.tokenize(' ').first() in wanted) }
 }
 
 // NVIDIA's devices, also those that WSL lends.

@@ -40,10 +40,13 @@ def option(*names: str) -> str:
 
 
 def digest() -> str:
-    """SHA-256 of the options, but for the number of threads, and of every file in the task's folder."""
+    """SHA-256 of the options, but for the number of threads and the device, and of every file in the task's folder."""
     seen = hashlib.sha256()
-    start = OPTIONS.index("--threads")
-    seen.update("\0".join(OPTIONS[:start] + OPTIONS[start + 2 :]).encode())
+    words = list(OPTIONS)
+    for name in ("--threads", "--device"):
+        if name in words:
+            del words[words.index(name) : words.index(name) + 2]
+    seen.update("\0".join(words).encode())
     for folder, below, files in sorted(os.walk(".", followlinks=True)):
         below.sort()
         for name in sorted(files):

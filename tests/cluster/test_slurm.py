@@ -124,6 +124,13 @@ def test_queue_account_and_gpu_reach_the_jobs_that_need_them(troubled):
     assert not any("--gpus=1" in text for process in scripts.keys() - asking for text in scripts[process])
 
 
+def test_a_training_that_asks_for_a_gpu_takes_nothing_less(troubled):
+    for task in troubled.tasks:
+        (folder,) = (troubled.outdir.parent / "work").glob(f"{task['hash']}*")
+        demands = "--device gpu" in (folder / ".command.sh").read_text()
+        assert demands == (task["process"] in ("TRAIN_GENERATOR", "TRAIN")), task["name"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
