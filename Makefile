@@ -21,7 +21,7 @@ help:
 	@echo "make test             the tests of what each stage does, about 8 minutes"
 	@echo "make test-pipeline    whole runs of the pipeline on a phantom cohort, about 13 minutes"
 	@echo "make test-slow        the tests that take more than a minute each"
-	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D"
+	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about 50 minutes"
 	@echo "make experiment-open-ms DATA=D [BASELINE=M]   all arms on the open_ms scans in folder D, each annotated patient tested once, beside"
 	@echo "                      the nicMSlesions weights in folder M (model_1.hdf5, model_2.hdf5); hours, and goes on where it was stopped"
 	@echo "make bench-prepare DATA=D   accuracy and cost of prepare and register on the open_ms scans in folder D, about half an hour"
