@@ -34,7 +34,7 @@ help:
 	@echo "make test-cluster-slow   those of them that take more than a minute each"
 	@echo "make bench-scale [SUBJECTS=\"200 1000\"]   memory and time of the head process for large cohorts, about a quarter of an hour"
 	@echo "make test-containers  the chain in Docker, podman and Apptainer beside a plain run, and what images promise; 15 to 20 minutes"
-	@echo "make test-docker      the same in Docker alone"
+	@echo "make test-docker      the same in Docker alone, about 6 minutes"
 	@echo "make images           the images cpu and all-in-one, by Docker or podman, about 5 minutes; make image-gpu, the one for NVIDIA GPUs"
 	@echo "make sif              the image cpu as containers/lesionforge-VERSION.sif, for Apptainer; make sif-gpu, the image gpu"
 	@echo "make audit            known weaknesses of the locked Python packages"
