@@ -1,6 +1,7 @@
 // prepare: skull-strip, bias correction, all images on the working grid, tissues, normalised intensities, quality limits.
 
 include { codeOf } from '../script'
+include { QUALITY } from './quality'
 
 process STRIP {
     tag "${id}"
@@ -79,32 +80,6 @@ process TISSUES {
     lesionforge prepare tissues --help
     mkdir ${id}
     touch ${id}/${id}_desc-prepare.json
-    """
-}
-
-// Fails for a scan beyond a quality limit; only scans that it lets through go on.
-process QUALITY {
-    tag "${id}"
-    label 'cpu_small'
-    label 'one_scan'
-
-    input:
-    tuple val(id), path(figures, stageAs: 'figures/*')
-    path limits, stageAs: 'limits/*'
-    val code
-
-    output:
-    val id, emit: id
-
-    script:
-    def limits_option = limits ? "--limits ${limits}" : ''
-    """
-    lesionforge --threads ${task.cpus} ${task.ext.common} prepare judge --figures ${figures} ${limits_option}
-    """
-
-    stub:
-    """
-    lesionforge prepare judge --help
     """
 }
 

@@ -1,7 +1,7 @@
 // register: donors onto canvases, composed from one registration per scan to the template, or directly pair by pair.
 
 include { codeOf; fileOf } from '../script'
-include { QUALITY as QUALITY_OF_TRANSFORM } from '../prepare/main'
+include { QUALITY as QUALITY_OF_TRANSFORM } from '../prepare/quality'
 
 process TO_TEMPLATE {
     tag "${id}"

@@ -86,6 +86,13 @@ def test_a_repeated_run_reuses_everything(repeated):
     assert {task["status"] for task in repeated.tasks} == {"CACHED"}
 
 
+def test_the_strict_parser_runs_the_same_pipeline(stub, sheet, experiment, repeated, monkeypatch):
+    monkeypatch.setenv("NXF_SYNTAX_PARSER", "v2")
+    run = stub(sheet, "experiment_v2")
+    assert run.code == 0, run.printed
+    assert counts(run.tasks) == counts(experiment.tasks)
+
+
 def test_scans_are_told_by_their_content_and_not_by_their_times(stub, sheet_writer, tmp_path):
     sheet = sheet_writer(tmp_path / "cohort.csv", [("01", "patient", "train"), ("02", "patient", "test")])
     first = stub(sheet, "told", "--arms", "real")
