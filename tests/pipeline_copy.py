@@ -1,4 +1,4 @@
-"""A copy of the pipeline that a test may edit, with a `lesionforge` of the test's own."""
+"""A copy of the pipeline that a test may edit, with a `lesionforge` of the test's own, and the records of its starts."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def copy_pipeline(folder: Path, program: str | None = None) -> Path:
         path.write_text(program)
         path.chmod(0o755)
     return folder
+
+
+def traces_in(outdir: Path) -> set[Path]:
+    """The tables of tasks in an output folder, one for each start; their names sort by time."""
+    return set((outdir / "pipeline_info").glob("trace_*.tsv"))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from cluster_of_two import wait_for
-from pipeline_copy import ROOT, copy_pipeline
+from pipeline_copy import ROOT, copy_pipeline, traces_in
 
 NEXTFLOW = Path(os.environ.get("NEXTFLOW") or ROOT / "bin" / "nextflow")
 ROWS = [("01", "patient", "train"), ("02", "patient", "test"), ("03", "healthy", "train"), ("04", "patient", "train")]
@@ -33,11 +33,6 @@ process { cpus = 1; resourceLimits = [cpus: 1] }
 def run(*command: str | Path, **options: object) -> str:
     """Run a program that must succeed; returns what it prints."""
     return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, **options).stdout  # type: ignore[call-overload, no-any-return]
-
-
-def traces_in(outdir: Path) -> set[Path]:
-    """The tables of tasks in an output folder, one for each start; their names sort by time."""
-    return set((outdir / "pipeline_info").glob("trace_*.tsv"))
 
 
 @dataclass

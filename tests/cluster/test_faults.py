@@ -205,5 +205,9 @@ def test_an_output_folder_that_cannot_be_written_is_said_before_any_work(shared)
     (shared.folder / "file").touch()
     run = shared.start(launch="refused", outdir=shared.folder / "file" / "results").end()
     assert run.code != 0
-    assert f"--outdir {shared.folder}/file/results cannot be written to (FileSystemException: " in run.printed
+    place = f"{shared.folder}/file/results"
+    assert (
+        f"--outdir {place} cannot be written to (FileSystemException: {place}: Not a directory); give a folder of your own."
+        in run.printed
+    )
     assert "Submitted process" not in run.printed

@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from pipeline_copy import ROOT, copy_pipeline
+from pipeline_copy import ROOT, copy_pipeline, traces_in
 
 from lesionforge.images.template import load_template
 
@@ -43,9 +43,9 @@ def nextflow(pipeline: Path, launch: Path, outdir: Path, *options: str) -> Run:
     """Run `pipeline`/main.nf from the folder `launch`, which keeps its work folder for -resume."""
     launch.mkdir(parents=True, exist_ok=True)
     command = [NEXTFLOW, "run", pipeline / "main.nf", "-ansi-log", "false", "--outdir", outdir, *options]
-    earlier = set(outdir.glob("pipeline_info/trace_*.tsv"))
+    earlier = traces_in(outdir)
     done = subprocess.run(command, cwd=launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    lines = [line for path in set(outdir.glob("pipeline_info/trace_*.tsv")) - earlier for line in path.read_text().splitlines()]
+    lines = [line for path in traces_in(outdir) - earlier for line in path.read_text().splitlines()]
     tasks = list(csv.DictReader(lines, delimiter="\t"))
     return Run(done.returncode, done.stdout, outdir, tasks)
 
@@ -72,7 +72,7 @@ def stub(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
     All share one work folder and resume, so that each starts only what the runs before it did not do.
     """
-    launch = tmp_path_factory.mktemp("launch")
+    launch = tmp_path_factory.mktemp("l'essai")
 
     def run(sheet: Path, results: str, *options: str) -> Run:
         return nextflow(
@@ -84,13 +84,13 @@ def stub(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the pipeline whose files a test may edit; its `lesionforge` is the checkout's, behind a script.
+    """A copy of the pipeline whose files a test may edit, in a folder whose name needs quotes.
 
-    The script fails for a FLAIR named *broken*, and as if out of memory, the first time, for one named *large*; for the
-    quality figures of a scan named *unfit*, as prepare judge does beyond a limit; and where lesions would be transplanted onto a
-    canvas named *blank*.
+    Its `lesionforge` is the checkout's, behind a script, which fails for a FLAIR named *broken*, and as if out of memory, the
+    first time, for one named *large*; for the quality figures of a scan named *unfit*, as prepare judge does beyond a limit; and
+    where lesions would be transplanted onto a canvas named *blank*.
     """
-    copy = tmp_path_factory.mktemp("pipeline")
+    copy = tmp_path_factory.mktemp("l'atelier")
     program = f"""#!/bin/bash
 first="{copy}/first-attempt"
 if compgen -G 'flair/*broken*' > /dev/null; then echo 'Error: this scan is broken' >&2; exit 2; fi

@@ -102,10 +102,10 @@ def read_rows(index: Path) -> list[dict[str, str]]:
         if row["id"] in ids:
             raise InputError(f"{index}: holds {row['id']} twice; remove one of the rows")
         ids.add(row["id"])
-        if split_of.setdefault(subject, row["split"]) != row["split"]:
-            raise InputError(f"{index}: sub-{subject} is in train and in validation; put all scans of a subject into one split")
         if row["split"] not in ("train", "validation"):
             raise InputError(f"{index}: {row['id']} is in split {row['split']!r}, not train or validation; remove the row")
+        if split_of.setdefault(subject, row["split"]) != row["split"]:
+            raise InputError(f"{index}: sub-{subject} is in train and in validation; put all scans of a subject into one split")
     if not any(row["split"] == "train" for row in rows):
         raise InputError(f"{index}: has no training scan; give at least one")
     return rows
