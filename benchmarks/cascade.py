@@ -48,6 +48,8 @@ PASSED_SHARE = 0.05
 # spares calls at the price of memory.
 PLAIN_BATCHES = (128, 16_384)
 SIDE, TRIES = 3000, 5
+# Of either way to train, by turns.
+RUNS = 3
 PLAIN = "plain, {} patches a call"
 COMPARED = ("lesionforge", "published")
 # A step of training: forward, the gradient of what comes in, the gradient of the weights.
@@ -272,8 +274,8 @@ def trained_plainly(folders: Sequence[Path], steps: int, epochs: int) -> Measure
 
 
 def training_measurement(laps: Sequence[tuple[float, float]], network: keras.Model, config: CascadeConfig) -> Measurement:
-    """The median epoch after the first."""
-    wall, processor = np.median(np.diff(laps, axis=0)[1:], axis=0)
+    """The fastest epoch after the first: with two threads, some epochs of a plain fit run on one core, for no cause of ours."""
+    wall, processor = min(np.diff(laps, axis=0)[1:].tolist())
     gflop = PASSES * network_gflop(network, (config.samples_per_epoch, *(PATCH,) * 3, 2))
     return Measurement(None, float(wall), float(processor), gflop)
 
@@ -322,7 +324,7 @@ def training_table(folders: Sequence[Path], steps: int, epochs: int, out: Path, 
         "published": lambda: alone(trained_by_us, folders, steps, epochs, out / "training"),
     }
     results: dict[str, list[Measurement]] = {name: [] for name in ways}
-    for _ in range(2):
+    for _ in range(RUNS):
         for name, way in ways.items():
             results[name].append(way())
     best = {name: min(found, key=lambda one: one.wall_s) for name, found in results.items()}
@@ -336,7 +338,8 @@ def training_table(folders: Sequence[Path], steps: int, epochs: int, out: Path, 
     header = [f"training on {len(folders)} scans", "patches/s", "s", "processor, s", "peak memory, GB", "GFLOP", "GFLOP/s"]
     header += ["% of the product of matrices", "speed against plain", "the same by processor time", "memory against plain"]
     table(header, rows)
-    click.echo(f"The plain fit holds {reference.found} patches. Epochs of {patches} patches, the faster of two runs each.\n")
+    measured_epochs = RUNS * (epochs - 1)
+    click.echo(f"The plain fit holds {reference.found} patches. Epochs of {patches} patches, the fastest of {measured_epochs} each.\n")
 
 
 def segment_table(folder: Path, models: dict[str, Path], out: Path) -> None:

@@ -132,9 +132,13 @@ def test_a_dark_spot_in_white_matter_does_not_bend_the_anatomy(prepared_phantom,
         grid = to_ants(scan.t1w, scan.affine)
         return interfaces.displacement_field(grid, [transform], f"{tmp_path}/field_")[away_mm <= 14]
 
+    def bent_mm(donor: Scan) -> float:
+        return float(np.linalg.norm(field_mm(donor) - healthy, axis=-1).mean())
+
     healthy = field_mm(scan)
-    filled = np.linalg.norm(field_mm(ill) - healthy, axis=-1).mean()
+    filled = bent_mm(ill)
+    # What processors round differently bends a coarse field too: by up to 0.2 mm, so millimetres would be no limit.
+    noise = np.random.default_rng(1).normal(0, 0.1, scan.t1w.shape).astype(np.float32)
+    assert filled < bent_mm(replace(scan, t1w=scan.t1w + noise))
     monkeypatch.setattr(interfaces, "dark_white_matter", lambda scan: scan.lesion)
-    unfilled = np.linalg.norm(field_mm(ill) - healthy, axis=-1).mean()
-    assert filled < 0.2
-    assert filled < unfilled / 4
+    assert filled < bent_mm(ill) / 4

@@ -126,7 +126,9 @@ def batches(
                 own = [np.random.default_rng(seed) for seed in rng.integers(2**63, size=len(batch))]
                 yield gather_blocks(scans, voxels[batch], change, own, each=workers.map)
             else:
-                yield turn_half(gather_pooled(scans, voxels[batch]), rng), labels[batch]
+                patches = gather_pooled(scans, voxels[batch])
+                turn_half(patches, rng)
+                yield patches, labels[batch]
 
 
 def ahead(steps: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

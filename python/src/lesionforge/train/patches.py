@@ -128,12 +128,11 @@ def score(network: keras.Model, volume: PatchVolume, centres: np.ndarray) -> np.
     return found
 
 
-def turn_half(patches: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Flip, or turn by 180 degrees in the axial plane, a random half of the patches [n, x, y, z, contrast]; a copy."""
-    turned = patches.copy()
+def turn_half(patches: np.ndarray, rng: np.random.Generator) -> None:
+    """Flip, or turn by 180 degrees in the axial plane, a random half of the patches [n, x, y, z, contrast], in place."""
     chosen = rng.permutation(len(patches))[: len(patches) // 2]
     ways: tuple[tuple[int, ...], ...] = ((1,), (2,), (1, 2))
     way_of = rng.integers(len(ways), size=len(chosen))
     for way, axes in enumerate(ways):
-        turned[chosen[way_of == way]] = np.flip(patches[chosen[way_of == way]], axes)
-    return turned
+        turned = chosen[way_of == way]
+        patches[turned] = np.flip(patches[turned], axes)
