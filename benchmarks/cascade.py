@@ -338,8 +338,8 @@ def training_table(folders: Sequence[Path], steps: int, epochs: int, out: Path, 
     header = [f"training on {len(folders)} scans", "patches/s", "s", "processor, s", "peak memory, GB", "GFLOP", "GFLOP/s"]
     header += ["% of the product of matrices", "speed against plain", "the same by processor time", "memory against plain"]
     table(header, rows)
-    measured_epochs = RUNS * (epochs - 1)
-    click.echo(f"The plain fit holds {reference.found} patches. Epochs of {patches} patches, the fastest of {measured_epochs} each.\n")
+    counted = RUNS * (epochs - 1)
+    click.echo(f"The plain fit holds {reference.found} patches. Epochs of {patches} patches, the fastest of {counted}.\n")
 
 
 def segment_table(folder: Path, models: dict[str, Path], out: Path) -> None:
