@@ -14,7 +14,7 @@ from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, read_json, read_tsv, write_json
-from lesionforge.train.fit import ahead, train_cascade
+from lesionforge.train.fit import MAPPED_BATCHES, Samples, ahead, batches, train_cascade
 from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import gather
 from lesionforge.train.sampling import LabelledScan, draw, draw_epoch, gather_pooled, label_scan, pool
@@ -80,6 +80,18 @@ def test_pooled_patches_come_from_their_own_scan(scans) -> None:
     patches = gather_pooled(scans, voxels)
     for patch, (number, *centre) in zip(patches, voxels, strict=True):
         np.testing.assert_array_equal(patch, gather(scans[number].volume, np.array([centre]))[0])
+
+
+def test_batches_hold_the_patches_of_an_epoch_in_its_order_also_where_their_number_is_odd(scans) -> None:
+    config = replace(CONFIGURATIONS["published"], batch_size=3, steps_per_epoch=2 * MAPPED_BATCHES + 1)
+    pools = pool([scan.lesion for scan in scans]), pool([scan.healthy for scan in scans])
+    voxels, labels = draw_epoch(scans, *pools, config, np.random.default_rng(4))
+    made = list(batches(Samples(scans, *pools), config, np.random.default_rng(4)))
+    assert len(made) == config.steps_per_epoch
+    np.testing.assert_array_equal(np.concatenate([label for _, label in made]), labels)
+    # Turning keeps what lies at the centre.
+    centres = np.concatenate([patches for patches, _ in made])[:, 5, 5, 5]
+    np.testing.assert_array_equal(centres, gather_pooled(scans, voxels)[:, 5, 5, 5])
 
 
 def test_healthy_candidates_are_never_lesion(scans, folders) -> None:
@@ -175,12 +187,12 @@ def test_a_loss_that_is_no_number_ends_the_training(scans) -> None:
 
 
 def test_batches_made_ahead_keep_their_order_and_an_error_is_not_lost() -> None:
-    def batches():
+    def steps():
         for number in range(3):
             yield np.full(1, number), np.zeros(1)
         raise OSError("the disk is gone")
 
-    coming = ahead(batches())
+    coming = ahead(steps())
     assert [int(next(coming)[0][0]) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
         next(coming)
