@@ -11,16 +11,20 @@ SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requi
 
 # In the order of the folders: the files with few long tests would come last, and run alone.
 TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+PACKAGE_OF_jax := jax==0.10.2
+PACKAGE_OF_torch := torch==2.15.0
 LOCK_IMAGE = .setup/uv/bin/uv pip compile --no-cache --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
              --generate-hashes --no-emit-index-url --no-header --no-annotate -q -c python/requirements.txt
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-pipeline test-slow test-cluster test-cluster-slow test-containers test-docker audit lint lock clean distclean
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-pipeline test-slow test-torch test-jax test-cluster test-cluster-slow test-containers test-docker audit lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
 	@echo "make test             the tests of what each stage does, about 8 minutes"
 	@echo "make test-pipeline    whole runs of the pipeline on a phantom cohort, about 13 minutes"
 	@echo "make test-slow        the tests that take more than a minute each"
+	@echo "make test-torch       the tests of the stages with networks with KERAS_BACKEND=torch, which it installs into .setup/torch"
+	@echo "                      (5 GB, with its CUDA); make test-jax, the same with jax"
 	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about 50 minutes"
 	@echo "make experiment-open-ms DATA=D [BASELINE=M]   all arms on the open_ms scans in folder D, each annotated patient tested once, beside"
 	@echo "                      the nicMSlesions weights in folder M (model_1.hdf5, model_2.hdf5); hours, and goes on where it was stopped"
@@ -115,6 +119,12 @@ test-pipeline: setup
 
 test-slow: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow
+
+# Beside .venv, not in it: TensorFlow's tests shall not find them.
+test-torch test-jax: test-%: setup
+	.setup/uv/bin/uv pip install -q --no-cache --python .venv/bin/python --target .setup/$* -c python/requirements.txt $(PACKAGE_OF_$*)
+	KERAS_BACKEND=$* PYTHONPATH=$(CURDIR)/.setup/$* .venv/bin/python -m pytest tests/nets tests/segment tests/synthesize tests/train \
+	  -m "not slow" $(TWO_WORKERS) --durations=12
 
 test-cluster: setup
 	.venv/bin/python -m pytest tests/cluster -m "not slow" -rs $(TWO_WORKERS)
