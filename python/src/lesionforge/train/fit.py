@@ -128,11 +128,16 @@ def batches(
                     own = [np.random.default_rng(seed) for seed in rng.integers(2**63, size=len(batch))]
                     yield gather_blocks(scans, voxels[batch], change, own, each=workers.map)
             else:
-                ends = np.cumsum([len(batch) for batch in several])
-                gathered = np.split(gather_pooled(scans, voxels[np.concatenate(several)]), ends[:-1])
-                for batch, patches in zip(several, gathered, strict=True):
-                    turn_half(patches, rng)
-                    yield patches, labels[batch]
+                turned = _turned(scans, [voxels[batch] for batch in several], rng)
+                yield from zip(turned, (labels[batch] for batch in several), strict=True)
+
+
+def _turned(scans: list[LabelledScan], several: list[np.ndarray], rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """The patches of several batches of voxels, gathered at once, half of each batch turned."""
+    ends = np.cumsum([len(voxels) for voxels in several])
+    for patches in np.split(gather_pooled(scans, np.concatenate(several)), ends[:-1]):
+        turn_half(patches, rng)
+        yield patches
 
 
 def ahead(steps: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
