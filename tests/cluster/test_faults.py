@@ -63,6 +63,14 @@ def test_a_copy_into_the_output_folder_that_was_cut_off_is_none(shared, undistur
     assert digests(run.outdir) == digests(shared.folder / "cut" / "results")
 
 
+def test_no_task_ends_without_a_list_of_its_files(undisturbed):
+    """A task that leaves none, such as QUALITY, would count as done where a full disk kept its exit code from being written."""
+    work = undisturbed.outdir.parent / "work"
+    lists = {f"{task['process']} {task['tag']}": next(work.glob(f"{task['hash']}*/.outputs")).read_text() for task in undisturbed.tasks}
+    assert "QUALITY sub-01" in lists
+    assert [name for name, listed in lists.items() if not listed.endswith("\n")] == []
+
+
 def test_a_damaged_result_of_a_finished_task_is_made_again_and_what_follows_from_it(shared, undisturbed, digests):
     whole = digests(undisturbed.outdir)
     task = next(task for task in undisturbed.tasks if task["process"] == "LEVELS" and task["tag"] == "sub-04")
