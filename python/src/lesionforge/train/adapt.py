@@ -56,9 +56,9 @@ class Initial:
         return {"init": init, **licence}
 
 
-def sample_count(scans: list[LabelledScan]) -> int:
-    """Samples of the published training set of these scans: all lesion voxels and as many others."""
-    return 2 * sum(len(scan.lesion) for scan in scans)
+def sample_count(scans: list[LabelledScan], negatives_per_lesion: int) -> int:
+    """Samples of the published training set of these scans: all lesion voxels, and so many others for each."""
+    return (1 + negatives_per_lesion) * sum(len(scan.lesion) for scan in scans)
 
 
 def blocks_to_retrain(samples: int) -> int:

@@ -225,7 +225,7 @@ def train(
                     f"{index}: its scans have voxels of {arm.voxel_mm:g} mm, but {init} is for {initial.voxel_mm:g} mm; "
                     f"prepare them with --voxel-mm {initial.voxel_mm:g}"
                 )
-            samples = sample_count(training)
+            samples = sample_count(training, config.negatives_per_lesion)
             with on_one_device(found):
                 begin = initial.networks(samples).__getitem__
             card |= initial.card_entries(samples)
