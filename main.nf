@@ -29,6 +29,7 @@ workflow LESIONFORGE {
     baseline // model folder that the arms are compared with, or an empty list
     seed // of the draws
     train_seeds // list of the seeds that each arm is trained with
+    chosen // map of the options configuration, network and retrain of trainings, each a text or null
     limits // file of own quality limits, or an empty list
     registration // composed or pairwise
     library // folder of lesion masks in template space, or an empty list
@@ -115,7 +116,7 @@ workflow LESIONFORGE {
         indices = ASSEMBLE_ARMS.out.index.map { fold, arm, index -> [runName(arm, fold), index] }
         changed = ASSEMBLE_ARMS.out.made
         if (mode == 'experiment') {
-            TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets, arms, train_seeds, init, baseline)
+            TRAIN_ARMS(ASSEMBLE_ARMS.out.data_sets, arms, train_seeds, init, baseline, chosen)
             unadapted = in_fold
                 .map { row -> row[1] }
                 .unique()
@@ -221,7 +222,7 @@ def refuse(problems) {
 
 // The place that a parameter names; an empty list, which a process takes as no file, for one that is not given.
 def pathOf(given) {
-    return given ? file(given, glob: false).toAbsolutePath() : []
+    return given ? file(given.toString(), glob: false).toAbsolutePath() : []
 }
 
 workflow {
@@ -256,6 +257,7 @@ workflow {
             pathOf(params.baseline),
             params.seed,
             (0..<params.train_seeds).collect { number -> params.seed + number },
+            [configuration: params.train_configuration, network: params.train_network, retrain: params.retrain],
             pathOf(params.quality_limits),
             params.registration,
             pathOf(params.lesion_library),

@@ -95,6 +95,8 @@ def write_pipeline(folder: Path) -> None:
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "modules", folder / "modules")
     shutil.copytree(ROOT / "python/src", folder / "python/src", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "containers").mkdir()
+    shutil.copy(ROOT / "containers/requirements-cpu.txt", folder / "containers")
     program = folder / ".venv/bin/lesionforge"
     program.parent.mkdir(parents=True)
     program.write_text(f'#!/bin/sh\ncase "$*" in *--help) ;; *) exec "{ROOT}/.venv/bin/lesionforge" "$@" ;; esac\n')

@@ -1,7 +1,7 @@
 // The container engine that the profiles ask for, looked at before anything is queued: its program, its images, their code.
 
 include { ask; isProgram } from './preflight'
-include { sourcesOf } from './script'
+include { lockOfPackages; sourcesOf } from './script'
 
 // A sentence for each thing that would stop the first task; empty without an engine. Only a run on this machine needs the
 // engine here: a cluster's head node may lack it, and its Docker or podman holds other images than the nodes'.
@@ -66,5 +66,5 @@ def remedyFor(engine, image) {
 def codeDigest() {
     def root = file("${projectDir}/python/src/lesionforge", glob: false)
     def lines = sourcesOf(root).collectEntries { path -> ["./${root.relativize(path)}".toString(), path.bytes.md5()] }.sort()
-    return lines.collect { name, digest -> "${digest}  ${name}\n" }.join('').md5()
+    return (lines + [(lockOfPackages().name): lockOfPackages().bytes.md5()]).collect { name, digest -> "${digest}  ${name}\n" }.join('').md5()
 }

@@ -49,7 +49,8 @@ def slurmProblem(queues) {
 def slurmHasGpu(queue) {
     def wanted = queue ? queue.toString().tokenize(',') : []
     def lines = ask(['sinfo', '--all', '--noheader', '--format', '%R %G']).text.readLines()
-    return lines.any { line -> line.contains(' gpu') && (!wanted || line.tokenize(' ').first() in wanted) }
+    // Such as `long lscratch:800,gpu:a100:2(S:0,1)`.
+    return lines.any { line -> line =~ /[ ,]gpu(?![^:(, ])/ && (!wanted || line.tokenize(' ').first() in wanted) }
 }
 
 // NVIDIA's devices, also those that WSL lends.

@@ -1,13 +1,18 @@
 // What the processes' scripts share.
 
-// Digest of the Python source that a stage runs: its own package, every package it imports, directly or not, and the
-// files beside them. Each process takes it as an input, because installed Python code is not part of the resume hash:
-// with it, an edit re-runs the stages that use the edited code and what follows from them, and nothing else.
+// Digest of the Python source that a stage runs: its own package, every package it imports, directly or not, the files
+// beside them, and the lock of the packages of others. Each process takes it as an input, because installed Python code is not part
+// of the resume hash: with it, an edit re-runs the stages that use the edited code and what follows from them, and nothing else.
 def codeOf(stage) {
     def root = file("${projectDir}/python/src/lesionforge", glob: false)
     def shared = root.listFiles().toList().findAll { path -> path.name.endsWith('.py') }
     def own = importedPackages(root, [stage] as Set).collectMany { name -> sourcesOf(root.resolve(name)) }
-    return (shared + own).sort { path -> path.toString() }.collect { path -> path.text }.join('\n').md5()
+    return ((shared + own).sort { path -> path.toString() } + lockOfPackages()).collect { path -> path.text }.join('\n').md5()
+}
+
+// What an image holds of others; an environment beside the checkout has the same versions, and tools for tests.
+def lockOfPackages() {
+    return file("${projectDir}/containers/requirements-cpu.txt", glob: false)
 }
 
 // The given packages and all that they import, found by reading their import lines.

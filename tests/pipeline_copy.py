@@ -15,6 +15,8 @@ def copy_pipeline(folder: Path, program: str | None = None) -> Path:
     shutil.copytree(ROOT / "modules", folder / "modules")
     code = Path("python") / "src" / "lesionforge"
     shutil.copytree(ROOT / code, folder / code, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "containers").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "containers" / "requirements-cpu.txt", folder / "containers")
     if program:
         path = folder / ".venv" / "bin" / "lesionforge"
         path.parent.mkdir(parents=True)

@@ -9,18 +9,17 @@ process TRAIN {
 
     input:
     // The index names its folders as ../prepare/<id>, ../synthesize/<id> and ../assemble/<id>, here as in the output folder.
-    tuple val(run), val(seed), val(manner), path(index, stageAs: 'assemble/*'), path(prepared, stageAs: 'prepare/*'), path(synthetic, stageAs: 'synthesize/*'), path(made, stageAs: 'assemble/*'), path(init, stageAs: 'init/*'), val(init_content)
+    tuple val(run), val(seed), val(options), path(index, stageAs: 'assemble/*'), path(prepared, stageAs: 'prepare/*'), path(synthetic, stageAs: 'synthesize/*'), path(made, stageAs: 'assemble/*'), path(init, stageAs: 'init/*'), val(init_content)
     val code
 
     output:
     tuple val(run), path("${run}"), emit: model
 
     script:
-    def manner_option = [published: '--configuration published', own: task.ext.network].get(manner, '')
-    def init_option = init ? "--init ${init} ${task.ext.retrain}" : ''
+    def init_option = init ? "--init ${init}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} train --index ${index} --seed ${seed} \
-        ${manner_option} ${init_option} ${task.ext.args} ${deviceOption(task)} --out ${run}
+        ${options} ${init_option} ${task.ext.args} ${deviceOption(task)} --out ${run}
     """
 
     stub:
@@ -38,6 +37,7 @@ workflow TRAIN_ARMS {
     seeds // list of seeds; their numbers are part of the names where there are several
     init // model folder to start from, or an empty list
     baseline // model folder that is adapted to the scans of the arm real, or an empty list
+    chosen // map of the options configuration, network and retrain, each a text or null, of the trainings that they concern
 
     main:
     runs = data_sets.flatMap { fold, arm, index, prepared, painted, made ->
@@ -46,10 +46,12 @@ workflow TRAIN_ARMS {
         return names.collectMany { name ->
             def its_seeds = name == 'baseline_adapted' ? seeds.take(1) : seeds
             def start = [baseline_adapted: baseline, published: []].get(name, init)
-            def manner = [baseline_adapted: 'adapted', published: 'published'].get(name, 'own')
+            // Nextflow hashes all of task.ext that a script names: what not every training gets is an input.
+            def own = [baseline_adapted: [:], published: [configuration: 'published']].get(name, chosen.subMap(['configuration', 'network']))
+            def options = (own + (start ? chosen.subMap(['retrain']) : [:])).findAll { _name, value -> value }.collect { option, value -> "--${option} ${value}" }.join(' ')
             return its_seeds.collect { seed ->
                 def said = its_seeds.size() > 1 ? seed : ''
-                return [runName(name, fold, said), fold, name, said, seed, manner, index, prepared, painted, made, start, start ? describe(start) : '']
+                return [runName(name, fold, said), fold, name, said, seed, options, index, prepared, painted, made, start, start ? describe(start) : '']
             }
         }
     }

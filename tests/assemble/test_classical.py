@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -18,7 +19,7 @@ from lesionforge.assemble.classical import (
     source_of_copy,
 )
 from lesionforge.cli import main
-from lesionforge.images import Prepared, Scan, label_lesions, read_json, write_json
+from lesionforge.images import Prepared, Scan, find_image, label_lesions, read_json, write_json
 from lesionforge.images.deform import dice
 
 VOXEL_MM = 2.0
@@ -193,4 +194,11 @@ def test_the_command_refuses_what_it_cannot_copy(call: Call, write_blob_scan, tm
     for scan_id in ("sub-syn0001", "sub-cla", "sub-cla0001_x", "sub-cla/.."):
         code, output = call(unannotated, scan_id=scan_id)
         assert code == 2 and "is no id of such a scan" in output
+    for ending, said in (("desc-brain_mask", "is empty"), ("desc-preproc_FLAIR", "its FLAIR has one value in the whole brain")):
+        prepared = write_blob_scan(tmp_path / ending, "sub-p0", seed=1)
+        path = find_image(prepared, f"{ending}.nii.gz")
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), path)
+        code, output = call(prepared)
+        assert code == 2 and said in output, output
     assert not (tmp_path / "assemble").exists()

@@ -66,7 +66,9 @@ def test_a_copy_into_the_output_folder_that_was_cut_off_is_none(shared, undistur
 def test_no_task_ends_without_a_list_of_its_files(undisturbed):
     """A task that leaves none, such as QUALITY, would count as done where a full disk kept its exit code from being written."""
     work = undisturbed.outdir.parent / "work"
-    lists = {f"{task['process']} {task['tag']}": next(work.glob(f"{task['hash']}*/.outputs")).read_text() for task in undisturbed.tasks}
+    lists = {
+        f"{task['process']} {task['tag']}": next(work.glob(f"{task['hash']}*/.outputs")).read_text() for task in undisturbed.tasks
+    }
     assert "QUALITY sub-01" in lists
     assert [name for name, listed in lists.items() if not listed.endswith("\n")] == []
 

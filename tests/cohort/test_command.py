@@ -153,9 +153,16 @@ def test_segment_needs_neither_masks_nor_splits(sheet, model):
     sheet.columns = ("subject", "role", "t1w", "flair")
     result = sheet.run("--mode", "segment", "--model", str(model))
     assert result.exit_code == 0, result.output
-    assert result.stdout == "cohort: 5 scans (to segment 3 patient and 2 healthy), synthetic scans planned: 0\n"
+    assert result.stdout == "cohort: 5 scans (to segment 3 patient, not to segment 2 healthy), synthetic scans planned: 0\n"
     assert (sheet.out / "pairs.tsv").read_text() == "synthetic_id\tdonor\tcanvas\tsplit\tload_ml\tlibrary_mask\tfold\tkind\n"
     assert set(read_tsv(sheet.out / "cohort.tsv")["split"]) == {""}
+
+
+def test_segment_needs_a_patient(sheet, model):
+    sheet.rows[:] = [row for row in sheet.rows if row["role"] == "healthy"]
+    result = sheet.run("--mode", "segment", "--model", str(model))
+    assert result.exit_code == 2
+    assert "has no patient, and only patients are segmented" in result.output
 
 
 def test_four_hundred_subjects(sheet, record_property):

@@ -153,6 +153,15 @@ def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, 
     assert len(result.stderr.splitlines()) == len(sentences) + 1
 
 
+def test_a_broken_mask_of_a_held_out_patient_hides_no_other_problem(sheet, library):
+    row = next(n for n, row in enumerate(sheet.rows) if row["split"] == "test")
+    sheet.path(row, "lesion_mask").unlink()
+    sheet.path(0, "t1w").unlink()
+    result = run(sheet, library)
+    assert result.exit_code == 2
+    assert f"row {row + 2}, column lesion_mask" in result.stderr and "row 2, column t1w" in result.stderr, result.stderr
+
+
 def test_under_skip_broken_masks_are_left_out_and_listed(sheet, library, write_scan):
     write_scan(library / "two.nii.gz", changed(2), load_template(2).affine)
     write_scan(library / "$(touch pwned).nii.gz", mask(), load_template(2).affine)

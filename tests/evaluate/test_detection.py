@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lesionforge.evaluate.detection import LesionPairs, found_by_msseg2016, least_voxels_above, lesions_by_size
+from lesionforge.evaluate.detection import LesionPairs, found_by_msseg2016, lesions_by_size
 from lesionforge.evaluate.protocols import measure_pair
+from lesionforge.images import least_voxels_above
 
 SHAPE = (11, 9, 8)
 

@@ -105,6 +105,8 @@ def test_a_bad_mask_is_refused_in_a_sentence(tmp_path, canvas, transforms, fault
     [
         ("sub-cs01_space-MNI152_label-lesion_mask.nii.gz", "lib-cs01"),
         ("sub-01_ses-2_label-lesion_mask.nii", "lib-01ses2"),
+        ("sub-01_lesion.nii.gz", "lib-01"),
+        ("sub-01_ses-2_run-2_FLAIR_label-lesion_mask.nii.gz", "lib-01ses2"),
         ("patient 3 mask.nii.gz", "lib-patient3mask"),
     ],
 )

@@ -323,6 +323,8 @@ def test_small_lesions_are_dropped_by_volume() -> None:
     assert lesion_mask(probability, 1.0, 0.8, 2).sum() == 8
     assert lesion_mask(probability, 2.0, 0.8, 2).sum() == 10
     assert not lesion_mask(probability, 1.0, 0.95, 0).any()
+    rounded = 1.0000001**3  # a side of 1 mm in a header of single precision
+    assert lesion_mask(probability, rounded, 0.8, 2).sum() == 8, "2 voxels of 1 mm are not more than 2 mm³"
 
 
 def test_model_faults_are_told_before_any_work(root: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Laws of adaptation: what is frozen stays to the bit, what is retrained moves, and a wrong start is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from lesionforge import nets
 from lesionforge.cascade.card import read_cascade_card
 from lesionforge.cli import main
 from lesionforge.images import read_json
-from lesionforge.train.adapt import blocks_to_retrain, retrain_last
+from lesionforge.train.adapt import blocks_to_retrain, retrain_last, sample_count
 from lesionforge.train.loading import load_cascade
 from lesionforge.train.network import build_network
 
@@ -58,6 +59,11 @@ def changed(before: Path, after: Path, name: str) -> set[str]:
 
 def test_more_samples_retrain_more_blocks() -> None:
     assert [blocks_to_retrain(samples) for samples in (0, 9_999, 10_000, 99_999, 100_000)] == [1, 1, 2, 2, 3]
+
+
+def test_samples_are_all_that_the_published_training_set_holds() -> None:
+    scans = [SimpleNamespace(lesion=np.zeros((voxels, 3))) for voxels in (1_000, 3_000)]
+    assert [sample_count(scans, negatives) for negatives in (1, 2)] == [8_000, 12_000]
 
 
 def test_blocks_are_counted_from_the_output_which_is_always_trained() -> None:

@@ -173,6 +173,19 @@ def test_the_card_says_whose_lesions_and_brains_its_synthetic_scans_hold(model: 
         assert result.exit_code == 2 and said in result.output
 
 
+def test_a_made_scan_says_what_it_is_made_of_and_of_no_validation_subject(folders, tmp_path: Path) -> None:
+    scan = Path(shutil.copytree(folders[0], tmp_path / "sub-0"))
+    index = tmp_path / "augmented.tsv"
+    rows = f"sub-0\tsynthetic\ttrain\tsub-0\nsub-1\treal\tvalidation\t{folders[1]}\n"
+    index.write_text(f"id\torigin\tsplit\tfolder\n{rows}")
+    call = ["train", "--index", f"{index}", "--out", f"{tmp_path}/model"]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 2 and f"{scan}: is not of a real scan, but has no *_desc-provenance.json" in result.output
+    write_json({"donor": "sub-1", "canvas": "sub-3"}, scan / "sub-0_desc-provenance.json")
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 2 and f"{scan}: is made of sub-1, a scan of a validation subject" in result.output
+
+
 def test_saved_network_gives_the_same_answer(model: Path, scans) -> None:
     patches = gather(scans[0].volume, scans[0].lesion[:20])
     first, second = (nets.load_model(model, "cnn1").predict_on_batch(patches) for _ in range(2))

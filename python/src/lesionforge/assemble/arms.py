@@ -72,8 +72,8 @@ def check_splits(cohort: list[CohortRow]) -> None:
 
 
 def check_provenance(synthetic: list[Provenance], cohort: list[CohortRow], library: Set[str]) -> None:
-    """Refuse synthetic scans that were made of anything but training subjects, healthy scans outside the test set, and the
-    masks of a library that the cohort stage let through, whose ids are `library`.
+    """Refuse synthetic scans that were made of anything but training subjects and the masks of a library that the cohort stage
+    let through, whose ids are `library`.
 
     Raises InputError for the first scan whose donor or canvas is of a test or validation subject, or unknown, and for one
     whose generator learned from a scan that is of a test subject, or unknown.

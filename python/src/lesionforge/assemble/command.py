@@ -12,7 +12,8 @@ import click
 from lesionforge.assemble.arms import MADE_BY, ArmRow, CohortRow, Provenance, arm_rows, lacks_scans, stage_of
 from lesionforge.cohort.rows import ARMS
 from lesionforge.errors import InputError
-from lesionforge.images import Prepared, derivative, read_json, read_tsv, write_tsv
+from lesionforge.images import Prepared, derivative, read_json, read_tsv, whole_files, write_tsv
+from lesionforge.nets.settings import fits
 from lesionforge.options import FOLDER, OUT, SEED, OwnOptionsGroup
 
 COLUMNS = {
@@ -52,8 +53,10 @@ def read_provenance(folder: Path) -> Provenance:
     content = read_json(path)
     if not isinstance(content, dict) or not {"donor", "canvas"} <= set(content):
         raise InputError(f"{path}: does not name donor and canvas; make the scan again")
-    learned_from = tuple(map(str, content.get("generator_scans", ())))
-    return Provenance(folder.name, str(content["donor"]), str(content["canvas"]), learned_from)
+    learned_from = content.get("generator_scans", [])
+    if not fits(learned_from, tuple[str]):
+        raise InputError(f"{path}: does not name the scans that its generator learned from; make the scan again")
+    return Provenance(folder.name, str(content["donor"]), str(content["canvas"]), tuple(learned_from))
 
 
 def prepared_rows(rows: list[ArmRow], root: Path, out: Path) -> list[dict[str, str]]:
@@ -131,8 +134,9 @@ def assemble(
             raise InputError(f"{root}: holds none of the training scans of arm {arm}; run the stages before again")
     if not tables:
         raise InputError(f"{root}: holds no training scan of any arm; run the stages before again")
-    for arm, table in tables.items():
-        write_tsv(table, out / f"{arm}.tsv", COLUMNS)
+    with whole_files(out) as folder:
+        for arm, table in tables.items():
+            write_tsv(table, folder / f"{arm}.tsv", COLUMNS)
     click.echo("; ".join(f"{arm}: {len(table)} scans" for arm, table in tables.items()) + f" -> {out}")
 
 

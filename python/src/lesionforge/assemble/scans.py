@@ -35,12 +35,16 @@ def rng_of(seed: int, scan_id: str) -> np.random.Generator:
 def write_classical(scan_id: str, prepared: Prepared, out: Path, seed: int) -> dict[str, Any]:
     """Write `out/<id>/`, an augmented copy of an annotated scan, as a prepared folder; returns its provenance.
 
-    Raises InputError when the scan has no lesion mask.
+    Raises InputError when the scan has no lesion mask, an empty brain, or a contrast with one value in the whole brain.
     """
     if prepared.lesion is None:
         raise InputError(f"{prepared.folder}: has no lesion mask; give an annotated scan")
     refuse_loss(out / scan_id, prepared.folder)
     scan = prepared.read()
+    if not scan.brain.any():
+        raise InputError(f"{prepared.brain}: is empty; prepare the scan again")
+    if flat := [name for name, image in scan.images().items() if not np.ptp(image[scan.brain])]:
+        raise InputError(f"{prepared.folder}: its {flat[0]} has one value in the whole brain; prepare the scan again")
     voxel_ml = voxel_volume_mm3(scan.affine) / 1000
     draw = draw_classical(scan_id, prepared.scan_id, scan.contrasts, seed, __version__, rng_of(seed, scan_id))
     copy = apply_classical(draw, scan, float(np.cbrt(1000 * voxel_ml)))

@@ -142,6 +142,8 @@ def cohort(
     remarks += library.remarks
     if complete and rows and not checked.rows:
         problems.append(Problem("has no scan without a broken file; correct the files"))
+    elif complete and mode == "segment" and not used_rows(checked.rows, mode):
+        problems.append(Problem("has no patient, and only patients are segmented; give at least one scan the role patient"))
     elif complete and needs:
         # A library that is at fault itself, or will be corrected, brings no second complaint.
         library_left = bool(library.donors or library.problems or (library.broken and not skip))
@@ -295,8 +297,9 @@ def result_line(rows: Sequence[Row], folds: Sequence[Fold], plan: Plan, left_out
     counts = []
     for split in (*SPLITS, ""):
         inside = [row.role for row in rows if row.split == split]
-        if inside:
-            words = " and ".join(f"{inside.count(role)} {role}" for role in ROLES if role in inside)
+        # Only the mode segment leaves scans without a split, and it segments patients alone.
+        joint = " and " if split else ", not to segment "
+        if words := joint.join(f"{inside.count(role)} {role}" for role in ROLES if role in inside):
             counts.append(f"{split or 'to segment'} {words}")
     line = f"cohort: {len(rows)} scans ({', '.join(counts)}), synthetic scans planned: {len(plan.pairs)}"
     if folds[0].label:

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,11 @@ def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
         return Library([], [problem(folder, text)], [], [])
     held = {fold.label: {str(row.subject).lower(): row for row in fold.held} for fold in folds}
     masks = dict.fromkeys((row.lesion_mask, str(row.subject).lower()) for fold in folds for row in fold.held if row.lesion_mask)
-    copies = {lesion_places(mask): subject for mask, subject in masks}
+    copies = {}
+    for mask, subject in masks:
+        # One that cannot be read is a problem of its row.
+        with suppress(InputError):
+            copies[lesion_places(mask)] = subject
     donors: dict[str, Donor] = {}
     problems, broken, remarks = [], [], []
     for path in paths:

@@ -11,7 +11,7 @@ import numpy as np
 from lesionforge.cohort.folds import Fold
 from lesionforge.cohort.rows import Problem, Row
 
-# More than counts of scans can differ by: a pair is taken again only when all others were taken as often.
+# More than counts of scans can differ by: a pair is taken again only when all others of such a canvas were taken as often.
 AGAIN = 1e6
 # All lesions of a donor in both halves make about so many times its load.
 LARGEST_SHARE = 2.0
@@ -60,7 +60,7 @@ class Plan:
 
 
 def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml: float | None, seed: int) -> Plan:
-    """Pair donors with the training canvases, `count` times; a pair comes again when every other came as often.
+    """Pair donors with the training canvases, `count` times; a pair comes again when every other of such canvases came as often.
 
     Canvases are the training healthy scans, or without any, all training patient scans, and of these the annotated ones, which
     show what is to be segmented, about as often as all others together. A donor is never paired with its own subject, unless
@@ -189,7 +189,8 @@ def spread_pairs(
     """Choose `count` entries of a bool matrix [donor, canvas], spread evenly over rows and columns; none if none is allowed.
 
     A column of `column_costs` [canvas], each at least 1, is taken so many times less often than one of 1. Each choice takes the
-    allowed entry that was taken least often, and of these the one whose row and column were; ties fall as the generator says.
+    allowed entry that was taken least often by this measure, and of these the one whose row and column were; ties fall as the
+    generator says. Every allowed entry is taken once before one is taken again.
     The first n choices are the same whatever the count.
     """
     if not allowed.any():
@@ -202,5 +203,5 @@ def spread_pairs(
         chosen.append((row, column))
         cost[row, :] += 1
         cost[:, column] += column_costs[column]
-        cost[row, column] += AGAIN
+        cost[row, column] += AGAIN * column_costs[column]
     return chosen

@@ -88,14 +88,6 @@ def large_lesions(mask: np.ndarray, neighbours: int, least_voxels: int) -> tuple
     return labels, sizes[kept]
 
 
-def least_voxels_above(volume_mm3: float, voxel_mm3: float) -> int:
-    """The size in voxels of the smallest lesion larger than a volume in mm³; 1 for a volume of 0.
-
-    A lesion of exactly that volume is not larger, whatever the rounding of the voxel size in a header.
-    """
-    return int(np.floor(volume_mm3 / voxel_mm3 * (1 + 1e-5))) + 1
-
-
 def found_by_any_overlap(pairs: LesionPairs) -> np.ndarray:
     """Whether each reference lesion shares a voxel with the prediction: bool [lesion]."""
     return np.bincount(pairs.reference, minlength=len(pairs.sizes_reference)) > 0

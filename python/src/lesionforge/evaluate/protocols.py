@@ -17,13 +17,13 @@ from lesionforge.evaluate.detection import (
     SizeBin,
     found_by_any_overlap,
     found_by_msseg2016,
-    least_voxels_above,
     lesions_by_size,
     lesions_one_by_one,
     pair_lesions,
 )
 from lesionforge.evaluate.distances import Spacing, assd_mm, hd95_mm
 from lesionforge.images.geometry import bounding_box
+from lesionforge.images.lesions import least_voxels_above
 
 Measured = dict[str, float]  # counts are int, all else float; an undefined value is NaN
 Reasons = dict[str, str]

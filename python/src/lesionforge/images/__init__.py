@@ -22,7 +22,7 @@ from lesionforge.images.files import (
 )
 from lesionforge.images.geometry import Grid, from_ants, same_grid, to_ants, voxel_volume_mm3, working_grid
 from lesionforge.images.intensity import zscore
-from lesionforge.images.lesions import label_lesions, lesions_touching, most_probable
+from lesionforge.images.lesions import label_lesions, least_voxels_above, lesions_touching, most_probable
 from lesionforge.images.made import read_on_grid, write_made_scan
 from lesionforge.images.names import CONTRASTS, derivative, find_image, find_images, grid_entities, library_id, scan_labels
 from lesionforge.images.places import PLACES, places
@@ -43,6 +43,7 @@ __all__ = [
     "from_ants",
     "grid_entities",
     "label_lesions",
+    "least_voxels_above",
     "lesions_touching",
     "library_id",
     "made_folder",

@@ -22,6 +22,14 @@ def label_lesions(mask: np.ndarray, neighbours: int = 26) -> tuple[np.ndarray, i
     return labels, int(count)
 
 
+def least_voxels_above(volume_mm3: float, voxel_mm3: float) -> int:
+    """The size in voxels of the smallest lesion larger than a volume in mm³; 1 for a volume of 0.
+
+    A lesion of exactly that volume is not larger, whatever the rounding of the voxel size in a header.
+    """
+    return int(np.floor(volume_mm3 / voxel_mm3 * (1 + 1e-5))) + 1
+
+
 def most_probable(probability: np.ndarray, size: int) -> np.ndarray:
     """A connected bool mask of about `size` voxels with the highest probability above 0; empty where all is 0.
 

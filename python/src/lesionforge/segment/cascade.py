@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesionforge.cascade.settings import CascadeConfig
-from lesionforge.images import Scan, label_lesions, voxel_volume_mm3
+from lesionforge.images import Scan, label_lesions, least_voxels_above, voxel_volume_mm3
 from lesionforge.images.geometry import bounding_box, voxel_side_mm
 from lesionforge.images.hyperintense import hyperintense_off_cortex, hyperintense_volume_mm3
 from lesionforge.train.patches import candidates, inner_part, patch_volume, score
@@ -88,7 +88,6 @@ def grow(mask: np.ndarray, into: np.ndarray, steps: int) -> np.ndarray:
 def lesion_mask(probability: np.ndarray, voxel_mm3: float, threshold: float, min_volume_mm3: float) -> np.ndarray:
     """Bool [x, y, z]: probability at least `threshold`, in 26-connected lesions larger than `min_volume_mm3`."""
     labels, count = label_lesions(probability >= threshold)
-    sizes_mm3 = np.bincount(labels.ravel(), minlength=count + 1) * voxel_mm3
-    kept = sizes_mm3 > min_volume_mm3
+    kept = np.bincount(labels.ravel(), minlength=count + 1) >= least_voxels_above(min_volume_mm3, voxel_mm3)
     kept[0] = False
     return np.asarray(kept[labels])

@@ -40,7 +40,7 @@ SCAN_COLUMNS = {
     "id": "scan",
     "subject": "subject label, without sub-",
     "session": "session label without ses-; n/a without sessions",
-    "model": "name of the model's folder; in an experiment its arm",
+    "model": "name of the model's folder; in an experiment its arm, fold and seed",
     "lesion_count": "number of lesions on the working grid: 26-connected components",
     "volume_ml": "volume of all lesions on the working grid in millilitres",
     **{f"lesions_{place}": f"number of {place} lesions" for place in PLACES},
@@ -177,6 +177,6 @@ def scans_table(summaries: list[Path]) -> pd.DataFrame:
         subject, session = scan_labels(summary.id)
         rows.append(asdict(summary) | {"subject": subject, "session": session or "n/a", "model_checksum": checksums})
     table = pd.DataFrame(rows).round(6)
-    return table.assign(later=table["model"] != "real").sort_values(
+    return table.assign(later=~table["model"].str.match("real(_|$)")).sort_values(
         ["id", "later", "model", "model_checksum", *THRESHOLDS], ignore_index=True
     )

@@ -125,7 +125,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             "min_volume_mm3": config.min_volume_mm3,
             "growth_mm": config.growth_mm,
             "voxel_mm": voxel_mm,
-            "model": cascade.folder.name,
+            "model": cascade.folder.resolve().name,
             "model_checksums": cascade.checksums,
             "versions": nets.versions(),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,20 @@ def sources_of(folder: Path) -> list[str]:
     return [record["donor"], record["canvas"], *learned_from]
 
 
+def made_of(folder: Path, row: dict[str, str], held_out: Set[str]) -> list[str]:
+    """`sources_of` the scan of an index's row.
+
+    Raises InputError when a made scan names none, or a training scan has a donor or canvas of the validation subjects `held_out`.
+    """
+    sources = sources_of(folder)
+    if row.get("origin", "real") != "real" and not sources:
+        raise InputError(f"{folder}: is not of a real scan, but has no *_desc-provenance.json; make the scan again")
+    seen = [scan for scan in sources[:2] if scan.startswith("sub-") and scan_labels(scan)[0] in held_out]
+    if seen and row["split"] == "train":
+        raise InputError(f"{folder}: is made of {seen[0]}, a scan of a validation subject; take its row out of the index")
+    return sources
+
+
 @dataclass(frozen=True)
 class Arm:
     """What an index names: labelled scans by split (train, validation), their contrasts and voxel size in mm.
@@ -122,12 +136,13 @@ def read_arm(index: Path, config: CascadeConfig, contrasts: tuple[str, ...] | No
     scans: dict[str, list[LabelledScan]] = {"train": [], "validation": []}
     sizes = {}
     sources: set[str] = set()
+    held_out = {scan_labels(row["id"])[0] for row in rows if row["split"] == "validation" and row.get("origin", "real") == "real"}
     for row in rows:
         folder = index.parent / row["folder"]
         weight = config.synthetic_weight if row.get("origin", "real") != "real" else 1.0
         scan, sizes[row["id"]] = read_scan(folder, config, contrasts, weight)
         scans[row["split"]].append(stored_scan(scan, scratch / row["id"]))
-        sources.update(sources_of(folder))
+        sources.update(made_of(folder, row, held_out))
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{scan_id} {size:g} mm" for scan_id, size in sizes.items())
         raise InputError(f"{index}: its scans have different voxel sizes ({listed}); prepare all with one --voxel-mm")

@@ -324,6 +324,7 @@ def training_identity(
             "backend": keras.backend.backend(),
             "precision": device.precision,
             "version": __version__,
+            "keras": keras.__version__,
         }
     )
 
