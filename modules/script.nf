@@ -7,7 +7,7 @@ def codeOf(stage) {
     def root = file("${projectDir}/python/src/lesionforge", glob: false)
     def shared = root.listFiles().toList().findAll { path -> path.name.endsWith('.py') }
     def own = importedPackages(root, [stage] as Set).collectMany { name -> sourcesOf(root.resolve(name)) }
-    return ((shared + own).sort { path -> path.toString() } + lockOfPackages()).collect { path -> path.text }.join('\n').md5()
+    return ((shared + own).sort { path -> path.toString() } + [lockOfPackages()]).collect { path -> path.text }.join('\n').md5()
 }
 
 // What an image holds of others; an environment beside the checkout has the same versions, and tools for tests.

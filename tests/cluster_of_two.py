@@ -65,15 +65,15 @@ class Cluster:
             *(f"SlurmctldPidFile={folder}/slurmctld.pid", f"SlurmdPidFile={folder}/slurmd-%n.pid"),
             *(f"SlurmctldLogFile={folder}/log/slurmctld.log", f"SlurmdLogFile={folder}/log/slurmd-%n.log"),
             *(
-                f"NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=32000 {gpu}"
-                for number, port, gpu in zip((1, 2), nodes, ("", "Gres=gpu:1"), strict=True)
+                f"NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=32000 {gres}"
+                for number, port, gres in zip((1, 2), nodes, ("Gres=lscratch:800", "Gres=lscratch:800,gpu:1"), strict=True)
             ),
-            "GresTypes=gpu",
+            "GresTypes=gpu,lscratch",
             "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
             "PartitionName=cpu Nodes=n1 MaxTime=INFINITE State=UP",
             "PartitionName=gpu Nodes=n2 MaxTime=INFINITE State=UP",
         ]
-        (folder / "gres.conf").write_text("NodeName=n2 Name=gpu File=/dev/zero\n")
+        (folder / "gres.conf").write_text("NodeName=n2 Name=gpu File=/dev/zero\nNodeName=n[1-2] Name=lscratch Count=800\n")
         self.conf.write_text("\n".join(lines) + "\n")
         self.env = os.environ | {"SLURM_CONF": str(self.conf)}
 

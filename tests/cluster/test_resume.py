@@ -61,6 +61,20 @@ def test_a_changed_parameter_runs_again_only_what_depends_on_it(finished, option
     assert run.named("COMPLETED").keys() == again
 
 
+@pytest.mark.slow
+def test_an_option_of_some_trainings_trains_no_other_anew(finished, write_cascade_folder):
+    baseline = ("--baseline", write_cascade_folder(finished.folder / "model"))
+
+    def trained(*options):
+        run = finished.start("-resume", *baseline, *options).end()
+        assert run.code == 0, run.printed
+        return {task["tag"] for task in run.tasks if (task["process"], task["status"]) == ("TRAIN", "COMPLETED")}
+
+    assert trained("--retrain", "last") == {"baseline_adapted"}
+    assert trained("--retrain", "all") == {"baseline_adapted"}
+    assert trained("--retrain", "all", "--train_network", "nicmslesions") == {"real", "augmented"}
+
+
 def cohort(numbers):
     """Rows of test patients."""
     return [(f"{number:03}", "patient", "test") for number in numbers]

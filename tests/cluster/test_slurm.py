@@ -131,6 +131,23 @@ def test_a_training_that_asks_for_a_gpu_takes_nothing_less(troubled):
         assert demands == (task["process"] in ("TRAIN_GENERATOR", "TRAIN")), task["name"]
 
 
+def test_a_job_that_slurm_refuses_is_no_broken_scan(cluster, shared, on_slurm):
+    hold = shared.cause("hold", "prepare strip sub-01")
+    options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1", "--on_subject_error", "skip")
+    run = on_slurm(*options, launch="drained")
+    shared.wait_until_held("prepare strip sub-01")
+    cluster.ask("scontrol", "update", "PartitionName=main", "State=DRAIN")
+    hold.unlink()
+    run.end()
+    cluster.ask("scontrol", "update", "PartitionName=main", "State=UP")
+    assert run.code != 0
+    assert "did not get through" not in run.printed, run.printed
+    assert not run.named("COMPLETED")["REPORT"]
+    run = on_slurm("-resume", *options, launch="drained").end()
+    assert run.code == 0, run.printed
+    assert run.named("CACHED")["STRIP"] == 4
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
