@@ -10,7 +10,7 @@ def codeOf(stage) {
     return ((shared + own).sort { path -> path.toString() } + [lockOfPackages()]).collect { path -> path.text }.join('\n').md5()
 }
 
-// What an image holds of others; an environment beside the checkout has the same versions, and tools for tests.
+// What an image holds of others, but for NVIDIA's libraries; an environment beside the checkout has the same versions, and tools for tests.
 def lockOfPackages() {
     return file("${projectDir}/containers/requirements-cpu.txt", glob: false)
 }

@@ -143,7 +143,7 @@ def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, 
         "elsewhere.nii.gz, lesion_library: covers",
         "slab.nii.gz, lesion_library: covers",
         "outside.nii.gz, lesion_library: has only 0 % of its lesions in the template's brain",
-        "its name gives the label a, as that of sub-a.nii.gz does; rename one of them or take it away",
+        "its name gives the label a, as that of sub-a.nii.gz does; give one another ses- label or take it away",
         "é!.nii.gz' holds a control character",
         "é.nii.gz, lesion_library: its name gives no label",
         "text.nii.gz, lesion_library: cannot be read as NIfTI",
@@ -190,7 +190,7 @@ def test_under_skip_two_masks_of_one_label_still_stop_everything(sheet, library,
     sentence = (
         "sub-a_space-MNI152_label-lesion_mask.nii.gz, lesion_library: its name gives the label a, as that of sub-a.nii.gz does"
     )
-    assert f"{sentence}; rename one of them or take it away" in result.stderr
+    assert f"{sentence}; give one another ses- label or take it away" in result.stderr
     assert not sheet.out.exists()
 
 

@@ -140,9 +140,9 @@ def cohort(
         library = read_library(Path(os.path.abspath(lesion_library)), of_cohort)  # noqa: PTH100
     problems += library.problems
     remarks += library.remarks
-    if complete and rows and not checked.rows:
-        problems.append(Problem("has no scan without a broken file; correct the files"))
-    elif complete and mode == "segment" and not used_rows(checked.rows, mode):
+    if complete and used and not used_rows(checked.rows, mode):
+        problems.append(Problem("has no scan to work on without a broken file; correct the files"))
+    elif complete and rows and not used:
         problems.append(Problem("has no patient, and only patients are segmented; give at least one scan the role patient"))
     elif complete and needs:
         # A library that is at fault itself, or will be corrected, brings no second complaint.

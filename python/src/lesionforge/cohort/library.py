@@ -85,7 +85,7 @@ def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
         elif donor_id in donors:
             other = Path(donors[donor_id].mask).name
             label = donor_id.removeprefix("lib-")
-            text = f"its name gives the label {label}, as that of {other} does; rename one of them or take it away"
+            text = f"its name gives the label {label}, as that of {other} does; give one another ses- label or take it away"
             problems.append(problem(path, text))
         else:
             donors[donor_id] = Donor(donor_id, subject, load_ml, str(path), frozenset(barred))

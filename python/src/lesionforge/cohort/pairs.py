@@ -203,5 +203,6 @@ def spread_pairs(
         chosen.append((row, column))
         cost[row, :] += 1
         cost[:, column] += column_costs[column]
-        cost[row, column] += AGAIN * column_costs[column]
+        # A column with fewer allowed entries has each of them again sooner.
+        cost[row, column] += AGAIN * column_costs[column] * allowed[:, column].sum()
     return chosen
