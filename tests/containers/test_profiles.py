@@ -42,7 +42,6 @@ workflow {
 def copy(tmp_path_factory) -> Path:
     """A pipeline whose files a test may edit, with this checkout's .sif beside it."""
     folder = copy_pipeline(tmp_path_factory.mktemp("copy"))
-    (folder / "containers").mkdir()
     for sif in (ROOT / "containers").glob("*.sif"):
         (folder / "containers" / sif.name).symlink_to(sif)
     return folder
