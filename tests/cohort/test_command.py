@@ -165,6 +165,14 @@ def test_segment_needs_a_patient(sheet, model):
     assert "has no patient, and only patients are segmented" in result.output
 
 
+def test_segment_says_when_all_patients_are_broken(sheet, model):
+    for path in (sheet.path(n, "t1w") for n, row in enumerate(sheet.rows) if row["role"] == "patient"):
+        path.unlink()
+    result = sheet.run("--mode", "segment", "--model", str(model), "--on-subject-error", "skip")
+    assert result.exit_code == 2
+    assert "has no patient without a broken file; correct the files" in result.output
+
+
 def test_four_hundred_subjects(sheet, record_property):
     for n in range(100, 495):
         sheet.add(str(n), "patient", "")

@@ -141,7 +141,7 @@ def cohort(
     problems += library.problems
     remarks += library.remarks
     if complete and used and not used_rows(checked.rows, mode):
-        problems.append(Problem("has no scan to work on without a broken file; correct the files"))
+        problems.append(Problem(f"has no {'patient' if mode == 'segment' else 'scan'} without a broken file; correct the files"))
     elif complete and rows and not used:
         problems.append(Problem("has no patient, and only patients are segmented; give at least one scan the role patient"))
     elif complete and needs:
