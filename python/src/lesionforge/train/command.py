@@ -81,7 +81,7 @@ def made_of(folder: Path, row: dict[str, str], held_out: Set[str]) -> list[str]:
     Raises InputError when a made scan names none, or a training scan has a donor or canvas of the validation subjects `held_out`.
     """
     sources = sources_of(folder)
-    if row.get("origin", "real") != "real" and not sources:
+    if row["origin"] != "real" and not sources:
         raise InputError(f"{folder}: is not of a real scan, but has no *_desc-provenance.json; make the scan again")
     seen = [scan for scan in sources[:2] if scan.startswith("sub-") and scan_labels(scan)[0] in held_out]
     if seen and row["split"] == "train":
@@ -103,12 +103,15 @@ class Arm:
 
 
 def read_rows(index: Path) -> list[dict[str, str]]:
-    """The rows of an arm's table; raises InputError when it is not one of assemble's or has no training scan."""
+    """The rows of an arm's table, of real scans where it has no column origin.
+
+    Raises InputError when it is not one of assemble's or has no training scan.
+    """
     table = read_tsv(index)
     missing = {"id", "split", "folder"} - set(table.columns)
     if missing:
         raise InputError(f"{index}: has no column {', '.join(sorted(missing))}; write it with lesionforge assemble")
-    rows = [{str(name): str(cell) for name, cell in row.items()} for row in table.to_dict("records")]
+    rows = [{"origin": "real"} | {str(name): str(cell) for name, cell in row.items()} for row in table.to_dict("records")]
     split_of: dict[str, str] = {}
     ids: set[str] = set()
     for row in rows:
@@ -136,10 +139,10 @@ def read_arm(index: Path, config: CascadeConfig, contrasts: tuple[str, ...] | No
     scans: dict[str, list[LabelledScan]] = {"train": [], "validation": []}
     sizes = {}
     sources: set[str] = set()
-    held_out = {scan_labels(row["id"])[0] for row in rows if row["split"] == "validation" and row.get("origin", "real") == "real"}
+    held_out = {scan_labels(row["id"])[0] for row in rows if row["split"] == "validation" and row["origin"] == "real"}
     for row in rows:
         folder = index.parent / row["folder"]
-        weight = config.synthetic_weight if row.get("origin", "real") != "real" else 1.0
+        weight = config.synthetic_weight if row["origin"] != "real" else 1.0
         scan, sizes[row["id"]] = read_scan(folder, config, contrasts, weight)
         scans[row["split"]].append(stored_scan(scan, scratch / row["id"]))
         sources.update(made_of(folder, row, held_out))
