@@ -6,6 +6,7 @@
 include { combinationProblems; helpText; parameterProblems } from './modules/parameters'
 include { cohortProblems; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
 include { engineProblems  } from './modules/engine'
+include { failuresIn; listFailures } from './modules/failures'
 include { lockOf; partialFolder; publish } from './modules/publish'
 include { runName         } from './modules/script'
 include { COHORT; filesOf } from './modules/cohort/main'
@@ -203,13 +204,23 @@ def rosters(rows, columns) {
         .map { table -> [table.baseName.contains('_fold-') ? table.baseName.tokenize('-').last() : '', table] }
 }
 
-// Where the report is. After a failure, a full disk is named: a task there cannot say what was wrong, its log lies on it.
-def sayHowItEnded(outdir, given) {
+// Where the report is. After a failure, what failed and why, and a full disk is named: a task there cannot say what was wrong, its
+// log lies on it.
+def sayHowItEnded(outdir, given, trace) {
     if (workflow.success) {
         log.info("Report: ${given}/report/index.html")
     }
     else {
         folderProblems(outdir, workflow.workDir).each { sentence -> log.warn(sentence) }
+    }
+    try {
+        def failed = listFailures(failuresIn(trace), outdir)
+        if (failed) {
+            log.warn("What failed (see also ${given}/pipeline_info/failed.tsv):\n  ${failed.join('\n  ')}")
+        }
+    }
+    catch (IOException error) {
+        log.warn("What failed cannot be listed (${error.class.simpleName}: ${error.message}); bin/nextflow log has the tasks.")
     }
 }
 
@@ -271,7 +282,8 @@ workflow {
             .map { sentences -> [sentences] }
             .combine(LESIONFORGE.out.unpublished.toSortedList().map { sentences -> [sentences] })
             .subscribe { stopped, unpublished ->
-                if (stopped) {
+                // In a run that ends early that would be all that it has not come to.
+                if (stopped && !workflow.session.isCancelled() && !workflow.session.isAborted()) {
                     log.warn("Skipped after an error:\n  ${stopped.join('\n  ')}")
                 }
                 // Not in a function: Nextflow would show that something was wrong in it, not what. All that was computed is safe.
@@ -280,10 +292,11 @@ workflow {
                 }
             }
         given = params.outdir
+        trace = file(workflow.session.config.trace.file.toString(), glob: false)
         workflow.onComplete {
             partialFolder(outdir).deleteDir()
+            sayHowItEnded(outdir, given, trace)
             lock.close()
-            sayHowItEnded(outdir, given)
         }
     }
 }

@@ -16,22 +16,28 @@ def engineProblems(workflow) {
     if (local && !here) {
         return ["-profile ${engine} needs the program ${engine}, which is not on PATH: install it or load its module, or choose another engine's profile."]
     }
-    // The profiles name images by a closure. One that the user names as text may be the engine's to fetch, unless it is a file.
-    def own = settings.container instanceof Closure
-    def images = own ? ownImages(workflow) : [settings.container]
-    def files = images.findAll { image -> image?.toString()?.startsWith('/') }
-    def missing = files.findAll { image -> !file(image.toString(), glob: false).exists() }
+    def images = imagesOf(workflow, settings)
+    def files = images.keySet().findAll { image -> image.startsWith('/') }
+    def missing = files.findAll { image -> !file(image, glob: false).exists() }
     if (missing) {
         return missing.collect { image -> "The image ${image} does not exist: make it with ${remedyFor(engine, image)}, or name yours as process.container in a file for -c." }
     }
-    def looked_at = engine == 'apptainer' ? (here ? files : []) : local ? images.findAll { image -> image } : []
-    return looked_at.collect { image -> imageProblem(engine, image, own) }.findAll { sentence -> sentence }
+    def looked_at = engine == 'apptainer' ? (here ? files : []) : local ? images.keySet() : []
+    return looked_at.collect { image -> imageProblem(engine, image, images[image]) }.findAll { sentence -> sentence }
 }
 
-def ownImages(workflow) {
+// The images of a run, and whether each is this checkout's own, as the profiles name them by a closure. One that the user names as
+// text, for all tasks or for those with the label gpu, may be the engine's to fetch, unless it is a file.
+def imagesOf(workflow, settings) {
+    def gpu = 'gpu' in workflow.profile.tokenize(',')
+    def given = [settings.container, settings['withLabel:gpu']?.container].collect { set -> set && !(set instanceof Closure) ? set.toString() : null }
+    def images = [(given[0] ?: ownImage(workflow, '')): !given[0]]
+    return given[1] ? images + [(given[1]): false] : gpu && !given[0] ? images + [(ownImage(workflow, '-gpu')): true] : images
+}
+
+def ownImage(workflow, kind) {
     def version = workflow.manifest.version
-    def kinds = 'gpu' in workflow.profile.tokenize(',') ? ['', '-gpu'] : ['']
-    return kinds.collect { kind -> (workflow.containerEngine == 'apptainer' ? "${projectDir}/containers/lesionforge-${version}${kind}.sif" : "lesionforge:${version}${kind}").toString() }
+    return (workflow.containerEngine == 'apptainer' ? "${projectDir}/containers/lesionforge-${version}${kind}.sif" : "lesionforge:${version}${kind}").toString()
 }
 
 // Null, or what is wrong with an image: one that this checkout makes is there, another may be the engine's to fetch. A label says

@@ -8,49 +8,113 @@ def leastFree() {
 // Problems of the scheduler and of GPUs, by the profiles in use. A file for -c may name other queues than --slurm_queue, for all
 // tasks or for those with the label gpu.
 def machineProblems(profiles, given, settings) {
-    def onSlurm = 'slurm' in profiles
+    def gpu = 'gpu' in profiles
+    if ('slurm' in profiles) {
+        return slurmProblems(given, settings, gpu)
+    }
+    return gpu && !hereIsGpu() ? [noGpu('this machine has none')] : []
+}
+
+// The first kind of problem that SLURM has, the later ones being asked of what the earlier ones are about.
+def slurmProblems(given, settings, gpu) {
+    def lacking = ['sbatch', 'squeue', 'sinfo', 'scancel'].find { name -> !isProgram(name) }
+    if (lacking) {
+        return ["-profile slurm needs SLURM's ${lacking}, which is not on PATH here; start the run on a login node, or leave the profile slurm out."]
+    }
+    // Hidden partitions, and those that others own, can be submitted to by those who may.
+    def answer = ask(['sinfo', '--all', '--noheader', '--format', '%P|%l|%G'])
+    if (answer.code) {
+        return ["SLURM does not answer (sinfo says: ${answer.text.trim().readLines().join(' ')}); start again when sinfo works."]
+    }
+    def partitions = partitionsIn(answer.text)
     def queue = queueOf(settings.queue, given.slurm_queue)
     def gpuQueue = queueOf(settings['withLabel:gpu']?.queue, queue)
-    if (onSlurm) {
-        def problem = slurmProblem([queue, gpuQueue])
-        if (problem) {
-            return [problem]
-        }
+    def names = partitions.collect { partition -> partition.name }.unique()
+    def unknown = [queue, gpuQueue].findAll { text -> text }.collectMany { text -> text.tokenize(',') }.find { name -> !(name in names) }
+    if (unknown) {
+        return ["The queue ${unknown} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of ${names.join(', ')}."]
     }
-    if ('gpu' in profiles && !(onSlurm ? slurmHasGpu(gpuQueue) : hereIsGpu())) {
-        def where = onSlurm ? 'no node' + (gpuQueue ? " of the partition ${gpuQueue}" : ' of the cluster') + ' has one (sinfo shows no GRES gpu)' : 'this machine has none'
-        return ["-profile gpu asks for a GPU, but ${where}; leave the profile gpu out, or run where there is one.".toString()]
+    def none = [queue, gpuQueue].any { text -> !partitionsOf(partitions, text) }
+    if (none) {
+        return ["This cluster has no default partition; give --slurm_queue, one of ${names.join(', ')}."]
     }
-    return []
+    def of_gpu = partitionsOf(partitions, gpuQueue)
+    // Such as `lscratch:800,gpu:a100:2(S:0,1)`.
+    def hasGpu = of_gpu.any { partition -> partition.gres =~ /(^|,)gpu(?![^:(,])/ }
+    def where = "no node of the partition ${of_gpu.collect { partition -> partition.name }.unique().join(', ')} has one (sinfo shows no GRES gpu)"
+    return (gpu && !hasGpu ? [noGpu(where)] : []) + timeProblems(partitions, [cpu_small: queue, cpu_medium: queue, cpu_large: queue, gpu: gpuQueue], settings) + optionProblems(given, settings, gpu)
+}
+
+def noGpu(where) {
+    return "-profile gpu asks for a GPU, but ${where}; leave the profile gpu out, or run where there is one.".toString()
 }
 
 // The profile slurm sets its queue by a closure, a site as text.
 def queueOf(set, otherwise) {
-    return set && !(set instanceof Closure) ? set.toString() : otherwise
+    return set && !(set instanceof Closure) ? set.toString() : otherwise?.toString()
 }
 
-// Null, or why nothing can be submitted to SLURM.
-def slurmProblem(queues) {
-    def lacking = ['sbatch', 'squeue', 'sinfo', 'scancel'].findAll { name -> !isProgram(name) }
-    if (lacking) {
-        return "-profile slurm needs SLURM's ${lacking.first()}, which is not on PATH here; start the run on a login node, or leave the profile slurm out.".toString()
-    }
-    // Hidden partitions, and those that others own, can be submitted to by those who may.
-    def answer = ask(['sinfo', '--all', '--noheader', '--format', '%R'])
-    if (answer.code) {
-        return "SLURM does not answer (sinfo says: ${answer.text.trim().readLines().join(' ')}); start again when sinfo works.".toString()
-    }
-    def there = answer.text.readLines().collect { line -> line.trim() }.unique()
-    def unknown = queues.findAll { queue -> queue }.collectMany { queue -> queue.toString().tokenize(',') }.find { name -> !(name in there) }
-    return unknown ? "The queue ${unknown} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of ${there.join(', ')}.".toString() : null
+// From lines such as `main*|2-00:00:00|gpu:2`, the default marked by a star: maps of name, byDefault, limit and gres. Nodes that
+// differ have a line each.
+def partitionsIn(text) {
+    return text.readLines()
+        .collect { line -> line.trim().tokenize('|') }
+        .findAll { words -> words.size() == 3 }
+        .collect { words -> [name: words[0].replaceAll(/\*$/, ''), byDefault: words[0].endsWith('*'), limit: words[1], gres: words[2]] }
 }
 
-// sinfo shows either all partitions or those of a name.
-def slurmHasGpu(queue) {
-    def wanted = queue ? queue.toString().tokenize(',') : []
-    def lines = ask(['sinfo', '--all', '--noheader', '--format', '%R %G']).text.readLines()
-    // Such as `long lscratch:800,gpu:a100:2(S:0,1)`.
-    return lines.any { line -> line =~ /[ ,]gpu(?![^:(, ])/ && (!wanted || line.tokenize(' ').first() in wanted) }
+// Those that jobs of a queue may go to, which without a name is the cluster's default.
+def partitionsOf(partitions, queue) {
+    def wanted = queue ? queue.tokenize(',') : []
+    return partitions.findAll { partition -> wanted ? partition.name in wanted : partition.byDefault }
+}
+
+// A job that asks for more time than its partition allows waits for ever, or is refused when the run has gone on for hours: the
+// longest that a label asks for, at its last try, is compared with the most generous of its partitions.
+def timeProblems(partitions, queues, settings) {
+    return queues
+        .collect { label, queue ->
+            def asked = [longestTime(settings["withLabel:${label}".toString()]?.time), durationOf(settings.resourceLimits?.time)].findAll { time -> time }.min()
+            def limits = partitionsOf(partitions, queue).collect { partition -> [partition.name, secondsOf(partition.limit)] }
+            def most = limits.any { _name, seconds -> seconds == null } ? null : limits.max { _name, seconds -> seconds }
+            return asked && most && asked.seconds > most[1] ? [most[0], most[1].intdiv(60), asked] : null
+        }
+        .findAll { found -> found }
+        .groupBy { name, minutes, _asked -> [name, minutes] }
+        .collect { key, found ->
+            "The partition ${key[0]} allows jobs of ${key[1]} minutes at most, and tasks may ask for up to ${found.collect { row -> row[2] }.max()}, so that they would wait for ever; give --slurm_time ${key[1]}m, or a time in resourceLimits where a file for -c sets those.".toString()
+        }
+}
+
+// What a setting of the directive time comes to at the last try; null without one.
+def longestTime(set) {
+    if (!(set instanceof Closure)) {
+        return durationOf(set)
+    }
+    def asked = set.rehydrate([task: [attempt: 3]], set.owner, set.thisObject)
+    asked.resolveStrategy = Closure.DELEGATE_FIRST
+    return durationOf(asked.call())
+}
+
+def durationOf(set) {
+    return set == null || set instanceof nextflow.util.Duration ? set : nextflow.util.Duration.of(set.toString())
+}
+
+// Seconds of `30:00`, `1:00:00` or `2-00:00:00`; null for infinite.
+def secondsOf(limit) {
+    if (!(limit ==~ /(\d+-)?\d+(:\d+)+/)) {
+        return null
+    }
+    def words = limit.tokenize('-:').collect { word -> word as long }.reverse()
+    return [words, [1, 60, 3600, 86400]].transpose().collect { number, unit -> number * unit }.sum()
+}
+
+// Text in place of the profile's own closure would drop the account and the GPU without a word.
+def optionProblems(given, settings, gpu) {
+    def replaced = [settings, settings['withLabel:gpu']].any { one -> one?.clusterOptions && !(one.clusterOptions instanceof Closure) }
+    return replaced && (gpu || given.slurm_account)
+        ? ['clusterOptions in a file for -c takes the place of what asks for the account and the GPU; leave it out there, and give --slurm_options, which is added to them.']
+        : []
 }
 
 // NVIDIA's devices, also those that WSL lends.

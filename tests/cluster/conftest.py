@@ -26,7 +26,12 @@ executor {
     pollInterval = '500 ms'; queueStatInterval = '1 sec'; exitReadTimeout = '8 sec'
     retry.delay = '2 sec'; retry.maxDelay = '5 sec'
 }
-process { cpus = 1; resourceLimits = [cpus: 1] }
+process {
+    cpus = 1
+    withLabel: cpu_medium { cpus = 1 }
+    withLabel: cpu_large { cpus = 1 }
+    withLabel: gpu { cpus = 1 }
+}
 """
 
 

@@ -7,8 +7,12 @@ import os
 import shutil
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from cluster_of_two import wait_for
+
+from lesionforge.images import read_tsv
 
 # A command of each stage that waits for those above it, as the stand-in names it.
 STAGES = {
@@ -184,8 +188,14 @@ def test_one_broken_subject_in_each_stage_is_skipped_and_the_others_get_through(
     options = ("--mode", "segment", "--model", model, "--on_subject_error", "skip")
     run = workshop.start(*options, sheet=sheet).end()
     assert run.code != 0
+    failed = read_tsv(run.outdir / "pipeline_info" / "failed.tsv").to_dict("records")
+    assert len({(row["process"], row["tag"]) for row in failed}) == len(failed) == len(BROKEN)
     for sentence in BROKEN.values():
         assert sentence in run.printed
+    for row in failed:
+        assert (row["exit"], row["cause"]) == ("1", "Error: this scan is broken")
+        assert f"({row['tag']}), exit code 1: Error: this scan is broken [{row['folder']}]" in run.printed
+        assert Path(row["folder"], ".command.err").exists()
     assert {task["exit"] for task in run.tasks if task["status"] == "FAILED"} == {"1"}
     assert Counter(task["process"] for task in run.tasks if task["status"] == "FAILED") == dict.fromkeys(
         ("STRIP", "ALIGN", "TISSUES", "QUALITY", "SEGMENT", "EVALUATE"), 1
@@ -196,9 +206,48 @@ def test_one_broken_subject_in_each_stage_is_skipped_and_the_others_get_through(
         (workshop.control / "fail" / what).unlink()
     run = workshop.start(*options, "-resume", sheet=sheet).end()
     assert run.code == 0, run.printed
+    assert not (run.outdir / "pipeline_info" / "failed.tsv").exists()
     assert run.named("COMPLETED")["STRIP"] == 1
     assert run.named("COMPLETED")["EVALUATE"] == 6
     assert json.dumps(run.named("CACHED")["SEGMENT"]) == "5"
+
+
+def test_in_an_experiment_too_what_is_broken_is_skipped_and_all_else_is_done(workshop):
+    """A donor, which costs a synthetic scan, a patient that the generator learns from, and another synthetic scan."""
+    broken = ["register sub-15", "synthesize levels sub-12", "synthesize paint sub-syn0001"]
+    for what in broken:
+        workshop.cause("fail", what)
+    rows = [(f"{number}", "patient", "train") for number in range(11, 20)]
+    sheet = workshop.sheet([*rows, ("20", "patient", "test"), ("21", "healthy", "train")], "many.csv")
+    run = workshop.start("--on_subject_error", "skip", sheet=sheet).end()
+    assert run.code != 0
+    failed = Counter(task["process"] for task in run.tasks if task["status"] == "FAILED")
+    assert failed == dict.fromkeys(("TO_TEMPLATE", "LEVELS", "PAINT"), 1), run.printed
+    done = run.named("COMPLETED")
+    assert (done["PAINT"], done["TRAIN"], done["EVALUATE"], done["REPORT"]) == (1, 2, 2, 1)
+    for what in broken:
+        (workshop.control / "fail" / what).unlink()
+    run = workshop.start("--on_subject_error", "skip", "-resume", sheet=sheet).end()
+    assert run.code == 0, run.printed
+    assert run.named("CACHED", "COMPLETED")["PAINT"] == 3
+
+
+def test_tasks_on_the_gpus_of_one_machine_take_turns(shared):
+    """A machine whose GPU nobody looks for: one scan is not painted until another is."""
+    site = shared.folder / "turns.config"
+    site.write_text("process { withLabel: '(gpu)' { accelerator = 1 } }\n")
+    hold = shared.cause("hold", "synthesize paint sub-syn0001")
+    run = shared.start("-c", site, launch="turns")
+    shared.wait_until_held("synthesize paint sub-syn0001")
+    painted = [f"synthesize paint sub-syn000{number}" for number in (2, 3)]
+    wait_for(lambda: run.printed.count(":PAINT (") == 2 or not shared.are_going(), "a second scan to paint")
+    before = shared.log()
+    time.sleep(5)
+    assert shared.are_going(), run.printed
+    assert [shared.log()[one] for one in painted] == [before[one] for one in painted]
+    hold.unlink()
+    assert run.end().code == 0, run.printed
+    assert sum(shared.log()[one] for one in painted) > sum(before[one] for one in painted)
 
 
 def test_results_of_another_cohort_are_left_alone_and_the_same_cohort_may_grow(shared, undisturbed, digests):

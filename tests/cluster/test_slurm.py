@@ -19,7 +19,7 @@ process {
 """
 
 
-NO_QUEUE = "The queue {} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of main, cpu, gpu."
+NO_QUEUE = "The queue {} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of main, cpu, gpu, short."
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +41,7 @@ def troubled(cluster, shared, on_slurm):
     shared.cause("hog", "synthesize levels sub-04", "6")
     on_node = shared.cause("hold", "register sub-01")
     options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1")
+    options += ("--slurm_options", "nice=1 comment=x")
     run = on_slurm("-c", ROOT / "docs" / "site.config", "-c", scarce, *options, launch="troubled")
 
     shared.wait_until_held("prepare strip sub-03")
@@ -118,6 +119,7 @@ def test_queue_account_and_gpu_reach_the_jobs_that_need_them(troubled):
         (folder,) = (troubled.outdir.parent / "work").glob(f"{task['hash']}*")
         scripts.setdefault(task["process"], []).append((folder / ".command.run").read_text())
     assert all("#SBATCH --account=lab" in text for texts in scripts.values() for text in texts)
+    assert all("--nice=1 --comment=x" in text for texts in scripts.values() for text in texts)
     asking = {process for process, texts in scripts.items() if all("--gpus=1" in text for text in texts)}
     assert asking == {"TRAIN_GENERATOR", "PAINT", "TRAIN", "SEGMENT"}
     assert all(f"#SBATCH -p {'gpu' if process in asking else 'main'}" in text for process in scripts for text in scripts[process])
@@ -158,8 +160,14 @@ def test_a_job_that_slurm_refuses_is_no_broken_scan(cluster, shared, on_slurm):
             "-profile gpu asks for a GPU, but no node of the partition cpu has one (sinfo shows no GRES gpu)",
         ),
         (("-c", "cpu"), "-profile gpu asks for a GPU, but no node of the partition cpu has one (sinfo shows no GRES gpu)"),
+        (
+            ("--slurm_queue", "short"),
+            "The partition short allows jobs of 120 minutes at most, and tasks may ask for up to 3d, so that they would wait "
+            "for ever; give --slurm_time 120m",
+        ),
+        (("--slurm_queue", "short", "--slurm_time", "3h"), "tasks may ask for up to 3h"),
     ],
-    ids=["partition", "partition of a file", "gpu", "gpu of a file"],
+    ids=["partition", "partition of a file", "gpu", "gpu of a file", "time", "less time"],
 )
 def test_what_the_cluster_does_not_have_is_said_before_any_work(shared, on_slurm, options, said):
     if options[0] == "-c":
@@ -170,6 +178,35 @@ def test_what_the_cluster_does_not_have_is_said_before_any_work(shared, on_slurm
     assert run.code != 0
     assert said in run.printed
     assert "Submitted process" not in run.printed
+
+
+def test_without_a_queue_the_default_partition_must_have_what_is_asked_for(cluster, shared, on_slurm):
+    cluster.ask("scontrol", "update", "PartitionName=cpu", "Default=YES")
+    try:
+        run = on_slurm(launch="refused").end()
+    finally:
+        cluster.ask("scontrol", "update", "PartitionName=main", "Default=YES")
+    assert run.code != 0
+    assert "no node of the partition cpu has one (sinfo shows no GRES gpu)" in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_options_of_a_file_do_not_take_the_place_of_account_and_gpu(shared, on_slurm):
+    site = shared.folder / "options.config"
+    site.write_text("process.clusterOptions = '--qos=long'\n")
+    run = on_slurm("-c", site, "--slurm_account", "lab", launch="refused").end()
+    assert run.code != 0
+    assert "clusterOptions in a file for -c takes the place of what asks for the account and the GPU" in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_a_partition_that_allows_less_time_is_kept_to(shared, on_slurm, undisturbed):
+    """What is refused is the cohort, which comes last."""
+    other = shared.sheet([("81", "patient", "train"), ("82", "patient", "test")], "elsewhere.csv")
+    options = ("--slurm_queue", "short,gpu", "--slurm_time", "2h")
+    run = on_slurm(*options, sheet=other, launch="refused", outdir=undisturbed.outdir).end()
+    assert run.code != 0
+    assert "holds the results of another cohort" in run.printed
 
 
 def test_gpus_may_have_a_partition_of_their_own(shared, on_slurm, undisturbed):

@@ -121,8 +121,18 @@ def compose() -> list[str]:
 
 @pytest.fixture(scope="session")
 def caller() -> dict[str, str]:
-    """Who writes, for compose.yaml."""
-    return {"USER_ID": str(os.getuid()), "GROUP_ID": str(os.getgid())}
+    """Who writes, for compose.yaml: where root runs the tests somebody else, of whom no image has heard."""
+    user, group = (os.getuid(), os.getgid()) if os.getuid() else (12345, 12345)
+    return {"USER_ID": str(user), "GROUP_ID": str(group)}
+
+
+@pytest.fixture
+def out(tmp_path: Path, caller: dict[str, str]) -> Path:
+    """A folder of the caller's for results."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    os.chown(folder, int(caller["USER_ID"]), int(caller["GROUP_ID"]))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -37,13 +37,12 @@ def test_results_belong_to_the_caller(chains, engine):
     assert results and {path.lstat().st_uid for path in results} == {os.getuid()}
 
 
-def test_compose_runs_a_cohort_through_the_all_in_one_image(compose, command, caller, cohort, chains, tmp_path):
-    inputs, out = tmp_path / "in", tmp_path / "out"
+def test_compose_runs_a_cohort_through_the_all_in_one_image(compose, command, caller, cohort, chains, tmp_path, out):
+    inputs = tmp_path / "in"
     shutil.copytree(cohort, inputs)
     shutil.copytree(chains["local"].outdir / "train" / "augmented", inputs / "model")
     header, *rows = (cohort / "cohort.csv").read_text().splitlines()
     (inputs / "cohort.csv").write_text("\n".join([header, *(row for row in rows if row.startswith("p02,"))]) + "\n")
-    out.mkdir()
     words = ("run", "--rm", "cohort", "-profile", "test,reproducible", "--voxel_mm", "4", "-ansi-log", "false")
     settings = {"env": os.environ | caller | {"IN": str(inputs), "OUT": str(out)}}
     done = command(*compose, *words, "--mode", "segment", "--model", "/in/model", folder=tmp_path, **settings)
@@ -54,15 +53,15 @@ def test_compose_runs_a_cohort_through_the_all_in_one_image(compose, command, ca
     assert (out / "results" / "report" / "index.html").stat().st_size > 10_000
 
 
-def test_compose_predicts_one_subject_as_the_pipeline_segments_it(compose, command, caller, cohort, chains, tmp_path):
+def test_compose_predicts_one_subject_as_the_pipeline_segments_it(compose, command, caller, cohort, chains, tmp_path, out):
     model = chains["local"].outdir / "train" / "augmented"
-    paths = {"IN": str(cohort), "OUT": str(tmp_path), "MODEL": str(model)}
+    paths = {"IN": str(cohort), "OUT": str(out), "MODEL": str(model)}
     scans = ("--t1w", "/in/sub-p02/anat/sub-p02_T1w.nii.gz", "--flair", "/in/sub-p02/anat/sub-p02_FLAIR.nii.gz")
     words = ("run", "--rm", "predict", *scans, "--model", "/model", "--out", "/out")
     done = command(*compose, *words, folder=tmp_path, env=os.environ | caller | paths)
     assert done.returncode == 0, done.stdout
-    masks = list(tmp_path.rglob("*space-FLAIR_res-native_label-lesion_mask.nii.gz"))
-    assert len(masks) == 1 and masks[0].stat().st_uid == os.getuid()
+    masks = list(out.rglob("*space-FLAIR_res-native_label-lesion_mask.nii.gz"))
+    assert len(masks) == 1 and masks[0].stat().st_uid == int(caller["USER_ID"])
 
 
 def test_compose_accepts_both_files(compose, command, caller, tmp_path):

@@ -164,6 +164,15 @@ def test_an_image_that_the_user_names_is_looked_at_too(edited, builder, image, s
     assert "Submitted process" not in run.printed
 
 
+def test_an_image_that_the_user_names_for_the_gpu_alone_is_looked_at_too(builder, start, cohort, tmp_path):
+    (tmp_path / "own.config").write_text("process { withLabel: gpu { container = '/nowhere/own-gpu.sif' } }\n")
+    profiles = ("-profile", f"test,{builder}")
+    run = start(tmp_path / "launch", "--input", cohort / "cohort.csv", *profiles, config=tmp_path / "own.config")
+    assert run.code != 0
+    assert "The image /nowhere/own-gpu.sif does not exist: make it with" in run.printed
+    assert "Submitted process" not in run.printed
+
+
 def test_with_slurm_too_an_image_of_other_code_is_refused(edited, cluster, start, cohort, tmp_path):
     if "apptainer" not in ENGINES:
         pytest.skip("AN IMAGE OF OTHER CODE IS NOT TESTED WITH SLURM: it needs Apptainer, which this machine does not have.")
