@@ -57,7 +57,12 @@ def test_scans_that_are_not_segmented_may_lack_one(with_t2w, write_cascade_folde
 def test_a_model_of_no_more_contrasts_than_the_scans_have_is_taken(with_t2w, write_cascade_folder, tmp_path, contrasts) -> None:
     model = write_cascade_folder(tmp_path / "model", contrasts=contrasts)
     for arguments in GIVEN:
-        assert with_t2w.run(*arguments, str(model)).exit_code == 0
+        result = with_t2w.run(*arguments, str(model))
+        assert result.exit_code == 0
+        told = f"Warning: cohort.csv: {model} of {arguments[-1]} takes T1w, FLAIR and leaves the scans' T2w alone"
+        fewer = len(contrasts) == 2
+        assert (told in result.output) == fewer, result.output
+        assert ("what is trained from random weights takes it" in result.output) == (fewer and arguments[-1] != "--model")
 
 
 def test_a_model_of_more_contrasts_is_refused(with_t2w, write_cascade_folder, tmp_path) -> None:

@@ -51,6 +51,8 @@ def test_prints_json_of_two_masks_under_a_protocol(pair, protocol):
     assert {name for name, value in got.items() if value is None} == set(got["reasons"]) == set()
     assert sum(part["lesions"] for part in got["by_size"]) == got["lesions_reference"]
     assert [part["from_mm3"] for part in got["by_size"]] == [0, 10, 50, 100, 500]
+    for part in got["by_size"]:
+        assert (part["recall"] is None) == (part.get("reason") == "no reference lesion of this size") == (not part["lesions"])
 
 
 def test_without_a_protocol_it_is_ours(pair):

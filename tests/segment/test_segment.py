@@ -28,12 +28,14 @@ from lesionforge.images import (
     voxel_volume_mm3,
     write_json,
     write_mask,
+    write_volume,
 )
 from lesionforge.images.deform import write_displacement
 from lesionforge.images.prepared import GM, ROUGH_TEMPLATE_TO_T1W, WM
 from lesionforge.segment.cascade import found_lesions, grow, lesion_mask, lesion_probability, threshold_of_load
 from lesionforge.segment.lesions import LESION_COLUMNS
 from lesionforge.segment.workflow import Cascade, segment_scan
+from lesionforge.train.loading import load_cascade
 
 TRAIN_OPTIONS = ["--configuration", "published", "--epochs", "2", "--steps-per-epoch", "10"]
 
@@ -109,6 +111,7 @@ def test_table_and_summary_agree_with_the_mask(root: Path) -> None:
     assert summary["volume_ml"] == pytest.approx(mask.sum() * 8 / 1000)
     assert table["volume_mm3"].astype(float).sum() == pytest.approx(mask.sum() * 8)
     assert summary["lesion_threshold"] == 0.5
+    assert (summary["candidate_depth_mm"], summary["lowest_threshold"], summary["load_share"]) == (0, None, 1)
     assert table["place"].isin(PLACES).all()
     assert sum(summary[f"lesions_{place}"] for place in PLACES) == len(table)
 
@@ -409,6 +412,7 @@ def test_predict_prepares_at_the_models_voxel_size(root: Path, tmp_path: Path, m
     scan = root / "prepare/sub-9/sub-9_space-T1w_res-2mm_desc-preproc_T1w.nii.gz"
     options = ["--brain-mask", "stripped", "--subject", "9", "--lesion-threshold", 0.5]
     said = run("predict", "--t1w", scan, "--flair", scan, "--model", root / "model", *options, "--out", tmp_path)
+    assert "networks run on " in said
     assert "sub-9: " in said and " lesions, " in said
     assert (asked["voxel_mm"], asked["brain_mask"], asked["out"]) == (2.0, "stripped", tmp_path / "prepare")
     ours, theirs = (
@@ -417,3 +421,28 @@ def test_predict_prepares_at_the_models_voxel_size(root: Path, tmp_path: Path, m
     np.testing.assert_array_equal(ours, theirs)
     tables = [(folder / "sub-9/sub-9_desc-lesions.tsv").read_text() for folder in (tmp_path, root / "segment")]
     assert tables[0] == tables[1]
+
+
+def test_a_third_contrast_reaches_the_networks_in_training_and_inference_alike(tmp_path: Path, write_blob_scan) -> None:
+    for number in range(2):
+        folder = write_blob_scan(tmp_path / "prepare", f"sub-{number}", seed=number)
+        scan = Prepared.open(folder).read()
+        t2w = folder / derivative(f"sub-{number}", Prepared.open(folder).grid, "desc-preproc_T2w")
+        write_volume(1 - 2 * scan.t1w, scan.affine, t2w)
+    (tmp_path / "real.tsv").write_text("id\tsplit\tfolder\nsub-0\ttrain\tprepare/sub-0\n")
+    once = ["--epochs", "1", "--steps-per-epoch", "1"]
+    run("train", "--index", tmp_path / "real.tsv", *once, "--out", tmp_path / "model")
+    run("segment", "--prepared", tmp_path / "prepare/sub-1", "--model", tmp_path / "model", "--out", tmp_path / "segment")
+    cascade = Cascade.open(tmp_path / "model")
+    assert cascade.contrasts == ("T1w", "FLAIR", "T2w")
+    scan = Prepared.open(tmp_path / "prepare/sub-1").unmarked().read()
+    models = load_cascade(cascade.folder, cascade.config, cascade.contrasts)
+    ours = read(tmp_path, "sub-1", "2mm", "probseg")
+    t2w = 1 - 2 * scan.t1w
+    by_hand, swapped = (
+        lesion_probability(models, images, scan.brain, cascade.config, 2.0)
+        for images in ([scan.t1w, scan.flair, t2w], [scan.t1w, t2w, scan.flair])
+    )
+    assert ours.any()
+    np.testing.assert_allclose(ours, by_hand, atol=1e-5)
+    assert np.abs(ours - swapped).max() > 0.01

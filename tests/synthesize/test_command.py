@@ -81,6 +81,7 @@ def test_single_commands_make_the_same_scan(whole_stage: Path, cohort_root: Path
     for command in (transplant, paint):
         result = CliRunner().invoke(main, ["synthesize", *command, "--canvas", canvas])
         assert result.exit_code == 0, result.output
+    assert "networks run on " in result.stderr
     mine, theirs = Prepared.open(tmp_path / "sub-syn0001").read(), Prepared.open(whole_stage / "sub-syn0001").read()
     assert np.array_equal(mine.flair, theirs.flair)
     assert np.array_equal(mine.lesion, theirs.lesion)

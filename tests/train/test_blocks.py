@@ -33,6 +33,7 @@ from lesionforge.train.patches import PatchVolume, score
 from lesionforge.train.sampling import (
     LabelledScan,
     draw_by_scan,
+    draw_by_weight,
     hard_negatives,
     pool,
     stored_scan,
@@ -223,6 +224,17 @@ def test_blocks_come_from_scans_by_weight_not_by_load() -> None:
     assert 0.22 < drawn[0] / 4000 < 0.28
     nothing = pool([scans[0].lesion[:0], scans[1].lesion])
     assert set(draw_by_scan(scans, nothing, 100, np.random.default_rng(0))[:, 0]) == {1}
+
+
+def test_patches_come_from_voxels_by_the_weights_of_their_scans() -> None:
+    scans = [replace(made_scan(0), weight=1.0), replace(made_scan(1), weight=0.5)]
+    pooled = pool([scans[0].healthy[:100], scans[1].healthy[:600]])
+    drawn = draw_by_weight(scans, pooled, 8000, np.random.default_rng(0))
+    assert 0.23 < (drawn[:, 0] == 0).mean() < 0.27  # 100 against half of 600
+    assert {tuple(row) for row in drawn} == {tuple(row) for row in pooled}
+    alike = [replace(scan, weight=0.5) for scan in scans]
+    every = draw_by_weight(alike, pooled, len(pooled), np.random.default_rng(0))
+    assert {tuple(row) for row in every} == {tuple(row) for row in pooled}
 
 
 def test_what_cnn1_gets_wrong_is_healthy(rng) -> None:

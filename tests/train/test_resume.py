@@ -126,7 +126,7 @@ def test_the_command_says_where_it_trains_and_keeps_a_checkpoint(root: Path, tmp
     model, state = tmp_path / "model", tmp_path / "state"
     result = CliRunner().invoke(main, command(root, model, "--checkpoint", state))
     assert result.exit_code == 0, result.output
-    assert "the networks are trained on the CPU, as no GPU that works is found\n" in result.output
+    assert "networks run on the CPU, as no GPU that works is found\n" in result.output
     assert (model / "history.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "state"]
     before = (state / NAME).read_bytes()

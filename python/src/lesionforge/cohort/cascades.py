@@ -72,6 +72,18 @@ class Cascades:
             problems, remarks = problems + more, remarks + more_remarks
         return problems, remarks
 
+    def unused_contrasts(self) -> list[Problem]:
+        """A remark for each cascade that takes fewer contrasts than the scans have; cards were checked before."""
+        remarks = []
+        for option, folder in {"--model": self.model, "--init": self.init, "--baseline": self.baseline}.items():
+            taken = contrasts_of(read_cascade_card(folder)[0]) if folder else self.contrasts
+            left = " and ".join(name for name in self.contrasts if name not in taken)
+            others = "" if option == "--model" else "; what is trained from random weights takes it, so the two are not alike"
+            if left:
+                text = f"takes {', '.join(taken)} and leaves the scans' {left} alone{others}"
+                remarks.append(Problem(f"{folder} of {option} {text}"))
+        return remarks
+
     def _start_problems(
         self, option: str, folder: Path | None, network: str | None, rows: Sequence[Row]
     ) -> tuple[list[Problem], list[Problem]]:

@@ -62,7 +62,8 @@ def evaluate(
 
     pair = Pair(prediction, reference, probability, brain_mask)
     got = evaluate_files(pair, protocol, read_rater(rater, protocol))
-    sizes = [asdict(part) | {"recall": part.recall} for part in got.by_size]
+    none = {"reason": "no reference lesion of this size"}
+    sizes = [asdict(part) | {"recall": part.recall} | ({} if part.lesions else none) for part in got.by_size]
     answer = {"protocol": protocol} | got.measures | {"reasons": got.reasons, "by_size": [plain(part) for part in sizes]}
     click.echo(json.dumps(plain(answer), indent=2))
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import click
+
 from lesionforge.errors import InputError
 
 
@@ -30,6 +32,13 @@ class Device:
         if self.kind == "cpu":
             return "the CPU"
         return f"{'a GPU' if self.count == 1 else f'{self.count} GPUs'} in half precision"
+
+    def said(self, wanted: str, *, training: bool = False) -> Device:
+        """The device itself, once a line on stderr tells that networks run on it, and why on the CPU, if "auto" was `wanted`."""
+        where = self.in_words if training or self.kind == "cpu" else "a GPU"
+        why = ", as no GPU that works is found" if wanted == "auto" and self.kind == "cpu" else ""
+        click.echo(f"networks run on {where}{why}", err=True)
+        return self
 
     def sharing(self, batch_size: int) -> Device:
         """As many of the devices as can share batches of this size evenly."""

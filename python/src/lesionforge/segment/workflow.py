@@ -100,7 +100,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     config = cascade.config
     in_template = prepared.way_to_template()
     images = list(scan.images(cascade.contrasts).values())
-    with on_one_device(find_device("auto")):
+    with on_one_device(find_device("auto").said("auto")):
         models = load_cascade(cascade.folder, config, cascade.contrasts)
         probability = lesion_probability(models, images, scan.brain, config, voxel_mm)
     mask, threshold = found_lesions(probability, scan, config)
@@ -119,9 +119,12 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
                 lesions[f"volume_native_{space.lower()}_mm3"] = volumes
         summary = totals(lesions) | {
             "id": prepared.scan_id,
+            "candidate_depth_mm": config.candidate_depth_mm,
             "candidate_flair_z": config.candidate_flair_z,
             "cnn1_threshold": config.cnn1_threshold,
             "lesion_threshold": threshold,
+            "lowest_threshold": config.lowest_threshold,
+            "load_share": config.load_share,
             "min_volume_mm3": config.min_volume_mm3,
             "growth_mm": config.growth_mm,
             "voxel_mm": voxel_mm,

@@ -34,7 +34,7 @@ from lesionforge.images import (
 )
 from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.nets.checkpoint import refuse_inside
-from lesionforge.nets.devices import find_device
+from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.synthesize.config import GeneratorConfig
 from lesionforge.synthesize.fill import fill_lesions
 from lesionforge.synthesize.generator_folder import load_generator, read_generator_card, save_generator
@@ -227,7 +227,7 @@ def write_generator(
     refuse_loss(out, own=nets.MODEL_FILES)
     refuse_inside(checkpoint, out)
     nets.set_up(seed)
-    found_device = find_device(device)
+    found_device = find_device(device).sharing(config.batch_size).said(device, training=True)
     tiles = checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")
     with made_folder(out.absolute().parent):
         with scratch_folder(tiles) as scratch:
@@ -332,7 +332,8 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     images = canvas_levels.read_filled() if canvas_levels else images_of(scan)
     shown = [images[name] for name in config.contrasts]
     scales = canvas_levels.scales if canvas_levels else scales_of_scan(canvas, scan)
-    synthetic = paint_lesions(load_generator(generator, config), config, shown, scan.brain, lesion, levels, scales)
+    with on_one_device(find_device("auto").said("auto")):
+        synthetic = paint_lesions(load_generator(generator, config), config, shown, scan.brain, lesion, levels, scales)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
     tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues)
     provenance = record | {

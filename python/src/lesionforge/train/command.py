@@ -233,9 +233,7 @@ def train(
         training = arm.scans["train"]
         card = cascade_entries(config, arm.voxel_mm, arm.contrasts)
         nets.set_up(seed)
-        found = find_device(device).sharing(config.batch_size)
-        why = ", as no GPU that works is found" if device == "auto" and found.kind == "cpu" else ""
-        say(f"the networks are trained on {found.in_words}{why}")
+        found = find_device(device).sharing(config.batch_size).said(device, training=True)
         begin = start = None
         if initial:
             if abs(initial.voxel_mm - arm.voxel_mm) > 0.01:

@@ -88,24 +88,31 @@ def pool(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows) if rows else np.zeros((0, 4), np.int16)
 
 
-def draw(pooled: np.ndarray, wanted: int, rng: np.random.Generator, weights: np.ndarray | None = None) -> np.ndarray:
-    """`wanted` rows of a non-empty array: every row equally often, the remainder at random without repetition.
-
-    With `weights` [scans] that differ, at random in proportion to that of the scan which the first column numbers.
-    """
-    if weights is not None and np.ptp(weights) > 0:
-        of_rows = weights[pooled[:, 0]]
-        return np.asarray(pooled[rng.choice(len(pooled), wanted, p=of_rows / of_rows.sum())])
+def draw(pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """`wanted` rows of a non-empty array: every row equally often, the remainder at random without repetition."""
     rounds, rest = divmod(wanted, len(pooled))
     chosen = np.concatenate([np.tile(np.arange(len(pooled)), rounds), rng.choice(len(pooled), rest, replace=False)])
     return pooled[chosen]
 
 
+def draw_by_weight(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """`wanted` rows of a non-empty pool, as `draw` takes them, or by the weights of their scans where these differ."""
+    weights = np.array([scan.weight for scan in scans], float)
+    if np.ptp(weights) == 0:
+        return draw(pooled, wanted, rng)
+    return _draw_of_scans(pooled, weights * np.bincount(pooled[:, 0], minlength=len(scans)), wanted, rng)
+
+
 def draw_by_scan(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
     """`wanted` rows of a non-empty pool: a scan in proportion to its weight, then any of its rows."""
-    ends = np.searchsorted(pooled[:, 0], np.arange(len(scans) + 1))
-    weights = np.array([scan.weight for scan in scans], float) * (np.diff(ends) > 0)
-    numbers = rng.choice(len(scans), wanted, p=weights / weights.sum())
+    weights = np.array([scan.weight for scan in scans], float)
+    return _draw_of_scans(pooled, weights * (np.bincount(pooled[:, 0], minlength=len(scans)) > 0), wanted, rng)
+
+
+def _draw_of_scans(pooled: np.ndarray, odds: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """`wanted` rows of a pool sorted by scan: a scan by its odds [scans], then any of its rows."""
+    ends = np.searchsorted(pooled[:, 0], np.arange(len(odds) + 1))
+    numbers = rng.choice(len(odds), wanted, p=odds / odds.sum())
     return np.asarray(pooled[rng.integers(ends[numbers], ends[numbers + 1])])
 
 
@@ -119,10 +126,8 @@ def draw_epoch(
     """
     parts = []
     for pooled, wanted in ((lesion, config.lesions_per_epoch), (healthy, config.negatives_per_epoch)):
-        if config.in_blocks:
-            parts.append(draw_by_scan(scans, pooled, wanted, rng))
-        else:
-            parts.append(draw(pooled, wanted, rng, np.array([scan.weight for scan in scans])))
+        drawn = draw_by_scan if config.in_blocks else draw_by_weight
+        parts.append(drawn(scans, pooled, wanted, rng))
     labels = np.repeat(np.array([1, 0], np.uint8), [len(part) for part in parts])
     order = rng.permutation(len(labels))
     return np.concatenate(parts)[order], labels[order]
