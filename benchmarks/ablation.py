@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """What a threshold or one setting of the cascade's training is worth, on the scans that an experiment left behind.
 
+    .venv/bin/python benchmarks/ablation.py agreement RESULTS
     .venv/bin/python benchmarks/ablation.py curves RESULTS
     .venv/bin/python benchmarks/ablation.py train RESULTS --arm synthetic --seed 1 --set ZOOM=[0.8,2.4] --set synthetic_weight=4
 
-RESULTS is the output folder of an experiment with folds, such as results/experiment-open-ms. `curves` reads the probability maps
-in it, all by the rules of the default. `train` trains an arm of each fold anew, with settings of `CascadeConfig` or constants of
-`train.blocks` changed, and judges the fold's test scans. Both print a Markdown table: Dice / lesion sensitivity / false discovery
-/ millilitres as a scan is segmented, by its own threshold and grown, and at each threshold without growth. Nothing is written.
-Test scans are looked at: what is chosen by these tables is not blind.
+RESULTS is the output folder of an experiment with folds, such as results/experiment-open-ms. `agreement` looks at no mask: it
+segments the scans that have none with each network of an arm, by the rules of the default with other highest thresholds, and
+prints how alike every two networks' masks are. `curves` reads the probability maps in RESULTS, all by the rules of the default.
+`train` trains an arm of each fold anew, with settings of `CascadeConfig` or constants of `train.blocks` changed, and judges the
+fold's test scans. These two print Dice / lesion sensitivity / false discovery / millilitres as a scan is segmented, by its own
+threshold and grown, and at each threshold without growth; test scans are looked at, so what is chosen by their tables is not
+blind. All tables are Markdown. Nothing is written.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import json
 import tempfile
 from dataclasses import fields, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +35,13 @@ from lesionforge.images import Prepared, Scan, find_image, read_mask, read_volum
 from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.report.gather import gather, tested_by
 from lesionforge.segment.cascade import found_lesions, lesion_mask, lesion_probability
+from lesionforge.segment.workflow import Cascade
 from lesionforge.train import blocks
 from lesionforge.train.command import read_arm
 from lesionforge.train.fit import train_cascade
+from lesionforge.train.loading import load_cascade
 
+HIGHEST = (0.9, 0.95, 0.99, 1.0)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DEFAULT = CONFIGURATIONS["lesionforge"]
 HEADER = ["run", "test scan", "own threshold", "as segmented", *(f"{threshold:g}" for threshold in THRESHOLDS)]
@@ -91,6 +98,42 @@ def curves(results: Path) -> None:
             path = find_image(folders[scan_id], f"{prepared.grid}_label-lesion_probseg.nii.gz")
             rows.append(judge(run, read_volume(path)[0], prepared, prepared.unmarked().read(), DEFAULT))
     table(HEADER, rows)
+
+
+def alike(one: np.ndarray, other: np.ndarray, voxel_mm3: float) -> tuple[float, float]:
+    """Dice of two masks, and the mean share of the lesions of each that the other touches."""
+    got = measure_overlap(one, other, voxel_mm3, "ours").measures
+    return got["dice"], (got["lesion_recall"] + got["lesion_precision"]) / 2
+
+
+@main.command()
+@RESULTS
+@click.option("--arm", default="augmented", show_default=True)
+def agreement(results: Path, arm: str) -> None:
+    """Print how alike the networks of ARM segment the scans without a lesion mask, by the highest threshold allowed."""
+    left, rows = gather(results), []
+    cascades = {name: Cascade.open(folder) for name, folder in left.models.items() if name.startswith(f"{arm}_")}
+    unmarked = {name: prepared for name, prepared in left.prepared.items() if prepared.lesion is None}
+    if len(cascades) < 2 or not unmarked:
+        raise click.UsageError(f"--arm {arm}: {results} needs two of its networks and a scan without a lesion mask")
+    models = {name: load_cascade(one.folder, one.config, one.contrasts) for name, one in cascades.items()}
+    for scan_id, prepared in unmarked.items():
+        scan = prepared.read()
+        maps = [
+            lesion_probability(
+                models[name], list(scan.images(one.contrasts).values()), scan.brain, one.config, voxel_side_mm(scan.affine)
+            )
+            for name, one in cascades.items()
+        ]
+        for highest in HIGHEST:
+            found = [found_lesions(one, scan, replace(DEFAULT, lesion_threshold=highest)) for one in maps]
+            pairs = [alike(one, other, voxel_volume_mm3(scan.affine)) for (one, _), (other, _) in combinations(found, 2)]
+            cells = [f"{mean:.3f}" for mean in np.mean(pairs, axis=0)]
+            held = sum(threshold >= highest for _, threshold in found)
+            volumes = [mask.sum() * voxel_volume_mm3(scan.affine) / 1000 for mask, _ in found]
+            rows.append([scan_id, f"{highest:g}", f"{held} of {len(maps)}", *cells, " ".join(f"{one:.1f}" for one in volumes)])
+        say(f"{scan_id}: {len(maps)} networks")
+    table(["scan", "highest threshold", "reach it", "Dice", "lesions in common", "ml"], rows)
 
 
 @main.command()
