@@ -6,7 +6,7 @@
 include { combinationProblems; helpText; parameterProblems } from './modules/parameters'
 include { cohortProblems; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
 include { engineProblems  } from './modules/engine'
-include { failuresIn; listFailures } from './modules/failures'
+include { failuresIn; failuresInWords; writeFailures } from './modules/failures'
 include { lockOf; partialFolder; publish } from './modules/publish'
 include { runName         } from './modules/script'
 include { COHORT; filesOf } from './modules/cohort/main'
@@ -213,14 +213,17 @@ def sayHowItEnded(outdir, given, trace) {
     else {
         folderProblems(outdir, workflow.workDir).each { sentence -> log.warn(sentence) }
     }
+    // Whatever is wrong with these files, the run has ended as it has.
     try {
-        def failed = listFailures(failuresIn(trace), outdir)
-        if (failed) {
-            log.warn("What failed (see also ${given}/pipeline_info/failed.tsv):\n  ${failed.join('\n  ')}")
+        def table = outdir.resolve('pipeline_info/failed.tsv')
+        def failures = failuresIn(trace)
+        if (failures) {
+            log.warn("What failed (also in ${given}/pipeline_info/failed.tsv):\n  ${failuresInWords(failures, table).join('\n  ')}")
         }
+        writeFailures(failures, table)
     }
-    catch (IOException error) {
-        log.warn("What failed cannot be listed (${error.class.simpleName}: ${error.message}); bin/nextflow log has the tasks.")
+    catch (Exception error) {
+        log.warn("What failed cannot be listed in ${given}/pipeline_info/failed.tsv (${error.class.simpleName}: ${error.message}).")
     }
 }
 

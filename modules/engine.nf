@@ -31,8 +31,10 @@ def engineProblems(workflow) {
 def imagesOf(workflow, settings) {
     def gpu = 'gpu' in workflow.profile.tokenize(',')
     def given = [settings.container, settings['withLabel:gpu']?.container].collect { set -> set && !(set instanceof Closure) ? set.toString() : null }
-    def images = [(given[0] ?: ownImage(workflow, '')): !given[0]]
-    return given[1] ? images + [(given[1]): false] : gpu && !given[0] ? images + [(ownImage(workflow, '-gpu')): true] : images
+    // An engine without a profile of ours has no image, or those of single processes.
+    def own = settings.container instanceof Closure
+    def images = own ? [(ownImage(workflow, '')): true] : given[0] ? [(given[0]): false] : [:]
+    return given[1] ? images + [(given[1]): false] : own && gpu ? images + [(ownImage(workflow, '-gpu')): true] : images
 }
 
 def ownImage(workflow, kind) {

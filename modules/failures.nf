@@ -3,30 +3,47 @@
 // From the table of tasks of this start, maps of process, tag, exit, cause and folder; none if there is no such table.
 def failuresIn(trace) {
     def rows = trace.exists() ? trace.splitCsv(header: true, sep: '\t') : []
+    // A disk that is full cuts off the last row.
     return rows
+        .findAll { row -> row.attempt && row.workdir }
         .groupBy { row -> row.name }
         .collect { _name, tries -> tries.max { row -> row.attempt as int } }
         .findAll { row -> row.status == 'FAILED' }
-        .collect { row -> [process: row.process.tokenize(':').last(), tag: row.tag, exit: row.exit, cause: causeIn(file(row.workdir, glob: false)), folder: row.workdir] }
+        .collect { row -> [process: row.process.tokenize(':').last(), tag: row.tag, exit: row.exit, cause: causeOf(row.exit, file(row.workdir, glob: false)), folder: row.workdir] }
 }
 
-// The last line of a task's log that says Error, else its last line; empty without one. Names in it are the user's: no control
-// character of theirs reaches a terminal or the table.
-def causeIn(folder) {
-    def log_file = folder.resolve('.command.err')
-    def lines = log_file.exists() ? log_file.readLines().collect { line -> line.replaceAll(/\p{Cntrl}+/, ' ').trim() }.findAll { line -> line } : []
-    def said = lines.reverse().find { line -> line.startsWith('Error: ') } ?: (lines ? lines.last() : '')
-    return said.length() > 500 ? "${said.take(500)} ...".toString() : said
+// The last error that a task told of. One that was ended from outside could not: what the scheduler wrote into its log then counts.
+def causeOf(exit, folder) {
+    def errors = linesOf(folder.resolve('.command.err'))
+    def error = errors.reverse().find { line -> line.startsWith('Error: ') }
+    if (error) {
+        return error
+    }
+    def noted = linesOf(folder.resolve('.command.log'))
+    if (!exit.isInteger() || exit == '104' || (exit.toInteger() in 130..145)) {
+        return (['ended from outside: memory, time, or its node'] + noted.findAll { line -> line =~ /slurmstepd|CANCELLED|oom|Killed/ }.takeRight(1)).join('; ')
+    }
+    return (noted + errors).takeRight(1).join('') ?: 'said nothing'
 }
 
-// Writes them into a table of the output folder, which without any goes, and returns a sentence each for the first of them.
-def listFailures(failures, outdir) {
-    def table = outdir.resolve('pipeline_info/failed.tsv')
+// Lines with something in them, each of 500 characters at most. Names in it are the user's: nothing of theirs that moves a cursor or
+// turns a line around reaches a terminal or the table.
+def linesOf(path) {
+    def text = path.exists() ? new String(path.bytes, 'UTF-8') : ''
+    return text.readLines().collect { line -> line.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/, ' ').trim().take(500) }.findAll { line -> line }
+}
+
+// A sentence for each of the first of them.
+def failuresInWords(failures, table) {
+    def shown = failures.take(30).collect { row -> "${row.process} (${row.tag}), exit code ${row.exit}: ${row.cause} [${row.folder}]".toString() }
+    return failures.size() > shown.size() ? shown + ["and ${failures.size() - shown.size()} more, in ${table}".toString()] : shown
+}
+
+// The table of the output folder, which goes when there is none.
+def writeFailures(failures, table) {
     def columns = ['process', 'tag', 'exit', 'cause', 'folder']
     java.nio.file.Files.deleteIfExists(table)
     if (failures) {
         table.text = ([columns.join('\t')] + failures.collect { row -> columns.collect { column -> row[column] }.join('\t') }).join('\n') + '\n'
     }
-    def shown = failures.take(30).collect { row -> "${row.process} (${row.tag}), exit code ${row.exit}: ${row.cause ?: 'said nothing'} [${row.folder}]".toString() }
-    return failures.size() > shown.size() ? shown + ["and ${failures.size() - shown.size()} more, in ${table}".toString()] : shown
 }

@@ -27,22 +27,21 @@ def slurmProblems(given, settings, gpu) {
         return ["SLURM does not answer (sinfo says: ${answer.text.trim().readLines().join(' ')}); start again when sinfo works."]
     }
     def partitions = partitionsIn(answer.text)
-    def queue = queueOf(settings.queue, given.slurm_queue)
-    def gpuQueue = queueOf(settings['withLabel:gpu']?.queue, queue)
+    def queue = queueOf(settings.queue, given.slurm_queue ?: System.getenv('SBATCH_PARTITION'))
+    def queues = ['cpu_small', 'cpu_medium', 'cpu_large', 'gpu'].collectEntries { label -> [label, queueOf(settings["withLabel:${label}".toString()]?.queue, queue)] }
     def names = partitions.collect { partition -> partition.name }.unique()
-    def unknown = [queue, gpuQueue].findAll { text -> text }.collectMany { text -> text.tokenize(',') }.find { name -> !(name in names) }
+    def unknown = queues.values().findAll { text -> text }.collectMany { text -> text.tokenize(',') }.find { name -> !(name in names) }
     if (unknown) {
         return ["The queue ${unknown} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of ${names.join(', ')}."]
     }
-    def none = [queue, gpuQueue].any { text -> !partitionsOf(partitions, text) }
-    if (none) {
-        return ["This cluster has no default partition; give --slurm_queue, one of ${names.join(', ')}."]
-    }
-    def of_gpu = partitionsOf(partitions, gpuQueue)
+    // Without a default partition the site chooses one.
+    def of_gpu = partitionsOf(partitions, queues.gpu) ?: partitions
     // Such as `lscratch:800,gpu:a100:2(S:0,1)`.
     def hasGpu = of_gpu.any { partition -> partition.gres =~ /(^|,)gpu(?![^:(,])/ }
     def where = "no node of the partition ${of_gpu.collect { partition -> partition.name }.unique().join(', ')} has one (sinfo shows no GRES gpu)"
-    return (gpu && !hasGpu ? [noGpu(where)] : []) + timeProblems(partitions, [cpu_small: queue, cpu_medium: queue, cpu_large: queue, gpu: gpuQueue], settings) + optionProblems(given, settings, gpu)
+    // A file for -c may send single processes elsewhere.
+    def known = !settings.any { name, value -> name.toString().startsWith('withName:') && value instanceof Map && value.queue }
+    return (gpu && !hasGpu ? [noGpu(where)] : []) + (known ? timeProblems(partitions, queues, settings) : []) + optionProblems(given, settings, gpu)
 }
 
 def noGpu(where) {
@@ -76,7 +75,7 @@ def timeProblems(partitions, queues, settings) {
         .collect { label, queue ->
             def asked = [longestTime(settings["withLabel:${label}".toString()]?.time), durationOf(settings.resourceLimits?.time)].findAll { time -> time }.min()
             def limits = partitionsOf(partitions, queue).collect { partition -> [partition.name, secondsOf(partition.limit)] }
-            def most = limits.any { _name, seconds -> seconds == null } ? null : limits.max { _name, seconds -> seconds }
+            def most = limits.any { _name, seconds -> seconds == null } ? null : limits.max { limit -> limit[1] }
             return asked && most && asked.seconds > most[1] ? [most[0], most[1].intdiv(60), asked] : null
         }
         .findAll { found -> found }
@@ -111,9 +110,9 @@ def secondsOf(limit) {
 
 // Text in place of the profile's own closure would drop the account and the GPU without a word.
 def optionProblems(given, settings, gpu) {
-    def replaced = [settings, settings['withLabel:gpu']].any { one -> one?.clusterOptions && !(one.clusterOptions instanceof Closure) }
-    return replaced && (gpu || given.slurm_account)
-        ? ['clusterOptions in a file for -c takes the place of what asks for the account and the GPU; leave it out there, and give --slurm_options, which is added to them.']
+    def replaced = ([settings] + settings.values().findAll { value -> value instanceof Map }).any { one -> one.clusterOptions && !(one.clusterOptions instanceof Closure) }
+    return replaced && (gpu || given.slurm_account || given.slurm_options)
+        ? ['clusterOptions in a file for -c takes the place of what asks for the account, the GPU and --slurm_options; leave it out there, and give --slurm_options, which is added to the others.']
         : []
 }
 

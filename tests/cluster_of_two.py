@@ -72,7 +72,8 @@ class Cluster:
             "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
             "PartitionName=cpu Nodes=n1 MaxTime=INFINITE State=UP",
             "PartitionName=gpu Nodes=n2 MaxTime=INFINITE State=UP",
-            "PartitionName=short Nodes=n1 MaxTime=2:00:00 State=UP",
+            "PartitionName=short Nodes=ALL MaxTime=2:00:00 State=UP",
+            "PartitionName=shorter Nodes=n1 MaxTime=1:00:00 State=UP",
         ]
         (folder / "gres.conf").write_text("NodeName=n2 Name=gpu File=/dev/zero\nNodeName=n[1-2] Name=lscratch Count=800\n")
         self.conf.write_text("\n".join(lines) + "\n")

@@ -77,7 +77,8 @@ def main() -> None:
         scan = f"{scan} {option('--out')}"
     what = " ".join([command, scan or option("--arm", "--out")])
     if wanted("fail", what):
-        sys.exit("Error: this scan is broken")
+        sys.stderr.buffer.write((CONTROL / "fail" / what).read_bytes() or b"Error: this scan is broken\n")
+        sys.exit(1)
     if wanted("hog", what):
         memory = bytearray(500_000_000)
         memory[::4096] = b"1" * len(range(0, len(memory), 4096))

@@ -169,6 +169,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_resume_does_the_rest(shared, undi
         assert all(run.named("CACHED")[process] >= count for process, count in done.items())
 
 
+HOSTILE = b"Error: \xff\x1b[31mred\xc2\x9b31mred\xe2\x80\xaelive\n"
 BROKEN = {
     "prepare strip sub-11": "sub-11 did not get through prepare",
     "prepare align sub-12": "sub-12 did not get through prepare",
@@ -183,6 +184,8 @@ def test_one_broken_subject_in_each_stage_is_skipped_and_the_others_get_through(
     """Ten patients, six of which break on their way, each in another place."""
     for what in BROKEN:
         workshop.cause("fail", what)
+    # No UTF-8, and what moves a cursor or turns a line around.
+    workshop.cause("fail", "evaluate scan sub-16").write_bytes(HOSTILE)
     model = write_cascade_folder(workshop.folder / "model")
     sheet = workshop.sheet([(f"{number}", "patient", "test") for number in range(11, 21)], "ten.csv")
     options = ("--mode", "segment", "--model", model, "--on_subject_error", "skip")
@@ -193,8 +196,9 @@ def test_one_broken_subject_in_each_stage_is_skipped_and_the_others_get_through(
     for sentence in BROKEN.values():
         assert sentence in run.printed
     for row in failed:
-        assert (row["exit"], row["cause"]) == ("1", "Error: this scan is broken")
-        assert f"({row['tag']}), exit code 1: Error: this scan is broken [{row['folder']}]" in run.printed
+        said = "\ufffd [31mred 31mred live" if row["process"] == "EVALUATE" else "this scan is broken"
+        assert (row["exit"], row["cause"]) == ("1", f"Error: {said}")
+        assert f"({row['tag']}), exit code 1: {row['cause']} [{row['folder']}]" in run.printed
         assert Path(row["folder"], ".command.err").exists()
     assert {task["exit"] for task in run.tasks if task["status"] == "FAILED"} == {"1"}
     assert Counter(task["process"] for task in run.tasks if task["status"] == "FAILED") == dict.fromkeys(

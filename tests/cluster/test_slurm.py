@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lesionforge.images import read_tsv
+
 ROOT = Path(__file__).resolve().parents[2]
 # Less than the stand-in takes when asked to, so that SLURM ends it; twice as much is enough.
 SCARCE = """
@@ -19,7 +21,10 @@ process {
 """
 
 
-NO_QUEUE = "The queue {} (--slurm_queue, or in a file for -c) is no partition of this cluster; give one of main, cpu, gpu, short."
+NO_QUEUE = (
+    "The queue {} (--slurm_queue, or in a file for -c) is no partition of this cluster; "
+    "give one of main, cpu, gpu, short, shorter."
+)
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +112,19 @@ def test_a_controller_that_restarts_costs_no_task(troubled):
     assert failed == {("STRIP", "sub-03"), ("LEVELS", "sub-04"), ("TO_TEMPLATE", "sub-01")}
 
 
+def test_a_job_that_slurm_ended_is_listed_as_such(cluster, shared, on_slurm):
+    """With no more tries, so that it fails for good."""
+    site, hold = shared.folder / "once.config", shared.cause("hold", "prepare strip sub-02")
+    site.write_text("process { maxRetries = 0; withName: STRIP { time = '1 min' } }\n")
+    options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1", "--on_subject_error", "skip")
+    run = on_slurm("-c", site, *options, launch="ended").end()
+    hold.unlink()
+    assert run.code != 0
+    (row,) = read_tsv(run.outdir / "pipeline_info" / "failed.tsv").to_dict("records")
+    assert (row["process"], row["tag"]) == ("STRIP", "sub-02")
+    assert row["cause"].startswith("ended from outside: memory, time, or its node"), row
+
+
 def test_uniform_tasks_are_submitted_as_job_arrays(troubled, cluster):
     jobs = {task["native_id"] for task in troubled.tasks if task["process"] == "ALIGN"}
     assert any("_" in job for job in jobs), jobs
@@ -166,8 +184,9 @@ def test_a_job_that_slurm_refuses_is_no_broken_scan(cluster, shared, on_slurm):
             "for ever; give --slurm_time 120m",
         ),
         (("--slurm_queue", "short", "--slurm_time", "3h"), "tasks may ask for up to 3h"),
+        (("--slurm_queue", "short,shorter"), "The partition short allows jobs of 120 minutes at most"),
     ],
-    ids=["partition", "partition of a file", "gpu", "gpu of a file", "time", "less time"],
+    ids=["partition", "partition of a file", "gpu", "gpu of a file", "time", "less time", "two times"],
 )
 def test_what_the_cluster_does_not_have_is_said_before_any_work(shared, on_slurm, options, said):
     if options[0] == "-c":
@@ -196,7 +215,7 @@ def test_options_of_a_file_do_not_take_the_place_of_account_and_gpu(shared, on_s
     site.write_text("process.clusterOptions = '--qos=long'\n")
     run = on_slurm("-c", site, "--slurm_account", "lab", launch="refused").end()
     assert run.code != 0
-    assert "clusterOptions in a file for -c takes the place of what asks for the account and the GPU" in run.printed
+    assert "clusterOptions in a file for -c takes the place of what asks for the account, the GPU and" in run.printed
     assert "Submitted process" not in run.printed
 
 

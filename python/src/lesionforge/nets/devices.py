@@ -34,7 +34,7 @@ class Device:
         return f"{'a GPU' if self.count == 1 else f'{self.count} GPUs'} in half precision"
 
     def said(self, wanted: str, *, training: bool = False) -> Device:
-        """The device itself, once a line on stderr tells that networks run on it, and why on the CPU, if "auto" was `wanted`."""
+        """The device itself, once a line on stderr tells that networks run on it, and why on the CPU if "auto" was `wanted`."""
         where = self.in_words if training or self.kind == "cpu" else "a GPU"
         why = ", as no GPU that works is found" if wanted == "auto" and self.kind == "cpu" else ""
         click.echo(f"networks run on {where}{why}", err=True)

@@ -100,8 +100,10 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     config = cascade.config
     in_template = prepared.way_to_template()
     images = list(scan.images(cascade.contrasts).values())
-    with on_one_device(find_device("auto").said("auto")):
+    device = find_device("auto")
+    with on_one_device(device):
         models = load_cascade(cascade.folder, config, cascade.contrasts)
+        device.said("auto")
         probability = lesion_probability(models, images, scan.brain, config, voxel_mm)
     mask, threshold = found_lesions(probability, scan, config)
     numbers = number_lesions(mask)

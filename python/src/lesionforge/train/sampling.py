@@ -100,18 +100,24 @@ def draw_by_weight(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: in
     weights = np.array([scan.weight for scan in scans], float)
     if np.ptp(weights) == 0:
         return draw(pooled, wanted, rng)
-    return _draw_of_scans(pooled, weights * np.bincount(pooled[:, 0], minlength=len(scans)), wanted, rng)
+    ends = _ends(pooled, len(scans))
+    return _draw_of_scans(pooled, ends, weights * np.diff(ends), wanted, rng)
 
 
 def draw_by_scan(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
     """`wanted` rows of a non-empty pool: a scan in proportion to its weight, then any of its rows."""
-    weights = np.array([scan.weight for scan in scans], float)
-    return _draw_of_scans(pooled, weights * (np.bincount(pooled[:, 0], minlength=len(scans)) > 0), wanted, rng)
+    ends = _ends(pooled, len(scans))
+    return _draw_of_scans(pooled, ends, np.array([scan.weight for scan in scans]) * (np.diff(ends) > 0), wanted, rng)
 
 
-def _draw_of_scans(pooled: np.ndarray, odds: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """`wanted` rows of a pool sorted by scan: a scan by its odds [scans], then any of its rows."""
-    ends = np.searchsorted(pooled[:, 0], np.arange(len(odds) + 1))
+def _ends(pooled: np.ndarray, scans: int) -> np.ndarray:
+    """Where the rows of each scan begin in a pool sorted by scan, and where the last ones end; int [scans + 1]."""
+    # Of the pool's own type, or all of it would be converted.
+    return np.searchsorted(pooled[:, 0], np.arange(scans + 1, dtype=pooled.dtype))
+
+
+def _draw_of_scans(pooled: np.ndarray, ends: np.ndarray, odds: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """`wanted` rows of a pool whose scans lie between `ends` [scans + 1]: a scan by its odds [scans], then any of its rows."""
     numbers = rng.choice(len(odds), wanted, p=odds / odds.sum())
     return np.asarray(pooled[rng.integers(ends[numbers], ends[numbers + 1])])
 
