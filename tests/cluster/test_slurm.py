@@ -112,6 +112,7 @@ def test_a_controller_that_restarts_costs_no_task(troubled):
     assert failed == {("STRIP", "sub-03"), ("LEVELS", "sub-04"), ("TO_TEMPLATE", "sub-01")}
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_ended_is_listed_as_such(cluster, shared, on_slurm):
     """With no more tries, so that it fails for good."""
     site, hold = shared.folder / "once.config", shared.cause("hold", "prepare strip sub-02")
