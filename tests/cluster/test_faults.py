@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -252,6 +253,23 @@ def test_tasks_on_the_gpus_of_one_machine_take_turns(shared):
     hold.unlink()
     assert run.end().code == 0, run.printed
     assert sum(shared.log()[one] for one in painted) > sum(before[one] for one in painted)
+
+
+def test_a_task_that_waits_for_a_gpu_ends_with_its_run(shared, tmp_path):
+    site, what = shared.folder / "waits.config", "synthesize train-generator generator"
+    site.write_text("process { withLabel: '(gpu)' { accelerator = 1 } }\n")
+    before = shared.log()
+    env = os.environ | {"TMPDIR": f"{tmp_path}", "CUDA_VISIBLE_DEVICES": "0,1"}
+    with (tmp_path / f"lesionforge-gpu-{os.getuid()}-0_1.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = shared.start("-c", site, launch="waits", env=env)
+        wait_for(lambda: ":TRAIN_GENERATOR (" in run.printed or not shared.are_going(), "a task on the GPU")
+        time.sleep(3)
+        assert shared.are_going(), run.printed
+        run.process.terminate()
+        run.end()
+    time.sleep(3)
+    assert shared.log()[what] == before[what]
 
 
 def test_results_of_another_cohort_are_left_alone_and_the_same_cohort_may_grow(shared, undisturbed, digests):
