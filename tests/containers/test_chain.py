@@ -64,6 +64,16 @@ def test_compose_predicts_one_subject_as_the_pipeline_segments_it(compose, comma
     assert len(masks) == 1 and masks[0].stat().st_uid == int(caller["USER_ID"])
 
 
+@pytest.mark.slow
+def test_compose_runs_the_demo(compose, command, caller, tmp_path, out):
+    """It takes as long as `make demo`."""
+    done = command(*compose, "run", "--rm", "demo", folder=tmp_path, env=os.environ | caller | {"OUT": str(out)})
+    assert done.returncode == 0, done.stdout
+    arms = (out / "demo" / "evaluate" / "arms.tsv").read_text().splitlines()
+    assert len(arms) > 2
+    assert (out / "demo" / "report" / "index.html").stat().st_uid == int(caller["USER_ID"])
+
+
 def test_compose_accepts_both_files(compose, command, caller, tmp_path):
     overlay = compose[-1].replace("compose.yaml", "compose.gpu.yaml")
     done = command(*compose, "-f", overlay, "config", folder=tmp_path, env=os.environ | caller)
