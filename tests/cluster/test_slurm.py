@@ -157,6 +157,9 @@ def test_a_job_that_slurm_refuses_is_no_broken_scan(cluster, shared, on_slurm):
     options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1", "--on_subject_error", "skip")
     run = on_slurm(*options, launch="drained")
     shared.wait_until_held("prepare strip sub-01")
+    # By their folder, as docs/running.md tells the jobs of a run from others.
+    folders = [line.split()[1] for line in cluster.ask("squeue", "--me", "--noheader", "--format", "%A %Z").splitlines()]
+    assert folders and all(folder.startswith(f"{run.outdir.parent / 'work'}/") for folder in folders), folders
     cluster.ask("scontrol", "update", "PartitionName=main", "State=DRAIN")
     hold.unlink()
     run.end()

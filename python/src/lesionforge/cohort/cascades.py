@@ -44,7 +44,7 @@ class Cascades:
         return []
 
     def seen_by_model(self, rows: Sequence[Row]) -> tuple[list[Row], list[Problem]]:
-        """(the rows, remarks): without the masks of subjects that --model has seen, which would flatter it when measured."""
+        """(the rows, remarks on --model): without the masks of subjects that it has seen, which would flatter it."""
         if self.mode != "segment" or self.model is None:
             return list(rows), []
         card, _, _ = read_cascade_card(self.model)
@@ -58,7 +58,7 @@ class Cascades:
             )
             for row, known in zip(rows, seen, strict=True)
             if known
-        ]
+        ] + self._unused_contrasts("--model", self.model, card)
         return [replace(row, lesion_mask="") if known else row for row, known in zip(rows, seen, strict=True)], remarks
 
     def init_problems(self, rows: Sequence[Row]) -> tuple[list[Problem], list[Problem]]:
@@ -72,17 +72,13 @@ class Cascades:
             problems, remarks = problems + more, remarks + more_remarks
         return problems, remarks
 
-    def unused_contrasts(self) -> list[Problem]:
-        """A remark for each cascade that takes fewer contrasts than the scans have; cards were checked before."""
-        remarks = []
-        for option, folder in {"--model": self.model, "--init": self.init, "--baseline": self.baseline}.items():
-            taken = contrasts_of(read_cascade_card(folder)[0]) if folder else self.contrasts
-            left = " and ".join(name for name in self.contrasts if name not in taken)
-            others = "" if option == "--model" else "; what is trained from random weights takes it, so the two are not alike"
-            if left:
-                text = f"takes {', '.join(taken)} and leaves the scans' {left} alone{others}"
-                remarks.append(Problem(f"{folder} of {option} {text}"))
-        return remarks
+    def _unused_contrasts(self, option: str, folder: Path, card: dict[str, Any]) -> list[Problem]:
+        """The remark that the cascade of an option takes fewer contrasts than the scans have, if it does."""
+        taken = contrasts_of(card)
+        left = " and ".join(name for name in self.contrasts if name not in taken)
+        others = "" if option == "--model" else "; what is trained from random weights takes it, so the two are not alike"
+        text = f"{folder} of {option} takes {', '.join(taken)} and leaves the scans' {left} alone{others}"
+        return [Problem(text)] if left else []
 
     def _start_problems(
         self, option: str, folder: Path | None, network: str | None, rows: Sequence[Row]
@@ -95,10 +91,11 @@ class Cascades:
             text = f"{option} belongs to --mode experiment, not {self.mode}; leave it out or change the mode"
             return [Problem(text)], []
         try:
-            seen = lineages(self._read_card(folder, network), str(folder / nets.CARD))
+            card = self._read_card(folder, network)
+            seen = lineages(card, str(folder / nets.CARD))
         except InputError as error:
             return [Problem(str(error))], []
-        remarks = []
+        remarks = self._unused_contrasts(option, folder, card)
         if not all(lineage.is_complete for lineage in seen):
             text = "was trained on synthetic scans, and its card does not say of whom; see to it that none is a test subject"
             remarks.append(Problem(f"{folder}: {text}"))

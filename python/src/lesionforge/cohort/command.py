@@ -133,7 +133,7 @@ def cohort(
     problems += init_problems
     remarks += init_remarks
     measured, seen_remarks = cascades.seen_by_model(checked.rows) if not problems else (checked.rows, [])
-    remarks += seen_remarks + (cascades.unused_contrasts() if not problems else [])
+    remarks += seen_remarks
     of_cohort = folds_of(measured, bool(needs and needs.folds), train_on, seed)
     library = Library([], [], [], [])
     if lesion_library is not None and needs:

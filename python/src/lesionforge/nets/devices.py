@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -16,10 +16,11 @@ from lesionforge.errors import InputError
 
 @dataclass(frozen=True)
 class Device:
-    """What a network is trained on: `kind` "cpu" or "gpu", and how many of them share each batch."""
+    """What a network is trained on: `kind` "cpu" or "gpu", how many of them share each batch, and why, if that must be said."""
 
     kind: str = "cpu"
     count: int = 1
+    why: str = field(default="", compare=False)
 
     @property
     def precision(self) -> str:
@@ -33,16 +34,14 @@ class Device:
             return "the CPU"
         return f"{'a GPU' if self.count == 1 else f'{self.count} GPUs'} in half precision"
 
-    def said(self, wanted: str, *, training: bool = False) -> Device:
-        """The device itself, once a line on stderr tells that networks run on it, and why on the CPU if "auto" was `wanted`."""
+    def say(self, *, training: bool = False) -> None:
+        """Tell on stderr that networks run on it, which are judging on one device or training."""
         where = self.in_words if training or self.kind == "cpu" else "a GPU"
-        why = ", as no GPU that works is found" if wanted == "auto" and self.kind == "cpu" else ""
-        click.echo(f"networks run on {where}{why}", err=True)
-        return self
+        click.echo(f"networks run on {where}{self.why}", err=True)
 
     def sharing(self, batch_size: int) -> Device:
         """As many of the devices as can share batches of this size evenly."""
-        return Device(self.kind, max(n for n in range(1, self.count + 1) if batch_size % n == 0))
+        return replace(self, count=max(n for n in range(1, self.count + 1) if batch_size % n == 0))
 
 
 def find_device(wanted: str) -> Device:
@@ -58,7 +57,9 @@ def find_device(wanted: str) -> Device:
             f"--device gpu: {keras.backend.backend()} finds no GPU that it can compute on; "
             "check the driver with nvidia-smi and start containers with their GPU option, or give --device cpu"
         )
-    return Device("gpu", count) if count else Device()
+    if count:
+        return Device("gpu", count)
+    return Device(why=", as no GPU that works is found" if wanted == "auto" else "")
 
 
 def threads() -> int:

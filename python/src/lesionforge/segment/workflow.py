@@ -103,7 +103,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     device = find_device("auto")
     with on_one_device(device):
         models = load_cascade(cascade.folder, config, cascade.contrasts)
-        device.said("auto")
+        device.say()
         probability = lesion_probability(models, images, scan.brain, config, voxel_mm)
     mask, threshold = found_lesions(probability, scan, config)
     numbers = number_lesions(mask)

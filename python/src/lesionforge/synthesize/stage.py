@@ -227,7 +227,7 @@ def write_generator(
     refuse_loss(out, own=nets.MODEL_FILES)
     refuse_inside(checkpoint, out)
     nets.set_up(seed)
-    found_device = find_device(device).sharing(config.batch_size)
+    found_device = find_device(device)
     tiles = checkpoint / ".tiles" if checkpoint else out.absolute().with_name(f".{out.name}.tiles")
     with made_folder(out.absolute().parent):
         with scratch_folder(tiles) as scratch:
@@ -246,7 +246,7 @@ def write_generator(
                 [scans[scan_id] for scan_id in sorted(validation)],
                 config,
                 seed=seed,
-                device=found_device.said(device, training=True),
+                device=found_device,
                 checkpoint=checkpoint,
                 on_epoch=on_epoch,
             )
@@ -335,7 +335,7 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
     device = find_device("auto")
     with on_one_device(device):
         network = load_generator(generator, config)
-        device.said("auto")
+        device.say()
         synthetic = paint_lesions(network, config, shown, scan.brain, lesion, levels, scales)
     # Where a canvas was filled, and where it is painted, the tissue is white matter: lesions lie nowhere else.
     tissues = np.where(scan.lesion | lesion, WHITE_MATTER, scan.tissues)

@@ -51,6 +51,7 @@ def train_generator(
     if checkpoint:
         sweep(checkpoint)
         state = load_state(checkpoint, identity)
+    device.say(training=True)
     if state is None or not ended(state.history, config):
         with on_device(device):
             training, _ = build_generator(config)

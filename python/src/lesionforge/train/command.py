@@ -233,7 +233,8 @@ def train(
         training = arm.scans["train"]
         card = cascade_entries(config, arm.voxel_mm, arm.contrasts)
         nets.set_up(seed)
-        found = find_device(device).sharing(config.batch_size).said(device, training=True)
+        found = find_device(device).sharing(config.batch_size)
+        found.say(training=True)
         begin = start = None
         if initial:
             if abs(initial.voxel_mm - arm.voxel_mm) > 0.01:
