@@ -49,7 +49,7 @@ RESULTS = click.argument("results", type=click.Path(exists=True, path_type=Path)
 say = partial(click.echo, err=True)
 
 
-def judge(run: str, probability: np.ndarray, prepared: Prepared, scan: Scan, config: CascadeConfig) -> list[str]:
+def row_of(run: str, probability: np.ndarray, prepared: Prepared, scan: Scan, config: CascadeConfig) -> list[str]:
     """The row of one probability map [x, y, z] of a scan that was read without its lesion mask, against that mask."""
     voxel_mm3 = voxel_volume_mm3(scan.affine)
     reference = read_mask(prepared.lesion)[0]
@@ -96,7 +96,7 @@ def curves(results: Path) -> None:
         for scan_id in sorted(tested_by(left, run) & set(folders)):
             prepared = left.prepared[scan_id]
             path = find_image(folders[scan_id], f"{prepared.grid}_label-lesion_probseg.nii.gz")
-            rows.append(judge(run, read_volume(path)[0], prepared, prepared.unmarked().read(), DEFAULT))
+            rows.append(row_of(run, read_volume(path)[0], prepared, prepared.unmarked().read(), DEFAULT))
     table(HEADER, rows)
 
 
@@ -142,8 +142,15 @@ def agreement(results: Path, arm: str) -> None:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--epochs", default=3, show_default=True)
 @click.option("--steps", default=150, show_default=True)
+@click.option(
+    "--judge",
+    type=click.Choice(["test", "own"]),
+    default="test",
+    show_default=True,
+    help="The fold's test scans, or its own annotated ones, which the arm synthetic does not hold.",
+)
 @click.option("--set", "changes", multiple=True, callback=parsed, help="NAME=VALUE, the value as JSON; may be given again.")
-def train(results: Path, arm: str, seed: int, epochs: int, steps: int, changes: dict[str, Any]) -> None:
+def train(results: Path, arm: str, seed: int, epochs: int, steps: int, judge: str, changes: dict[str, Any]) -> None:
     """Train ARM of each fold in RESULTS with changed settings and print its table."""
     config = changed(replace(DEFAULT, epochs=epochs, steps_per_epoch=steps), changes)
     left, rows = gather(results), []
@@ -155,12 +162,13 @@ def train(results: Path, arm: str, seed: int, epochs: int, steps: int, changes: 
             scans = read_arm(results / "assemble" / f"{run}.tsv", config, None, Path(scratch))
             nets.set_up(seed)
             models, _ = train_cascade(scans.scans["train"], [], config, seed, say, contrasts=scans.contrasts)
-        for scan_id in sorted(tested_by(left, run)):
+        annotated = {name for name, prepared in left.prepared.items() if prepared.lesion}
+        for scan_id in sorted(tested_by(left, run) if judge == "test" else annotated - tested_by(left, run)):
             prepared = left.prepared[scan_id]
             scan = prepared.unmarked().read()
             images = list(scan.images(scans.contrasts).values())
             probability = lesion_probability(models, images, scan.brain, config, voxel_side_mm(scan.affine))
-            rows.append(judge(run, probability, prepared, scan, config))
+            rows.append(row_of(run, probability, prepared, scan, config))
     click.echo(" ".join([f"seed {seed}", *(f"{name}={value}" for name, value in changes.items())]))
     table(HEADER, rows)
 

@@ -32,10 +32,12 @@ from lesionforge.train.network import build_network
 from lesionforge.train.patches import PatchVolume, score
 from lesionforge.train.sampling import (
     LabelledScan,
+    draw_by_lesion,
     draw_by_scan,
     draw_by_weight,
     hard_negatives,
     pool,
+    sizes_of_lesions,
     stored_scan,
 )
 
@@ -59,6 +61,7 @@ def made_scan(seed: int, sides: tuple[int, int, int] = (44, 40, 36)) -> Labelled
         np.argwhere(labels == LESION).astype(np.int16),
         np.argwhere((labels == HEALTHY) | (labels == GREY)).astype(np.int16),
         PatchVolume(labels, start),
+        sizes_of_lesions(labels == LESION),
     )
 
 
@@ -224,6 +227,18 @@ def test_blocks_come_from_scans_by_weight_not_by_load() -> None:
     assert 0.22 < drawn[0] / 4000 < 0.28
     nothing = pool([scans[0].lesion[:0], scans[1].lesion])
     assert set(draw_by_scan(scans, nothing, 100, np.random.default_rng(0))[:, 0]) == {1}
+
+
+def test_of_a_scan_small_lesions_come_oftener_than_their_voxels_would(monkeypatch) -> None:
+    lesion = np.zeros((40, 40, 40), bool)
+    lesion[5:15, 5:15, 5:14] = True  # 900 voxels
+    lesion[30, 30:33, 30:33] = True  # 9 voxels
+    scan = replace(made_scan(0), lesion=np.argwhere(lesion).astype(np.int16), lesion_sizes=sizes_of_lesions(lesion))
+    for power, share in ((1, 9 / 909), (0.5, 3 / 33), (0, 1 / 2)):
+        monkeypatch.setattr(blocks, "LESION_SIZE_POWER", power)
+        drawn = draw_by_lesion([scan], pool([scan.lesion]), 20_000, np.random.default_rng(0))
+        assert abs((drawn[:, 1] == 30).mean() - share) < 0.01
+        assert len({tuple(row) for row in drawn}) > 850 or power == 0
 
 
 def test_patches_come_from_voxels_by_the_weights_of_their_scans() -> None:

@@ -73,7 +73,7 @@ def test_the_configured_network_is_the_one_that_is_trained(rng) -> None:
     volume = PatchVolume(rng.normal(size=(18, 18, 18, 2)).astype(np.float32), np.zeros(3, np.int64))
     voxels = np.argwhere(np.ones((8, 8, 8), bool)).astype(np.int16)
     labels = PatchVolume(np.ones((18, 18, 18), np.uint8), np.zeros(3, np.int64))
-    scan = LabelledScan("sub-0", volume, voxels[:40], voxels[40:], labels)
+    scan = LabelledScan("sub-0", volume, voxels[:40], voxels[40:], labels, np.ones(40, np.int32))
     config = CascadeConfig(network="nicmslesions", epochs=1, steps_per_epoch=1, batch_size=16)
     nets.set_up(1)
     models, _ = train_cascade([scan], [], config, 1, lambda _: None)

@@ -20,6 +20,8 @@ MARGIN = 2
 LARGEST_TILE = 96
 HALO = 16  # a multiple of DENSE_FACTOR
 OUTSIDE, HEALTHY, LESION, GREY = 0, 1, 2, 3  # GREY: healthy grey matter
+# Of a scan's lesions each is drawn in proportion to its size to this power: by 1 all voxels alike, by 0 all lesions alike.
+LESION_SIZE_POWER = 0.5
 
 # Augmentation, in normalised intensities (white matter of a FLAIR lies near 0, its grey matter near 0.5, lesions above 1).
 # Painted lesions look like those of few donors: what theirs differ by in other patients is drawn anew for each block.

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesionforge.cascade.settings import CascadeConfig
-from lesionforge.images import Scan
+from lesionforge.images import Scan, label_lesions
 from lesionforge.images.geometry import bounding_box, voxel_side_mm
 from lesionforge.images.names import ALWAYS
 from lesionforge.images.prepared import GM
+from lesionforge.train import blocks
 from lesionforge.train.blocks import GREY, HEALTHY, LESION
 from lesionforge.train.network import PATCH
 from lesionforge.train.patches import (
@@ -39,6 +40,7 @@ class LabelledScan:
     """One scan ready to be sampled: lesion voxels and candidates that are none, int16 [n, 3] each.
 
     `labels` is uint8 [x, y, z] like the volume, with the classes of `train.blocks`. `weight` is how often a voxel is drawn.
+    `lesion_sizes` [n] has for each lesion voxel how many its lesion has.
     """
 
     scan_id: str
@@ -46,6 +48,7 @@ class LabelledScan:
     lesion: np.ndarray
     healthy: np.ndarray
     labels: PatchVolume
+    lesion_sizes: np.ndarray
     weight: float = 1.0
 
     def mapped(self) -> LabelledScan:
@@ -71,8 +74,15 @@ def label_scan(
         lesion=np.argwhere(lesion).astype(np.int16),
         healthy=healthy,
         labels=PatchVolume(np.pad(labels, HALF), volume.start),
+        lesion_sizes=sizes_of_lesions(lesion),
         weight=weight,
     )
+
+
+def sizes_of_lesions(lesion: np.ndarray) -> np.ndarray:
+    """For each voxel of a bool mask [x, y, z], in the order of `np.argwhere`, how many voxels its lesion has; int32 [n]."""
+    numbers, _ = label_lesions(lesion)
+    return np.bincount(numbers.ravel())[numbers[lesion]].astype(np.int32)
 
 
 def stored_scan(scan: LabelledScan, folder: Path) -> LabelledScan:
@@ -110,6 +120,18 @@ def draw_by_scan(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int,
     return _draw_of_scans(pooled, ends, np.array([scan.weight for scan in scans]) * (np.diff(ends) > 0), wanted, rng)
 
 
+def draw_by_lesion(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """`wanted` rows of the pool of all lesion voxels: a scan by its weight, a lesion of it by size, any voxel of that."""
+    ends = _ends(pooled, len(scans))
+    odds = np.concatenate([scan.lesion_sizes for scan in scans]) ** (blocks.LESION_SIZE_POWER - 1.0)
+    cumulative = np.concatenate([[0.0], np.cumsum(odds)])
+    weights = np.array([scan.weight for scan in scans]) * (np.diff(ends) > 0)
+    numbers = rng.choice(len(scans), wanted, p=weights / weights.sum())
+    first, after = ends[numbers], ends[numbers + 1]
+    rows = np.searchsorted(cumulative, rng.uniform(cumulative[first], cumulative[after]), side="right") - 1
+    return np.asarray(pooled[np.clip(rows, first, after - 1)])
+
+
 def _ends(pooled: np.ndarray, scans: int) -> np.ndarray:
     """Where the rows of each scan begin in a pool sorted by scan, and where the last ones end; int [scans + 1]."""
     # Of the pool's own type, or all of it would be converted.
@@ -127,13 +149,11 @@ def draw_epoch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One epoch's voxels [n, 4] and labels uint8 [n], lesion and not as configured, in random order; both pools hold a voxel.
 
-    Patches are drawn as published, every voxel alike; blocks so that scans with few lesions are seen as often as others. The
-    rows of a pool are sorted by scan.
+    Patches are drawn as published, every voxel alike; blocks so that scans with few lesions are seen as often as others, and
+    small lesions oftener than their voxels would be. The pool `lesion` holds all lesion voxels, `healthy` is sorted by scan.
     """
-    parts = []
-    for pooled, wanted in ((lesion, config.lesions_per_epoch), (healthy, config.negatives_per_epoch)):
-        drawn = draw_by_scan if config.in_blocks else draw_by_weight
-        parts.append(drawn(scans, pooled, wanted, rng))
+    of_lesions, of_others = (draw_by_lesion, draw_by_scan) if config.in_blocks else (draw_by_weight, draw_by_weight)
+    parts = [of_lesions(scans, lesion, config.lesions_per_epoch, rng), of_others(scans, healthy, config.negatives_per_epoch, rng)]
     labels = np.repeat(np.array([1, 0], np.uint8), [len(part) for part in parts])
     order = rng.permutation(len(labels))
     return np.concatenate(parts)[order], labels[order]
