@@ -42,15 +42,13 @@ workflow TRAIN_ARMS {
     main:
     runs = data_sets.flatMap { fold, arm, index, prepared, painted, made ->
         def names = (arm in arms ? [arm] : []) + (baseline && arm == 'real' ? ['baseline_adapted'] : [])
-        // Adapting changes the last layers of given weights only: once is enough.
         return names.collectMany { name ->
-            def its_seeds = name == 'baseline_adapted' ? seeds.take(1) : seeds
             def start = [baseline_adapted: baseline, published: []].get(name, init)
             // Nextflow hashes all of task.ext that a script names: what not every training gets is an input.
             def own = [baseline_adapted: [:], published: [configuration: 'published']].get(name, chosen.subMap(['configuration', 'network']))
             def options = (own + (start ? chosen.subMap(['retrain']) : [:])).findAll { _name, value -> value }.collect { option, value -> "--${option} ${value}" }.join(' ')
-            return its_seeds.collect { seed ->
-                def said = its_seeds.size() > 1 ? seed : ''
+            return seeds.collect { seed ->
+                def said = seeds.size() > 1 ? seed : ''
                 return [runName(name, fold, said), fold, name, said, seed, options, index, prepared, painted, made, start, start ? describe(start) : '']
             }
         }

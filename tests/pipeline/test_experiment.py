@@ -145,11 +145,11 @@ def test_the_seed_0_has_a_name_too(stub, sheet):
     assert sorted(path.name for path in (run.outdir / "train").iterdir()) == ["real_seed-0", "real_seed-1"]
 
 
-def test_a_baseline_is_adapted_once_whatever_the_seeds(stub, sheet, options):
+def test_a_baseline_is_adapted_with_each_seed_and_judged_once_as_it_is(stub, sheet, options):
     baseline = options[options.index("--baseline") :][:2]
     run = stub(sheet, "adapted", "--arms", "real", "--train_seeds", "2", *baseline)
     assert run.code == 0, run.printed
-    expected = ["baseline_adapted", "real_seed-1", "real_seed-2"]
+    expected = [f"{arm}_seed-{seed}" for arm in ("baseline_adapted", "real") for seed in (1, 2)]
     assert sorted(path.name for path in (run.outdir / "train").iterdir()) == expected
     assert sorted(path.name for path in (run.outdir / "segment").iterdir() if path.is_dir()) == ["baseline", *expected]
 
