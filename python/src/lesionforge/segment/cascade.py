@@ -87,7 +87,8 @@ def grow(mask: np.ndarray, into: np.ndarray, steps: int) -> np.ndarray:
 
 def lesion_mask(probability: np.ndarray, voxel_mm3: float, threshold: float, min_volume_mm3: float) -> np.ndarray:
     """Bool [x, y, z]: probability at least `threshold`, in 26-connected lesions larger than `min_volume_mm3`."""
-    labels, count = label_lesions(probability >= threshold)
-    kept = np.bincount(labels.ravel(), minlength=count + 1) >= least_voxels_above(min_volume_mm3, voxel_mm3)
+    mask = probability >= threshold
+    labels, count = label_lesions(mask)
+    kept = np.bincount(labels[mask], minlength=count + 1) >= least_voxels_above(min_volume_mm3, voxel_mm3)
     kept[0] = False
     return np.asarray(kept[labels])

@@ -66,8 +66,9 @@ def label_scan(
     if config.in_blocks and len(healthy) > MOST_CENTRES:
         healthy = healthy[np.sort(np.random.default_rng(0).permutation(len(healthy))[:MOST_CENTRES])]
     lesion = scan.lesion & scan.brain
-    healthy_classes = np.where(scan.tissues == GM, GREY, HEALTHY) * scan.brain
-    labels = np.where(lesion, LESION, healthy_classes).astype(np.uint8)[bounding_box(scan.brain)]
+    box = bounding_box(scan.brain)
+    labels = np.where(scan.tissues[box] == GM, np.uint8(GREY), np.uint8(HEALTHY)) * scan.brain[box]
+    labels[lesion[box]] = LESION
     return LabelledScan(
         scan_id,
         volume,
@@ -81,8 +82,8 @@ def label_scan(
 
 def sizes_of_lesions(lesion: np.ndarray) -> np.ndarray:
     """For each voxel of a bool mask [x, y, z], in the order of `np.argwhere`, how many voxels its lesion has; int32 [n]."""
-    numbers, _ = label_lesions(lesion)
-    return np.bincount(numbers.ravel())[numbers[lesion]].astype(np.int32)
+    numbers = label_lesions(lesion)[0][lesion]
+    return np.bincount(numbers)[numbers].astype(np.int32)
 
 
 def stored_scan(scan: LabelledScan, folder: Path) -> LabelledScan:
