@@ -193,7 +193,10 @@ def test_compare_writes_scans_in_one_order_and_the_paired_difference(tmp_path, r
 
     summary = read_tsv(tmp_path / "one/summary.tsv")
     assert set(read_json(tmp_path / "one/summary.json")) == set(summary)
+    lacking = summary[(summary["arm"] == "augmented") & (summary["subject"] == "01")].iloc[0]
+    assert lacking["dice"] == "n/a" and "dice: neither" in lacking["undefined"]
     summary = summary[summary["subject"] == "n/a"].set_index("arm")
+    assert set(summary["undefined"]) == {"n/a"}
     assert list(summary.index) == ["real", "augmented"]
     assert list(summary["n"]) == ["3", "2"]
     assert list(summary["dice_n"]) == ["3", "1"]
@@ -207,7 +210,10 @@ def test_compare_writes_scans_in_one_order_and_the_paired_difference(tmp_path, r
 
 
 def test_compare_draws_every_chart_that_the_report_explains(tmp_path, rows):
-    assert run("compare", *rows, "--out", tmp_path / "o").exit_code == 0
+    others = [tmp_path / "classical.json", tmp_path / "mix.json"]
+    for path in others:
+        write_json(read_json(rows[0]) | {"arm": path.stem}, path)
+    assert run("compare", *rows, *others, "--out", tmp_path / "o").exit_code == 0
     assert {path.name for path in (tmp_path / "o").glob("*.png")} == set(CAPTIONS)
     for name in CAPTIONS:
         with Image.open(tmp_path / "o" / name) as picture:

@@ -74,6 +74,7 @@ SUMMARY_COLUMNS = {
         )
     },
     **{f"{name}_seed_sd": f"standard deviation (n - 1) over the seeds of {name}; n/a for one seed" for name in SPREAD},
+    "undefined": "measures without a mean, each with the reasons of the segmentations",
 }
 
 
@@ -150,7 +151,7 @@ def read_rows(paths: list[Path]) -> pd.DataFrame:
         known, wanted = reference.setdefault((str(row["subject"]), str(row["session"])), (path, volumes))
         if volumes != wanted:
             raise InputError(f"{path}: was measured against other lesions than {known}; evaluate both against the same mask")
-        rows.append(row | {"undefined": "; ".join(f"{name}: {why}" for name, why in sorted(reasons.items()))})
+        rows.append(row | {"reasons": reasons, "undefined": in_one_line(reasons.items())})
     table = pd.DataFrame(rows)
     for name in MEASURES:
         table[name] = pd.to_numeric(table[name])
@@ -159,6 +160,11 @@ def read_rows(paths: list[Path]) -> pd.DataFrame:
     ranked = table.assign(later=table["arm"] != "real", number=numbers)
     order = ranked.sort_values(["subject", "session", "later", "arm", "fold", "number"], na_position="first").index
     return table.loc[order].reset_index(drop=True)
+
+
+def in_one_line(reasons: Iterable[tuple[str, str]]) -> str:
+    """Names of measures, each with why it is undefined, as the tables hold them."""
+    return "; ".join(f"{name}: {why}" for name, why in sorted(set(reasons)))
 
 
 def lesions_of_row(path: Path, row: dict[str, Any]) -> dict[str, list[float]]:
@@ -194,7 +200,8 @@ def average(arm: str, subject: str, values: pd.DataFrame) -> dict[str, Any]:
         means = np.array([mean_over_subjects(rows, name) for rows in seeds])
         means = means[~np.isnan(means)]
         row[f"{name}_seed_sd"] = float(means.std(ddof=1)) if len(means) > 1 else float("nan")
-    return row
+    lacking = (one for reasons in values["reasons"] for one in reasons.items() if np.isnan(row[one[0]]))
+    return row | {"undefined": in_one_line(lacking) or NOT_GIVEN}
 
 
 def summarise(arms: pd.DataFrame) -> pd.DataFrame:

@@ -35,10 +35,11 @@ TITLES = {
     "avd_percent": "volume error (%)",
 }
 BETTER = {"dice": "higher", "lesion_sensitivity": "higher", "lesion_false_discovery": "lower", "avd_percent": "lower"}
-DIFFERENCES, SIZES = "differences.png", "sizes.png"
+DIFFERENCES, OTHER_DIFFERENCES, SIZES = "differences.png", "differences-others.png", "sizes.png"
 CHART_TITLES = {
     **{f"arms-{measure.replace('_', '-')}.png": f"{TITLES[measure]}, every run" for measure in WITHIN},
     DIFFERENCES: "Paired differences",
+    OTHER_DIFFERENCES: "Paired differences of the other arms",
     SIZES: "By lesion size",
 }
 # What each chart shows and how to judge it, by file name, in reading order.
@@ -54,6 +55,7 @@ CAPTIONS = {
     f"its 95 % bootstrap interval (of subjects; below {FEW_SUBJECTS} subjects of lesions, or of subjects and runs), colours each "
     "subject. Good: Dice and sensitivity right of the line, false discovery and volume error left of it, the interval clear of "
     "it and all colours on one side. With few subjects intervals say how sure it is for these subjects, not for others.",
+    OTHER_DIFFERENCES: "The same for every two arms without real and augmented, to be judged alike.",
     SIZES: "Share of the reference lesions of each size that are found, and their mean Dice overlap with the detections that "
     "touch them (0 if missed), all test scans and runs together. Good: one line above another at every size; a gain at small "
     "sizes only matters where lesions are many. Below 10 mm³ a reference is itself uncertain.",
@@ -69,8 +71,9 @@ def charts_of(arms: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, Figure
         f"arms-{measure.replace('_', '-')}.png": arms_chart(arms, measure) for measure in WITHIN if arms[measure].notna().any()
     }
     main = main_comparisons(comparisons)
-    if main["difference"].notna().any():
-        charts[DIFFERENCES] = differences_chart(main)
+    for name, some in ((DIFFERENCES, main), (OTHER_DIFFERENCES, comparisons.drop(main.index))):
+        if some["difference"].notna().any():
+            charts[name] = differences_chart(some)
     if arms["lesions_reference"].any():
         charts[SIZES] = sizes_chart(arms)
     return charts
