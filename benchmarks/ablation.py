@@ -9,9 +9,9 @@ RESULTS is the output folder of an experiment with folds, such as results/experi
 segments the scans that have none with each network of an arm, by the rules of the default with other highest thresholds, and
 prints how alike every two networks' masks are. `curves` reads the probability maps in RESULTS, all by the rules of the default.
 `train` trains an arm of each fold anew, with settings of `CascadeConfig` or constants of `train.blocks` changed, and judges the
-fold's test scans. These two print Dice / lesion sensitivity / false discovery / millilitres as a scan is segmented, by its own
-threshold and grown, and at each threshold without growth; test scans are looked at, so what is chosen by their tables is not
-blind. All tables are Markdown. Nothing is written.
+fold's test scans or, with `--judge own`, its annotated ones. These two print Dice / lesion sensitivity / false discovery /
+millilitres as a scan is segmented, by its own threshold and grown, and at each threshold without growth; where test scans are
+looked at, what is chosen by their tables is not blind. All tables are Markdown. Nothing is written.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from lesionforge.train.loading import load_cascade
 HIGHEST = (0.9, 0.95, 0.99, 1.0)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DEFAULT = CONFIGURATIONS["lesionforge"]
-HEADER = ["run", "test scan", "own threshold", "as segmented", *(f"{threshold:g}" for threshold in THRESHOLDS)]
+HEADER = ["run", "scan", "own threshold", "as segmented", *(f"{threshold:g}" for threshold in THRESHOLDS)]
 RESULTS = click.argument("results", type=click.Path(exists=True, path_type=Path))
 say = partial(click.echo, err=True)
 
@@ -147,7 +147,7 @@ def agreement(results: Path, arm: str) -> None:
     type=click.Choice(["test", "own"]),
     default="test",
     show_default=True,
-    help="The fold's test scans, or its own annotated ones, which the arm synthetic does not hold.",
+    help="The fold's test scans, or its own annotated ones, which the arm synthetic alone does not hold.",
 )
 @click.option("--set", "changes", multiple=True, callback=parsed, help="NAME=VALUE, the value as JSON; may be given again.")
 def train(results: Path, arm: str, seed: int, epochs: int, steps: int, judge: str, changes: dict[str, Any]) -> None:
@@ -155,6 +155,8 @@ def train(results: Path, arm: str, seed: int, epochs: int, steps: int, judge: st
     config = changed(replace(DEFAULT, epochs=epochs, steps_per_epoch=steps), changes)
     left, rows = gather(results), []
     runs = [name for name in left.indices if name.startswith(f"{arm}_fold-")]
+    if judge == "own" and arm != "synthetic":
+        raise click.UsageError(f"--judge own: {arm} is trained on the very scans; give --arm synthetic")
     if not runs:
         raise click.UsageError(f"--arm {arm}: {results} has no folds of it; name one of {', '.join(left.indices)}")
     for run in runs:

@@ -241,6 +241,18 @@ def test_of_a_scan_small_lesions_come_oftener_than_their_voxels_would(monkeypatc
         assert len({tuple(row) for row in drawn}) > 850 or power == 0
 
 
+def test_lesions_are_drawn_of_the_scans_that_have_some_by_their_weights() -> None:
+    scans = [replace(made_scan(0), weight=1.0), made_scan(1), replace(made_scan(2), weight=3.0)]
+    nothing = np.zeros((0, 3), np.int16)
+    scans[1] = replace(scans[1], lesion=nothing, lesion_sizes=nothing[:, 0])
+    pooled = pool([scan.lesion for scan in scans])
+    drawn = draw_by_lesion(scans, pooled, 4000, np.random.default_rng(0))
+    assert 0.22 < (drawn[:, 0] == 0).mean() < 0.28 and not (drawn[:, 0] == 1).any()
+    assert {tuple(row) for row in drawn} <= {tuple(row) for row in pooled}
+    with pytest.raises(ValueError, match="a pool of"):
+        draw_by_lesion(scans, pooled[1:], 10, np.random.default_rng(0))
+
+
 def test_patches_come_from_voxels_by_the_weights_of_their_scans() -> None:
     scans = [replace(made_scan(0), weight=1.0), replace(made_scan(1), weight=0.5)]
     pooled = pool([scans[0].healthy[:100], scans[1].healthy[:600]])

@@ -14,38 +14,42 @@ keras = pytest.importorskip("keras")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("only TensorFlow has the operation", allow_module_level=True)
 
-STEPS = 4
-
 
 def learned(network: keras.Model) -> list[np.ndarray]:
-    """The weights after a few steps on blocks that are not centred on zero."""
-    rng = np.random.default_rng(0)
-    losses = []
-    for _ in range(STEPS):
-        blocks = rng.normal(3, 2, (2, 16, 16, 16, 2)).astype(np.float32)
-        losses.append(float(network.train_on_batch(blocks, np.where(blocks[..., 0] > 4, LESION, 1).astype(np.uint8))))
-    assert losses[-1] != losses[0]
+    """The weights after a step on a batch that is not centred on zero, by plain gradient descent.
+
+    Adam and its like make steps of full size out of gradients that are zero but for rounding, and what differs by rounding after
+    one step differs by more after several where no layer before is normalised.
+    """
+    dense = network.input_shape[1] is None
+    network.compile(keras.optimizers.SGD(0.05), block_loss if dense else "sparse_categorical_crossentropy")
+    rng, side = np.random.default_rng(0), 16 if dense else 11
+    inputs = rng.normal(3, 2, (4, side, side, side, 2)).astype(np.float32)
+    targets = np.where(inputs[..., 0] > 4, LESION, 1) if dense else np.arange(4) % 2
+    network.train_on_batch(inputs, targets.astype(np.uint8))
     return network.get_weights()
 
 
-@pytest.mark.parametrize("frozen", [0, 12])
-def test_fused_normalisation_learns_what_keras_own_does(frozen: int) -> None:
+def kinds(network: keras.Model) -> set[str]:
+    return {type(layer).__name__ for layer in network.layers}
+
+
+@pytest.mark.parametrize(("name", "frozen"), [("dense", 0), ("dense", 12), ("valverde2017", 0), ("nicmslesions", 5)])
+def test_fused_normalisation_learns_what_keras_own_does(name: str, frozen: int) -> None:
     nets.set_up(1)
-    network = build_network("dense")
-    for layer in network.layers[:frozen]:
-        layer.trainable = False
+    network = build_network(name)
+    for number, layer in enumerate(network.layers):
+        layer.trainable = number >= frozen
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0
     before = network.get_weights()
-    # By plain gradient descent: Adam makes steps of full size out of gradients that are zero but for rounding.
-    fused = _to_train(network, CascadeConfig(), ("T1w", "FLAIR"), Device())
-    fused.compile(optimizer=keras.optimizers.SGD(0.05), loss=block_loss)
+    fused = _to_train(network, CascadeConfig(network=name), ("T1w", "FLAIR"), Device())
+    assert "FusedBatchNormalization" in kinds(fused) and "FusedBatchNormalization" not in kinds(network)
     ours = learned(fused)
     assert all((one == other).all() for one, other in zip(network.get_weights(), before, strict=True)), "only the copy learns"
-    network.compile(optimizer=keras.optimizers.SGD(0.05), loss=block_loss)
     theirs = learned(network)
-    changed = [not np.array_equal(one, other) for one, other in zip(theirs, before, strict=True)]
     for one, other, start in zip(ours, theirs, before, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * max(1, np.abs(other).max()))
+        assert np.linalg.norm(one - other) <= 0.02 * np.linalg.norm(other - start) + 1e-5
         assert np.array_equal(one, start) == np.array_equal(other, start)
-    assert all(changed) == (not frozen)
-    blocks = np.ones((1, 16, 16, 16, 2), np.float32)
-    np.testing.assert_allclose(fused.predict_on_batch(blocks), network.predict_on_batch(blocks), atol=1e-3)
+    unchanged = sum(np.array_equal(one, start) for one, start in zip(theirs, before, strict=True))
+    assert bool(unchanged) == bool(frozen)

@@ -23,7 +23,7 @@ from lesionforge.nets.devices import Device
 from lesionforge.train import fit
 from lesionforge.train.fit import EpochRow, Samples, batches, best_row, ended, train_cascade
 from lesionforge.train.network import build_network
-from lesionforge.train.sampling import LabelledScan, label_scan
+from lesionforge.train.sampling import LabelledScan, label_scan, pool
 
 # Dropout, batch normalisation and mining draw random numbers; so does CNN2's choice of voxels to validate on.
 SMALL = {
@@ -111,7 +111,7 @@ def test_each_network_ends_by_its_own_history() -> None:
 def test_a_batch_that_devices_share_is_filled_up(name: str, root: Path) -> None:
     config = replace(SMALL[name], batch_size=2, steps_per_epoch=3)
     scans = scans_for(root, config)[0]
-    samples = Samples(scans, *(np.insert(part[:50], 0, 0, axis=1) for part in (scans[0].lesion, scans[0].healthy)))
+    samples = Samples(scans[:1], pool([scans[0].lesion]), pool([scans[0].healthy]))
     alone, shared = (list(batches(samples, config, np.random.default_rng(0), count)) for count in (1, 4))
     assert [len(inputs) for inputs, _ in alone] == [2, 2, 2] and [len(inputs) for inputs, _ in shared] == [4, 4, 4]
     assert not np.array_equal(alone[0][0], alone[1][0])

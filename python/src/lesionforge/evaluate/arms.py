@@ -200,7 +200,7 @@ def average(arm: str, subject: str, values: pd.DataFrame) -> dict[str, Any]:
         means = np.array([mean_over_subjects(rows, name) for rows in seeds])
         means = means[~np.isnan(means)]
         row[f"{name}_seed_sd"] = float(means.std(ddof=1)) if len(means) > 1 else float("nan")
-    lacking = (one for reasons in values["reasons"] for one in reasons.items() if np.isnan(row[one[0]]))
+    lacking = (one for reasons in values["reasons"] for one in reasons.items() if one[0] in MEASURES and np.isnan(row[one[0]]))
     return row | {"undefined": in_one_line(lacking) or NOT_GIVEN}
 
 

@@ -55,7 +55,7 @@ CAPTIONS = {
     f"its 95 % bootstrap interval (of subjects; below {FEW_SUBJECTS} subjects of lesions, or of subjects and runs), colours each "
     "subject. Good: Dice and sensitivity right of the line, false discovery and volume error left of it, the interval clear of "
     "it and all colours on one side. With few subjects intervals say how sure it is for these subjects, not for others.",
-    OTHER_DIFFERENCES: "The same for every two arms without real and augmented, to be judged alike.",
+    OTHER_DIFFERENCES: "Paired differences of every two arms without real and augmented, drawn and to be judged as theirs are.",
     SIZES: "Share of the reference lesions of each size that are found, and their mean Dice overlap with the detections that "
     "touch them (0 if missed), all test scans and runs together. Good: one line above another at every size; a gain at small "
     "sizes only matters where lesions are many. Below 10 mm³ a reference is itself uncertain.",

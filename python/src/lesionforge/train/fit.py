@@ -33,6 +33,7 @@ from lesionforge.train.patches import score, turn_half
 from lesionforge.train.sampling import (
     LabelledScan,
     draw,
+    draw_by_lesion,
     draw_by_scan,
     draw_epoch,
     gather_blocks,
@@ -253,7 +254,7 @@ def fit_network(
 
 
 def _to_train(network: keras.Model, config: CascadeConfig, contrasts: tuple[str, ...], device: Device) -> keras.Model:
-    """What is trained, compiled: on the CPU a copy that learns faster, on GPUs its like in half precision, on all of them."""
+    """What is trained, compiled: its like in half precision on all GPUs, else the network, with TensorFlow a faster copy."""
     from keras.backend import backend
 
     with on_device(device):
@@ -296,10 +297,10 @@ def judged_part(samples: Samples, config: CascadeConfig, rng: np.random.Generato
     if not each:
         return None
     if config.in_blocks:
-        most = JUDGED_BLOCKS // 2
+        most, drawn = JUDGED_BLOCKS // 2, (draw_by_lesion, draw_by_scan)
         lesion, healthy = (
-            part if len(part) <= most else draw_by_scan(samples.scans, part, most, rng)
-            for part in (samples.lesion, samples.healthy)
+            part if len(part) <= most else by(samples.scans, part, most, rng)
+            for by, part in zip(drawn, (samples.lesion, samples.healthy), strict=True)
         )
         return replace(samples, lesion=lesion, healthy=healthy)
     return replace(samples, lesion=draw(samples.lesion, each, rng), healthy=draw(samples.healthy, each, rng))

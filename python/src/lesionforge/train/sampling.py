@@ -122,9 +122,14 @@ def draw_by_scan(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int,
 
 
 def draw_by_lesion(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """`wanted` rows of the pool of all lesion voxels: a scan by its weight, a lesion of it by size, any voxel of that."""
+    """`wanted` rows of the pool of all lesion voxels: a scan by its weight, a lesion of it by size, any voxel of that.
+
+    Raises ValueError when the pool is another.
+    """
     ends = _ends(pooled, len(scans))
     odds = np.concatenate([scan.lesion_sizes for scan in scans]) ** (blocks.LESION_SIZE_POWER - 1.0)
+    if len(odds) != len(pooled):
+        raise ValueError(f"a pool of {len(pooled)} voxels, but lesions of {len(odds)}")
     cumulative = np.concatenate([[0.0], np.cumsum(odds)])
     weights = np.array([scan.weight for scan in scans]) * (np.diff(ends) > 0)
     numbers = rng.choice(len(scans), wanted, p=weights / weights.sum())
