@@ -25,6 +25,8 @@ WRITES = {
     "synthesize transplant": ["{id}/{id}_desc-draw.json"],
     "synthesize paint": ["{id}/{id}_desc-provenance.json"],
     "assemble": ["{arm}.tsv"],
+    "assemble classical": ["{id}/{id}_desc-draw.json"],
+    "assemble mix": ["{id}/{id}_desc-draw.json"],
     "train": ["model.json"],
     "segment": ["{id}/{id}_desc-segment.json"],
     "segment tabulate": ["scans.tsv", "scans.json"],
@@ -90,7 +92,8 @@ def main() -> None:
             time.sleep(0.1)
     content = f"{digest()}\n"
     if command == "assemble":
-        folders = sorted(f"{place}/{path.name}" for place in ("prepare", "synthesize") for path in Path(place).glob("*"))
+        places = ("prepare", "synthesize", "assemble")
+        folders = sorted(str(path) for place in places for path in Path(place).glob("*") if path.is_dir())
         content = "arm\tfolder\n" + "".join(f"{names['arm']}\t../{folder}\n" for folder in folders) + f"{names['arm']}\t{content}"
     for name in WRITES[command]:
         path = Path(option("--out")) / name.format(**names)

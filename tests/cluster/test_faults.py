@@ -218,23 +218,34 @@ def test_one_broken_subject_in_each_stage_is_skipped_and_the_others_get_through(
 
 
 def test_in_an_experiment_too_what_is_broken_is_skipped_and_all_else_is_done(workshop):
-    """A donor, which costs a synthetic scan, a patient that the generator learns from, and another synthetic scan."""
+    """A donor, which costs a synthetic scan, a patient that the generator learns from, and made scans of three arms."""
     broken = ["register sub-15", "synthesize levels sub-12", "synthesize paint sub-syn0001"]
+    broken += ["assemble classical sub-cla0001", "assemble mix sub-mix0001"]
+    arms = ("--arms", "real,classical,mix,augmented", "--on_subject_error", "skip")
     for what in broken:
         workshop.cause("fail", what)
     rows = [(f"{number}", "patient", "train") for number in range(11, 20)]
     sheet = workshop.sheet([*rows, ("20", "patient", "test"), ("21", "healthy", "train")], "many.csv")
-    run = workshop.start("--on_subject_error", "skip", sheet=sheet).end()
+    run = workshop.start(*arms, sheet=sheet).end()
     assert run.code != 0
     failed = Counter(task["process"] for task in run.tasks if task["status"] == "FAILED")
-    assert failed == dict.fromkeys(("TO_TEMPLATE", "LEVELS", "PAINT"), 1), run.printed
+    assert failed == dict.fromkeys(("TO_TEMPLATE", "LEVELS", "PAINT", "CLASSICAL", "MIX"), 1), run.printed
+    listed = read_tsv(run.outdir / "pipeline_info" / "failed.tsv")
+    assert set(zip(listed["process"], listed["tag"], listed["cause"], strict=True)) == {
+        (process, tag, "Error: this scan is broken")
+        for process, tag in (
+            *(("TO_TEMPLATE", "sub-15"), ("LEVELS", "sub-12"), ("PAINT", "sub-syn0001")),
+            *(("CLASSICAL", "sub-cla0001"), ("MIX", "sub-mix0001")),
+        )
+    }
     done = run.named("COMPLETED")
-    assert (done["PAINT"], done["TRAIN"], done["EVALUATE"], done["REPORT"]) == (1, 2, 2, 1)
+    assert (done["PAINT"], done["CLASSICAL"], done["TRAIN"], done["EVALUATE"], done["REPORT"]) == (1, 2, 4, 4, 1)
     for what in broken:
         (workshop.control / "fail" / what).unlink()
-    run = workshop.start("--on_subject_error", "skip", "-resume", sheet=sheet).end()
+    run = workshop.start(*arms, "-resume", sheet=sheet).end()
     assert run.code == 0, run.printed
-    assert run.named("CACHED", "COMPLETED")["PAINT"] == 3
+    there = run.named("CACHED", "COMPLETED")
+    assert (there["PAINT"], there["CLASSICAL"], there["MIX"]) == (3, 3, 3)
 
 
 def test_tasks_on_the_gpus_of_one_machine_take_turns(shared):
