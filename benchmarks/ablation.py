@@ -159,12 +159,12 @@ def train(results: Path, arm: str, seed: int, epochs: int, steps: int, judge: st
         raise click.UsageError(f"--judge own: {arm} is trained on the very scans; give --arm synthetic")
     if not runs:
         raise click.UsageError(f"--arm {arm}: {results} has no folds of it; name one of {', '.join(left.indices)}")
+    annotated = {name for name, prepared in left.prepared.items() if prepared.lesion}
     for run in runs:
         with tempfile.TemporaryDirectory() as scratch:
             scans = read_arm(results / "assemble" / f"{run}.tsv", config, None, Path(scratch))
             nets.set_up(seed)
             models, _ = train_cascade(scans.scans["train"], [], config, seed, say, contrasts=scans.contrasts)
-        annotated = {name for name, prepared in left.prepared.items() if prepared.lesion}
         for scan_id in sorted(tested_by(left, run) if judge == "test" else annotated - tested_by(left, run)):
             prepared = left.prepared[scan_id]
             scan = prepared.unmarked().read()

@@ -8,7 +8,7 @@ from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.nets.devices import Device
 from lesionforge.train.blocks import LESION, block_loss
 from lesionforge.train.fit import _to_train
-from lesionforge.train.network import build_network
+from lesionforge.train.network import build_network, is_dense
 
 keras = pytest.importorskip("keras")
 if keras.backend.backend() != "tensorflow":
@@ -21,7 +21,7 @@ def learned(network: keras.Model) -> list[np.ndarray]:
     Adam and its like make steps of full size out of gradients that are zero but for rounding, and what differs by rounding after
     one step differs by more after several where no layer before is normalised.
     """
-    dense = network.input_shape[1] is None
+    dense = is_dense(network)
     network.compile(keras.optimizers.SGD(0.05), block_loss if dense else "sparse_categorical_crossentropy")
     rng, side = np.random.default_rng(0), 16 if dense else 11
     inputs = rng.normal(3, 2, (4, side, side, side, 2)).astype(np.float32)

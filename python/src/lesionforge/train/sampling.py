@@ -118,7 +118,7 @@ def draw_by_weight(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: in
 def draw_by_scan(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
     """`wanted` rows of a non-empty pool: a scan in proportion to its weight, then any of its rows."""
     ends = _ends(pooled, len(scans))
-    return _draw_of_scans(pooled, ends, np.array([scan.weight for scan in scans]) * (np.diff(ends) > 0), wanted, rng)
+    return _draw_of_scans(pooled, ends, _weights(scans, ends), wanted, rng)
 
 
 def draw_by_lesion(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
@@ -131,7 +131,7 @@ def draw_by_lesion(scans: Sequence[LabelledScan], pooled: np.ndarray, wanted: in
     if len(odds) != len(pooled):
         raise ValueError(f"a pool of {len(pooled)} voxels, but lesions of {len(odds)}")
     cumulative = np.concatenate([[0.0], np.cumsum(odds)])
-    weights = np.array([scan.weight for scan in scans]) * (np.diff(ends) > 0)
+    weights = _weights(scans, ends)
     numbers = rng.choice(len(scans), wanted, p=weights / weights.sum())
     first, after = ends[numbers], ends[numbers + 1]
     rows = np.searchsorted(cumulative, rng.uniform(cumulative[first], cumulative[after]), side="right") - 1
@@ -142,6 +142,11 @@ def _ends(pooled: np.ndarray, scans: int) -> np.ndarray:
     """Where the rows of each scan begin in a pool sorted by scan, and where the last ones end; int [scans + 1]."""
     # Of the pool's own type, or all of it would be converted.
     return np.searchsorted(pooled[:, 0], np.arange(scans + 1, dtype=pooled.dtype))
+
+
+def _weights(scans: Sequence[LabelledScan], ends: np.ndarray) -> np.ndarray:
+    """The weights of the scans that have rows in a pool, 0 of the others; float [scans]."""
+    return np.array([scan.weight for scan in scans]) * (np.diff(ends) > 0)
 
 
 def _draw_of_scans(pooled: np.ndarray, ends: np.ndarray, odds: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
