@@ -33,7 +33,7 @@ help:
 	@echo "                      cascade in model folder M if there is one, about an hour"
 	@echo "make bench-sampler DATA=D   how varied and whole transplanted lesions are on the open_ms scans in folder D, about half an hour"
 	@echo "make bench-training   speed and memory of the generator's training and painting on phantoms, about half an hour"
-	@echo "make bench-cascade    speed and memory of the cascade's inference and training on phantoms, beside plain implementations, about half an hour"
+	@echo "make bench-cascade    speed and memory of the cascade's inference and training on phantoms, beside plain implementations, about 20 minutes"
 	@echo "make test-cluster     the tests on a real SLURM that they bring up on this machine (as root on Debian or Ubuntu), and through faults"
 	@echo "make test-cluster-slow   those of them that take more than a minute each"
 	@echo "make bench-scale [SUBJECTS=\"200 1000\"]   memory and time of the head process for large cohorts, about a quarter of an hour"

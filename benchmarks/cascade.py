@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 from prepare import measured, table
+from scipy import ndimage
 from training import phantoms
 
 from lesionforge import nets
@@ -33,7 +34,8 @@ from lesionforge.cli import prepare_environment
 from lesionforge.images import Prepared, Scan, new_folder, zscore
 from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.segment.cascade import lesion_probability
-from lesionforge.train.fit import Samples, fit_network
+from lesionforge.train import blocks
+from lesionforge.train.fit import Samples, batches, fit_network
 from lesionforge.train.network import PATCH, build_network, build_optimizer
 from lesionforge.train.patches import candidates, inner_part, patch_volume, score
 from lesionforge.train.sampling import label_scan, pool, stored_scan
@@ -51,7 +53,10 @@ SIDE, TRIES = 3000, 5
 # Of either way to train, by turns.
 RUNS = 3
 PLAIN = "plain, {} patches a call"
+NDIMAGE = "filters of ndimage"
+BLOCK_STEPS = 50
 COMPARED = ("lesionforge", "published")
+PARTS = ("inference", "training", "blocks", "segment")
 # A step of training: forward, the gradient of what comes in, the gradient of the weights.
 PASSES = 3
 
@@ -280,6 +285,30 @@ def training_measurement(laps: Sequence[tuple[float, float]], network: keras.Mod
     return Measurement(None, float(wall), float(processor), gflop)
 
 
+def by_ndimage() -> None:
+    """From here on the blocks of this process are filtered by `ndimage`."""
+
+    def zoomed(cubes: np.ndarray, side: int) -> np.ndarray:
+        cubes = cubes.astype(np.float32)
+        if cubes.ndim > 3:
+            return np.stack([zoomed(cube, side) for cube in cubes])
+        return np.asarray(ndimage.zoom(cubes, side / len(cubes), order=1, mode="nearest", grid_mode=True))
+
+    blocks.blurred = lambda cube, sigma: ndimage.gaussian_filter(cube.astype(np.float32), sigma)
+    blocks.zoomed = zoomed
+
+
+def blocks_made(folders: Sequence[Path], out: Path, filters: str) -> Measurement:
+    """The batches of an epoch of the default, which threads make while a network learns; the images [batch] of them."""
+    if filters == NDIMAGE:
+        by_ndimage()
+    config = replace(CONFIGURATIONS["lesionforge"], steps_per_epoch=BLOCK_STEPS)
+    samples = stored_samples(folders, config, out)
+    start = time.perf_counter(), time.process_time()
+    found = [images for images, _ in batches(samples, config, np.random.default_rng(SEED))]
+    return Measurement(found, time.perf_counter() - start[0], time.process_time() - start[1], np.nan)
+
+
 def figures(result: Measurement, peak: float) -> list[str]:
     """Seconds, processor seconds, memory, GFLOP, GFLOP/s, share of the peak."""
     speed = result.gflop / result.wall_s
@@ -342,6 +371,23 @@ def training_table(folders: Sequence[Path], steps: int, epochs: int, out: Path, 
     click.echo(f"The plain fit holds {reference.found} patches. Epochs of {patches} patches, the fastest of {counted}.\n")
 
 
+def blocks_table(folders: Sequence[Path], out: Path) -> None:
+    """Changing blocks at random, by products of matrices beside `ndimage`, by turns."""
+    results: dict[str, list[Measurement]] = {NDIMAGE: [], "lesionforge": []}
+    for _ in range(RUNS):
+        for filters, found in results.items():
+            found.append(alone(blocks_made, folders, out / "blocks", filters))
+    best = {filters: min(found, key=lambda one: one.wall_s) for filters, found in results.items()}
+    reference = best[NDIMAGE]
+    rows = []
+    for filters, result in best.items():
+        made = sum(map(len, result.found))
+        different = max(float(np.abs(one - other).max()) for one, other in zip(result.found, reference.found, strict=True))
+        spent = f"{made / result.wall_s:.0f}", f"{1000 * result.cpu_s / made:.1f}"
+        rows.append([filters, *spent, f"{reference.wall_s / result.wall_s:.1f}", f"{different:.1e}"])
+    table(["making blocks", "blocks/s", "processor, ms a block", "speed against ndimage", "largest difference"], rows)
+
+
 def segment_table(folder: Path, models: dict[str, Path], out: Path) -> None:
     """What the command costs, its start included."""
     rows = []
@@ -353,7 +399,7 @@ def segment_table(folder: Path, models: dict[str, Path], out: Path) -> None:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for phantoms and models.")
-@click.option("--skip", type=click.Choice(["inference", "training", "segment"]), multiple=True, help="A part to leave out.")
+@click.option("--skip", type=click.Choice(PARTS), multiple=True, help="A part to leave out.")
 @click.option("--steps", default=100, show_default=True, help="Steps of an epoch of training.")
 @click.option(
     "--epochs", default=4, type=click.IntRange(2), show_default=True, help="Epochs of training; the first is not counted."
@@ -378,6 +424,8 @@ def main(out: Path, skip: tuple[str, ...], steps: int, epochs: int) -> None:
         inference_table(folders[0], configs, peak)
     if "training" not in skip:
         training_table(folders, steps, epochs, out, peak)
+    if "blocks" not in skip:
+        blocks_table(folders, out)
     if "segment" not in skip:
         segment_table(folders[0], models, out)
 

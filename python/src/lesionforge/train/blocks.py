@@ -6,8 +6,8 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
+from lesionforge.train.cubes import blurred, zoomed
 from lesionforge.train.network import DENSE_FACTOR
 
 if TYPE_CHECKING:
@@ -63,23 +63,22 @@ def training_block(
     side = round(BLOCK / zoom)
     corner = np.asarray(centre, int) - rng.integers(side // 4, 3 * side // 4, 3)
     sides = np.full(3, side)
-    images, classes = cut(data, corner, sides), cut(labels, corner, sides)
+    # One contrast after the other in memory, [contrast, x, y, z]: most changes are made to one at a time.
+    images, classes = np.moveaxis(cut(data, corner, sides), -1, 0), cut(labels, corner, sides)
     if side != BLOCK:
-        images = np.stack([_zoomed(images[..., n]) for n in range(len(contrasts))], axis=-1)
-        classes = _zoomed_classes(classes)
+        images, classes = zoomed(images, BLOCK), _zoomed_classes(classes)
     for axis in range(3):
         if rng.random() < 0.5:
-            images, classes = np.flip(images, axis), np.flip(classes, axis)
+            images, classes = np.flip(images, axis + 1), np.flip(classes, axis)
     if rng.random() < 0.5:
-        images, classes = images.swapaxes(0, 1), classes.swapaxes(0, 1)
-    images = np.array(images)
+        images, classes = images.swapaxes(1, 2), classes.swapaxes(0, 1)
+    images, classes = np.array(images, order="C"), np.ascontiguousarray(classes)
     if rng.random() < SHIFTED_SHARE:
         _change_lesions(images, classes == LESION, contrasts, rng)
     if rng.random() < SHIFTED_SHARE:
         _change_grey_matter(images, classes == GREY, contrasts, rng)
-    for number in range(len(contrasts)):
-        images[..., number] = _change_contrast(images[..., number], rng) * (classes != OUTSIDE)
-    return images, np.ascontiguousarray(classes)
+    brain = classes != OUTSIDE
+    return np.stack([_change_contrast(image, rng) * brain for image in images], axis=-1), classes
 
 
 def plain_block(data: np.ndarray, labels: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,50 +87,45 @@ def plain_block(data: np.ndarray, labels: np.ndarray, centre: np.ndarray) -> tup
     return cut(data, corner, sides), cut(labels, corner, sides)
 
 
-def _zoomed(volume: np.ndarray) -> np.ndarray:
-    """A cube interpolated to the sides of a block."""
-    return ndimage.zoom(volume.astype(np.float32), BLOCK / len(volume), order=1, mode="nearest", grid_mode=True)
-
-
 def _zoomed_classes(classes: np.ndarray) -> np.ndarray:
     """The classes of a cube on the grid of a block: what fills half of a voxel or more."""
-    healthy = np.where(_zoomed(classes == GREY) >= 0.5, GREY, _zoomed(classes != OUTSIDE) >= 0.5)
-    return np.where(_zoomed(classes == LESION) >= 0.5, LESION, healthy).astype(np.uint8)
+    shares = zoomed(np.stack([classes == LESION, classes == GREY, classes != OUTSIDE]), BLOCK)
+    lesion, grey, brain = shares >= 0.5
+    return np.where(lesion, np.uint8(LESION), np.where(grey, np.uint8(GREY), brain))
 
 
 def _change_grey_matter(images: np.ndarray, grey: np.ndarray, contrasts: tuple[str, ...], rng: np.random.Generator) -> None:
-    """Make the grey matter of a block brighter or darker, in place."""
+    """Make the grey matter of a block [contrast, x, y, z] brighter or darker, in place."""
     if not grey.any():
         return
-    soft = ndimage.gaussian_filter(grey.astype(np.float32), rng.uniform(0.3, 1.0))
-    for number, contrast in enumerate(contrasts):
-        images[..., number] += soft * np.float32(rng.uniform(*GREY_SHIFT.get(contrast, GREY_SHIFT["else"])))
+    soft = blurred(grey, rng.uniform(0.3, 1.0))
+    for image, contrast in zip(images, contrasts, strict=True):
+        image += soft * np.float32(rng.uniform(*GREY_SHIFT.get(contrast, GREY_SHIFT["else"])))
 
 
 def _change_lesions(images: np.ndarray, lesion: np.ndarray, contrasts: tuple[str, ...], rng: np.random.Generator) -> None:
-    """Make the lesions of a block brighter or darker, and give them texture, in place."""
+    """Make the lesions of a block [contrast, x, y, z] brighter or darker, and give them texture, in place."""
     if not lesion.any():
         return
-    soft = ndimage.gaussian_filter(lesion.astype(np.float32), rng.uniform(0.3, 1.0))
-    for number, contrast in enumerate(contrasts):
-        shift = rng.uniform(*LESION_SHIFT.get(contrast, LESION_SHIFT["else"]))
-        texture = ndimage.gaussian_filter(rng.standard_normal(lesion.shape, np.float32), rng.uniform(0.7, 5.0))
-        texture *= rng.uniform(0, MOST_TEXTURE) / max(float(texture.std()), 1e-6)
-        images[..., number] += soft * (shift + texture)
+    soft = blurred(lesion, rng.uniform(0.3, 1.0))
+    for image, contrast in zip(images, contrasts, strict=True):
+        shift = np.float32(rng.uniform(*LESION_SHIFT.get(contrast, LESION_SHIFT["else"])))
+        texture = blurred(rng.standard_normal(lesion.shape, np.float32), rng.uniform(0.7, 5.0))
+        texture *= np.float32(rng.uniform(0, MOST_TEXTURE) / max(float(texture.std()), 1e-6))
+        image += soft * (shift + texture)
 
 
 def _change_contrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One contrast of a block with another sharpness, relation of tissues, bias, gain and noise."""
+    """One contrast [x, y, z] of a block with another sharpness, relation of tissues, bias, gain and noise."""
     sigma = rng.uniform(0, MOST_BLUR)
     if sigma > 0.3 and rng.random() < 0.5:
-        image = ndimage.gaussian_filter(image, sigma)
+        image = blurred(image, sigma)
     elif rng.random() < 0.3:
-        image = image + rng.uniform(0, 1) * (image - ndimage.gaussian_filter(image, 1))
+        image = image + np.float32(rng.uniform(0, 1)) * (image - blurred(image, 1))
     steps = np.diff(CURVE) * np.exp(rng.normal(0, CURVE_SPREAD, len(CURVE) - 1))
     curve = np.concatenate([[0], np.cumsum(steps)])
     image = np.interp(image, CURVE, curve - np.interp(0, CURVE, curve)).astype(np.float32)
-    corners = rng.normal(0, BIAS_SPREAD, (2, 2, 2)).astype(np.float32)
-    image += ndimage.zoom(corners, BLOCK / 2, order=1, mode="nearest", grid_mode=True)
+    image += zoomed(rng.normal(0, BIAS_SPREAD, (2, 2, 2)), BLOCK)
     noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, MOST_NOISE))
     return image * np.float32(np.exp(rng.normal(0, GAIN_SPREAD))) + np.float32(rng.normal(0, SHIFT_SPREAD)) + noise
 
