@@ -14,6 +14,7 @@ from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, read_json, read_tsv, write_json
+from lesionforge.train import sampling
 from lesionforge.train.fit import MAPPED_BATCHES, Samples, ahead, batches, train_cascade
 from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import gather
@@ -54,6 +55,20 @@ def test_an_epoch_is_half_lesion_and_the_next_one_differs(scans) -> None:
     assert labels.sum() == 100
     assert {tuple(row) for row in first[labels == 1]} <= {tuple(row) for row in lesion}
     assert {tuple(row) for row in first[labels == 0]} != {tuple(row) for row in second[labels == 0]}
+
+
+@pytest.mark.parametrize("passed", [0, 30])
+def test_where_the_first_network_leaves_too_few_negatives_each_epoch_adds_others(scans, passed: int, monkeypatch) -> None:
+    """The same negatives at every resampling are a defect of the reference program."""
+    config = CascadeConfig(batch_size=100, steps_per_epoch=2, fallback_flair_z=-10, cnn1_threshold=0.5)
+    monkeypatch.setattr(sampling, "score", lambda network, volume, voxels: np.arange(len(voxels)) < passed)
+    rng = np.random.default_rng(0)
+    found = sampling.hard_negatives(None, scans[:1], config.negatives_per_epoch, config, rng)
+    lesion = pool([scans[0].lesion])
+    epochs = [draw_epoch(scans[:1], lesion, found, config, rng) for _ in range(2)]
+    first, second = ({tuple(voxel) for voxel in voxels[labels == 0]} for voxels, labels in epochs)
+    assert len(first) == len(second) == config.negatives_per_epoch
+    assert first != second
 
 
 def test_nicmslesions_draws_two_negatives_for_each_lesion_voxel(scans) -> None:

@@ -219,8 +219,8 @@ def hard_negatives(
     """CNN2's pool of negatives [n, 4]: healthy candidates that CNN1 takes for lesion.
 
     The network dense looks at a part of each scan, the smaller the more there are. Where these are fewer than `wanted`,
-    bright voxels (normalised FLAIR above `fallback_flair_z`) are added at random up to that number, and if there is none
-    either, all candidates are the pool.
+    bright voxels (normalised FLAIR above `fallback_flair_z`) are added at random, twice as many as are missing, so that no
+    epoch draws those of the one before; if there is none either, all candidates are the pool.
     """
     mined = []
     per_scan = max(1, config.mined_per_negative * wanted // len(scans))
@@ -233,6 +233,6 @@ def hard_negatives(
     found = pool(mined)
     if len(found) < wanted:
         spare = pool([scan.healthy[scan.volume.flair_at(scan.healthy) > config.fallback_flair_z] for scan in scans])
-        found = np.concatenate([found, spare[rng.permutation(len(spare))[: wanted - len(found)]]])
+        found = np.concatenate([found, spare[rng.permutation(len(spare))[: 2 * (wanted - len(found))]]])
         found = found[np.argsort(found[:, 0], kind="stable")]
     return found if len(found) else pool([scan.healthy for scan in scans])
