@@ -31,9 +31,10 @@ from lesionforge.images import (
     write_volume,
 )
 from lesionforge.images.deform import write_displacement
+from lesionforge.images.names import ALWAYS
 from lesionforge.images.prepared import GM, ROUGH_TEMPLATE_TO_T1W, WM
 from lesionforge.segment.cascade import found_lesions, grow, lesion_mask, lesion_probability, threshold_of_load
-from lesionforge.segment.lesions import LESION_COLUMNS
+from lesionforge.segment.lesions import lesion_columns
 from lesionforge.segment.workflow import Cascade, segment_scan
 from lesionforge.train.loading import load_cascade
 
@@ -60,8 +61,11 @@ def root(tmp_path_factory, write_blob_scan) -> Path:
     run("train", "--index", root / "real.tsv", *TRAIN_OPTIONS, "--out", root / "model")
 
     test = write_blob_scan(root / "prepare", "sub-9", seed=9)
+    scan = Prepared.open(test).read()
+    write_volume(1 - 2 * scan.t1w, scan.affine, test / derivative("sub-9", Prepared.open(test).grid, "desc-preproc_T2w"))
     thick = nib.affines.from_matvec(np.array([[0, 0, -4.0], [1.5, 0, 0], [0, 1.5, 0]]), [38, -39, -39])
-    for space, shape, affine in (("T1w", (80, 80, 80), np.diag([1.0, 1, 1, 1])), ("FLAIR", (54, 52, 20), thick)):
+    grids = {"T1w": ((80, 80, 80), np.diag([1.0, 1, 1, 1])), "FLAIR": ((54, 52, 20), thick), "T2w": ((54, 52, 20), thick)}
+    for space, (shape, affine) in grids.items():
         if space == "T1w":
             affine[:3, 3] = -40
         like = nib.Nifti1Image(np.zeros(shape, np.uint8), affine)
@@ -71,7 +75,8 @@ def root(tmp_path_factory, write_blob_scan) -> Path:
         name = derivative("sub-9", f"space-{space}_res-native_desc-brain_mask")
         write_mask(np.ones(shape, bool), affine, test / name, "brain", like)
     shift = ants.create_ants_transform("Euler3DTransform", translation=(0.0, 0.0, 4.0))
-    ants.write_transform(shift, str(test / "sub-9_from-FLAIR_to-T1w_mode-image_xfm.mat"))
+    for space in ("FLAIR", "T2w"):
+        ants.write_transform(shift, str(test / f"sub-9_from-{space}_to-T1w_mode-image_xfm.mat"))
 
     way = np.tile(np.float32([1, -2, 3]), (20, 20, 20, 1))
     grid = nib.affines.from_matvec(np.diag([4.0, 4, 4]), [-40, -40, -40])
@@ -119,7 +124,8 @@ def test_table_and_summary_agree_with_the_mask(root: Path) -> None:
 def test_a_lesion_has_the_number_of_its_row_on_every_grid(root: Path) -> None:
     table = read_tsv(root / "segment/sub-9/sub-9_desc-lesions.tsv").drop(columns="place").astype(float)
     summary = read_json(root / "segment/sub-9/sub-9_desc-segment.json")
-    for grid, column in (("T1w_res-2mm", ""), ("T1w_res-native", "_native_t1w"), ("FLAIR_res-native", "_native_flair")):
+    columns = {"T1w_res-2mm": ""} | {f"{space}_res-native": f"_native_{space.lower()}" for space in ("T1w", "FLAIR", "T2w")}
+    for grid, column in columns.items():
         start = root / f"segment/sub-9/sub-9_space-{grid}_label-lesion"
         numbers, affine = read_volume(f"{start}_dseg.nii.gz")
         np.testing.assert_array_equal(numbers > 0, read_mask(f"{start}_mask.nii.gz")[0])
@@ -127,8 +133,8 @@ def test_a_lesion_has_the_number_of_its_row_on_every_grid(root: Path) -> None:
         np.testing.assert_allclose(table[f"volume{column}_mm3"], volumes, atol=1e-3)
         assert summary[f"volume{column}_ml"] == pytest.approx(volumes.sum() / 1000)
         largest = nib.affines.apply_affine(affine, np.argwhere(numbers == 1)).mean(axis=0)
-        # The transform maps T1w points to FLAIR points 4 mm higher.
-        expected = table.loc[0, ["x_mm", "y_mm", "z_mm"]] + [0, 0, 4 * (column == "_native_flair")]
+        # The transforms map T1w points to FLAIR and T2w points 4 mm higher.
+        expected = table.loc[0, ["x_mm", "y_mm", "z_mm"]] + [0, 0, 4 * (column in ("_native_flair", "_native_t2w"))]
         np.testing.assert_allclose(largest, expected, atol=1.5)
 
 
@@ -265,16 +271,16 @@ def test_a_rough_registration_that_cannot_be_read_is_named_before_networks_run(r
     assert result.exit_code == 2 and f"{rough}: cannot be read as a displacement" in result.output
 
 
-def test_native_results_keep_the_users_header(root: Path) -> None:
-    for space in ("T1w", "FLAIR"):
-        like = read_image(root / f"prepare/sub-9/sub-9_space-{space}_res-native_desc-brain_mask.nii.gz")
-        for kind in ("mask", "probseg"):
-            image = read_image(root / f"segment/sub-9/sub-9_space-{space}_res-native_label-lesion_{kind}.nii.gz")
-            assert image.shape == like.shape
-            np.testing.assert_array_equal(image.affine, like.affine)
-            assert int(image.header["sform_code"]) == 2 and image.header["descrip"] == like.header["descrip"]
-            sidecar = read_json(root / f"segment/sub-9/sub-9_space-{space}_res-native_label-lesion_{kind}.json")
-            assert sidecar["SpatialReference"] == f"space of the {space} scan"
+@pytest.mark.parametrize("space", ["T1w", "FLAIR", "T2w"])
+def test_native_results_keep_the_users_header(root: Path, space: str) -> None:
+    like = read_image(root / f"prepare/sub-9/sub-9_space-{space}_res-native_desc-brain_mask.nii.gz")
+    for kind in ("mask", "probseg"):
+        image = read_image(root / f"segment/sub-9/sub-9_space-{space}_res-native_label-lesion_{kind}.nii.gz")
+        assert image.shape == like.shape
+        np.testing.assert_array_equal(image.affine, like.affine)
+        assert int(image.header["sform_code"]) == 2 and image.header["descrip"] == like.header["descrip"]
+        sidecar = read_json(root / f"segment/sub-9/sub-9_space-{space}_res-native_label-lesion_{kind}.json")
+        assert sidecar["SpatialReference"] == f"space of the {space} scan"
 
 
 def centre_mm(path: Path) -> np.ndarray:
@@ -297,7 +303,7 @@ def test_scan_without_candidates_gets_empty_files(root: Path) -> None:
     assert not read(root, "sub-dark", "2mm", "mask").any() and not read(root, "sub-dark", "2mm", "probseg").any()
     assert not read(root, "sub-dark", "2mm", "dseg").any()
     table = read_tsv(root / "segment/sub-dark/sub-dark_desc-lesions.tsv")
-    assert len(table) == 0 and list(table) == list(LESION_COLUMNS)
+    assert len(table) == 0 and list(table) == list(lesion_columns(ALWAYS))
 
 
 def test_empty_brain_gives_an_empty_map() -> None:
@@ -372,14 +378,14 @@ def test_a_hand_edited_card_is_one_sentence(root: Path, tmp_path: Path, command:
 @pytest.mark.parametrize("command", ["segment", "predict"])
 def test_scans_without_a_contrast_of_the_model_are_refused(root: Path, tmp_path: Path, command: str) -> None:
     model = Path(shutil.copytree(root / "model", tmp_path / "model"))
-    write_json(read_json(model / "model.json") | {"contrasts": ["T1w", "FLAIR", "T2w"]}, model / "model.json")
+    write_json(read_json(model / "model.json") | {"contrasts": ["T1w", "FLAIR", "PDw"]}, model / "model.json")
     folder = root / "prepare/sub-9"
     scan = folder / "sub-9_space-T1w_res-2mm_desc-preproc_T1w.nii.gz"
-    given = {"segment": ["--prepared", folder], "predict": ["--t1w", scan, "--flair", scan, "--pdw", scan]}[command]
+    given = {"segment": ["--prepared", folder], "predict": ["--t1w", scan, "--flair", scan, "--t2w", scan]}[command]
     result = CliRunner().invoke(main, [command, *map(str, given), "--model", str(model), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2, result.output
-    said = {"segment": f"Error: {folder}: has T1w, FLAIR but no T2w; ", "predict": f"Error: {model}: takes T1w, FLAIR, T2w, but "}
-    assert result.output.startswith(said[command]) and result.output.count("\n") == 1
+    said = {"segment": f"{folder}: has T1w, FLAIR, T2w but no PDw; ", "predict": f"{model}: takes T1w, FLAIR, PDw, but "}
+    assert result.output.startswith(f"Error: {said[command]}") and result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

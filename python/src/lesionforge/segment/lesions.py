@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,20 +22,7 @@ if TYPE_CHECKING:
     from lesionforge.images import Grid, Scan
 
 AXES = ("x", "y", "z")
-NATIVE_VOLUMES = ("volume_native_t1w_mm3", "volume_native_flair_mm3")
-LESION_COLUMNS = {
-    "lesion": "number of the lesion in this scan, largest first, and its value in the label-lesion_dseg of every grid",
-    "place": "infratentorial, periventricular (within 3 mm of a ventricle), juxtacortical (touches grey matter), else deep "
-    "(white matter)",
-    "volume_mm3": "volume on the working grid in cubic millimetres",
-    "volume_native_t1w_mm3": "volume on the grid of the T1w as given, in cubic millimetres",
-    "volume_native_flair_mm3": "volume on the grid of the FLAIR as given, in cubic millimetres; 0 for one too small for it",
-    **{f"{axis}_mm": f"centroid in the space of the T1w scan, RAS {axis} in mm" for axis in AXES},
-    **{
-        f"{axis}_mni152_mm": f"centroid in template space (ICBM 152 2009a), RAS {axis} in mm, by a rough registration"
-        for axis in AXES
-    },
-}
+NATIVE = "volume_native_"
 SCAN_COLUMNS = {
     "id": "scan",
     "subject": "subject label, without sub-",
@@ -98,6 +85,30 @@ class ScanSummary:
         scan_labels(self.id)
 
 
+def lesion_columns(contrasts: Sequence[str]) -> dict[str, str]:
+    """The columns of the table of one scan with these contrasts, each with its description."""
+    return {
+        "lesion": "number of the lesion in this scan, largest first, and its value in the label-lesion_dseg of every grid",
+        "place": "infratentorial, periventricular (within 3 mm of a ventricle), juxtacortical (touches grey matter), else deep "
+        "(white matter)",
+        "volume_mm3": "volume on the working grid in cubic millimetres",
+        **{
+            native_volume(name): f"volume on the grid of the {name} as given, in cubic millimetres; 0 for one too small for it"
+            for name in contrasts
+        },
+        **{f"{axis}_mm": f"centroid in the space of the T1w scan, RAS {axis} in mm" for axis in AXES},
+        **{
+            f"{axis}_mni152_mm": f"centroid in template space (ICBM 152 2009a), RAS {axis} in mm, by a rough registration"
+            for axis in AXES
+        },
+    }
+
+
+def native_volume(contrast: str) -> str:
+    """The column of the lesions' volumes on the grid of a contrast as given."""
+    return f"{NATIVE}{contrast.lower()}_mm3"
+
+
 def number_lesions(mask: np.ndarray) -> np.ndarray:
     """The lesions of a bool mask [x, y, z], numbered from 1, the largest first; int32, 0 elsewhere."""
     labels, count = label_lesions(mask)
@@ -125,7 +136,7 @@ def volumes_mm3(numbers: np.ndarray, count: int, affine: np.ndarray) -> np.ndarr
 
 
 def lesion_table(numbers: np.ndarray, scan: Scan, in_template: Callable[[np.ndarray], np.ndarray]) -> pd.DataFrame:
-    """One row per numbered lesion [x, y, z] of a scan: what LESION_COLUMNS says of its working grid; empty without lesions.
+    """One row per numbered lesion [x, y, z] of a scan: what `lesion_columns` says of its working grid; empty without lesions.
 
     `in_template` takes points [n, 3] of the scan's space (RAS, mm) to the template's.
     """
@@ -146,7 +157,7 @@ def lesion_table(numbers: np.ndarray, scan: Scan, in_template: Callable[[np.ndar
 
 
 def totals(table: pd.DataFrame) -> dict[str, Any]:
-    """What the lesions of one scan come to: the counts and volumes of SCAN_COLUMNS; a native volume only where there is one."""
+    """What the lesions of one scan come to: counts and volumes of SCAN_COLUMNS, volumes on each native grid there is."""
     found: dict[str, Any] = {
         "lesion_count": len(table),
         "volume_ml": float(table["volume_mm3"].sum() / 1000),
@@ -155,7 +166,7 @@ def totals(table: pd.DataFrame) -> dict[str, Any]:
     for place in PLACES:
         there = table[table["place"] == place]
         found |= {f"lesions_{place}": len(there), f"volume_{place}_ml": float(there["volume_mm3"].sum() / 1000)}
-    natives = [name for name in NATIVE_VOLUMES if name in table]
+    natives = [name for name in map(str, table) if name.startswith(NATIVE)]
     return found | {name.replace("_mm3", "_ml"): float(table[name].sum() / 1000) for name in natives}
 
 

@@ -28,7 +28,15 @@ from lesionforge.images import (
 from lesionforge.images.geometry import voxel_side_mm
 from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.segment.cascade import found_lesions, lesion_probability
-from lesionforge.segment.lesions import LESION_COLUMNS, lesion_table, number_lesions, numbers_on, totals, volumes_mm3
+from lesionforge.segment.lesions import (
+    lesion_columns,
+    lesion_table,
+    native_volume,
+    number_lesions,
+    numbers_on,
+    totals,
+    volumes_mm3,
+)
 from lesionforge.train.loading import load_cascade
 
 MASK_MEANING = "lesions found by the cascade"
@@ -60,15 +68,20 @@ class Cascade:
         return cls(folder, voxel_mm, contrasts_of(card), config, card["checksums"])
 
 
+def native_brain_mask(space: str) -> str:
+    """How the name of the brain mask on the native grid of a contrast ends."""
+    return f"space-{space}_res-native_desc-brain_mask.nii.gz"
+
+
 def write_native(
     prepared: Prepared, space: str, probability: np.ndarray, numbers: np.ndarray, affine: np.ndarray, folder: Path
 ) -> np.ndarray:
-    """Write what was found on the native grid of one contrast ("T1w" or "FLAIR"), with that scan's own header.
+    """Write what was found on the native grid of one contrast, such as "T1w", with that scan's own header.
 
     Probability and numbered lesions [x, y, z] lie on the working grid with `affine`. Returns the volume in mm³ that each
     lesion has on the native grid.
     """
-    like = read_image(find_image(prepared.folder, f"space-{space}_res-native_desc-brain_mask.nii.gz"))
+    like = read_image(find_image(prepared.folder, native_brain_mask(space)))
     to_t1w = prepared.given_to_t1w(space)
     grid = (like.shape, like.affine)
     name = (prepared.scan_id, f"space-{space}_res-native")
@@ -115,10 +128,10 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
         write_mask(mask, scan.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING)
         target = folder / derivative(*name, "label-lesion_dseg")
         write_volume(numbers, scan.affine, target, sidecar=NUMBERS_SIDECAR)
-        if find_images(prepared.folder, "res-native_desc-brain_mask.nii.gz"):
-            for space in ("T1w", "FLAIR"):
+        for space in prepared.contrasts:
+            if find_images(prepared.folder, native_brain_mask(space)):
                 volumes = write_native(prepared, space, probability, numbers, scan.affine, folder)
-                lesions[f"volume_native_{space.lower()}_mm3"] = volumes
+                lesions[native_volume(space)] = volumes
         summary = totals(lesions) | {
             "id": prepared.scan_id,
             "candidate_depth_mm": config.candidate_depth_mm,
@@ -135,7 +148,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             "versions": nets.versions(),
         }
         table = folder / derivative(prepared.scan_id, "desc-lesions", extension=".tsv")
-        write_tsv(lesions.round(3), table, LESION_COLUMNS)
+        write_tsv(lesions.round(3), table, lesion_columns(prepared.contrasts))
         write_json(summary, folder / derivative(prepared.scan_id, "desc-segment", extension=".json"))
     return summary
 
