@@ -178,11 +178,11 @@ def seconds(text: str) -> float:
 
 
 def tasks_of(results: Path) -> pd.DataFrame:
-    """Every task of the run once, though each of its pieces lists those it took over: process, seconds, cores."""
-    traces = [read_tsv(path) for path in sorted((results / "pipeline_info").glob("trace*"))]
+    """The tasks that the results are made of: process, seconds, cores. The last start lists them all, those it took over too."""
+    traces = sorted((results / "pipeline_info").glob("trace*"))
     if not traces:
         return pd.DataFrame(columns=["process", "seconds", "cores"])
-    tasks = pd.concat(traces).drop_duplicates("hash", keep="last")
+    tasks = read_tsv(traces[-1])
     return pd.DataFrame(
         {
             "process": tasks["process"].str.split(":").str[-1],

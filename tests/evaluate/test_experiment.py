@@ -40,9 +40,10 @@ def results(tmp_path, row):
                 write_json(row(arm, subject, seed=seed, dice=value, found=found, false=(0, 0, 0, 1)), paths[-1])
     done = CliRunner().invoke(main, ["evaluate", "compare", *map(str, paths), "--out", str(tmp_path / "results/evaluate")])
     assert done.exit_code == 0, done.output
-    for name in ("trace-1.txt", "trace.tsv"):  # the second piece of a run lists the tasks of the first
-        (tmp_path / "results/pipeline_info").mkdir(exist_ok=True)
-        (tmp_path / "results/pipeline_info" / name).write_text(TRACE)
+    (tmp_path / "results/pipeline_info").mkdir()
+    # The last piece of a run lists the tasks that it took over too, and not what another version had made.
+    (tmp_path / "results/pipeline_info/trace_2026-01-01_10-00-00.tsv").write_text(TRACE.replace("TRAIN", "EARLIER"))
+    (tmp_path / "results/pipeline_info/trace_2026-01-02_10-00-00.tsv").write_text(TRACE)
     write_json({"train_seeds": 3, "outdir": "/somewhere/else", "none": None}, tmp_path / "results/pipeline_info/params.json")
     (tmp_path / "docs").mkdir()
     return tmp_path / "results"
@@ -94,8 +95,9 @@ def test_one_direction_meets_no_aim(experiment, results):
     assert {aim.met for aim in aims} == {None}
 
 
-def test_a_task_that_several_traces_list_costs_once(experiment, results):
+def test_the_tasks_of_the_last_start_are_what_the_results_cost(experiment, results):
     text = experiment.cost(results)
+    assert "EARLIER" not in text
     assert "| all | 3 | 5461 |" in text
     assert (
         "Tasks took 1.52 hours one after the other, 3.02 hours of the cores that they were given, so 1.51 hours"
