@@ -123,6 +123,15 @@ def test_one_class_is_refused(scans, lacking: str) -> None:
         train_cascade([replace(scans[0], **kept)], [], TINY, 1, silent)
 
 
+def test_the_command_refuses_one_class_in_a_sentence(tmp_path: Path, write_blob_scan) -> None:
+    folder = write_blob_scan(tmp_path, "sub-0", seed=0, with_lesions=False)
+    index = tmp_path / "real.tsv"
+    index.write_text(f"id\tsplit\tfolder\nsub-0\ttrain\t{folder}\n")
+    result = CliRunner().invoke(main, ["train", "--index", str(index), "--out", str(tmp_path / "model")])
+    assert result.exit_code == 2 and "Error: the training scans hold no lesion voxel inside the brain; give " in result.output
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.fixture(scope="module")
 def model(folders) -> Path:
     """A model folder made by the command, with one training and one validation scan."""
