@@ -46,14 +46,15 @@ def isSafePath(text) {
 }
 
 // The file that a cell names, as a task gets it; an empty list for an empty cell, which a process takes as no file. An engine mounts
-// the folder of a path, not that of what a link there leads to, as in data sets that git-annex keeps.
+// the folder of a path, not that of what a link there leads to, as in data sets that git-annex keeps. CHECK refuses a link
+// to an unsafe path. Of folders it sees none that are links above the one that an engine mounts; there the path itself will do.
 def fileOf(cell) {
     if (!cell) {
         return []
     }
     def path = file(cell, glob: false)
     def target = workflow.containerEngine ? path.toRealPath() : path
-    return target.name ==~ /.*\.nii(\.gz)?/ ? target : path
+    return target.name ==~ /.*\.nii(\.gz)?/ && isSafePath(target.toString()) ? target : path
 }
 
 // An option once per value: `--arm real --arm augmented`.

@@ -122,6 +122,44 @@ def test_paths_that_no_shell_can_carry(sheet, cell):
     assert "holds a control character or one of $ " in problems(result)[0]
 
 
+def leads_to(path: Path, target: Path) -> str:
+    """The sentence about a link to a place that no shell can carry."""
+    fault = r'holds a control character or one of $ ` \ " * ? [ ] { } ; | < > ! which no shell carries safely'
+    return f"'{path}' leads by a link to {str(target)!r}, and that {fault}; rename it, or put the file in the link's place"
+
+
+@pytest.mark.parametrize("column", ["t1w", "lesion_mask"])
+@pytest.mark.parametrize("folder", ["x\ntouch pwned", "$(touch pwned)", "`touch pwned`"])
+def test_links_to_what_no_shell_can_carry(sheet, column, folder):
+    """A container engine would be told to mount that folder, on the command line."""
+    path, target = sheet.path(1, column), sheet.folder / folder / "scan.nii.gz"
+    target.parent.mkdir()
+    path.rename(target)
+    path.symlink_to(target)
+    result = sheet.run()
+    assert result.exit_code == 2
+    assert problems(result) == [f"cohort.csv, row 3, column {column}: {leads_to(path, target)}"]
+    assert not sheet.out.exists()
+
+
+def test_folders_that_are_links_to_what_no_shell_can_carry(sheet):
+    target = sheet.folder / "a;b"
+    target.mkdir()
+    (sheet.folder / "inside").symlink_to(target)
+    sheet.path(0, "flair").rename(target / "scan.nii.gz")
+    sheet.rows[0]["flair"] = "inside/scan.nii.gz"
+    said = leads_to(sheet.folder / "inside" / "scan.nii.gz", target / "scan.nii.gz")
+    assert problems(sheet.run()) == [f"cohort.csv, row 2, column flair: {said}"]
+
+
+def test_links_to_what_a_shell_can_carry_are_followed(sheet):
+    path, target = sheet.path(0, "t1w"), sheet.folder / "l'été (1)" / "MD5E-s1--0.nii.gz"
+    target.parent.mkdir()
+    path.rename(target)
+    path.symlink_to(target)
+    assert sheet.run().exit_code == 0
+
+
 def test_rows_after_a_broken_cell_keep_their_number(sheet):
     sheet.rows[0]["brain_mask"] = '"a\nb"'
     sheet.rows[1]["role"] = "x"

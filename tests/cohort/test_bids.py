@@ -159,6 +159,27 @@ def test_files_are_judged_as_those_of_a_sheet_are(dataset):
     assert f"ds, sub-02, flair: {path}: has the value 7 in all voxels; give the scan itself\n" in dataset.run().stderr
 
 
+@pytest.mark.parametrize("is_there", [True, False], ids=["there", "not mounted"])
+def test_links_to_what_no_shell_can_carry_are_refused(dataset, lesion, tmp_path, is_there):
+    """In a container what such a link leads to is not mounted; a brain mask is not left out for that."""
+    scan = dataset.root / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    paths = {"t1w": scan, "brain_mask": dataset.file("02", "space-T1w_desc-brain_mask", lesion(), pipeline="fits")}
+    for column, path in paths.items():
+        target = tmp_path / f"$(touch {column})" / path.name
+        target.parent.mkdir()
+        path.rename(target)
+        path.symlink_to(target)
+        if not is_there:
+            target.unlink()
+    result = dataset.run()
+    assert result.exit_code == 2
+    said = result.stderr.splitlines()[:-1]
+    assert [line.split(" leads by a link to ")[0] for line in said] == [
+        f"ds, sub-01, t1w: '{paths['t1w']}'",
+        f"ds, sub-02, brain_mask: '{paths['brain_mask']}'",
+    ]
+
+
 def test_a_folder_without_scans_and_a_root_are_refused(dataset, tmp_path):
     (tmp_path / "empty").mkdir()
     result = CliRunner().invoke(main, ["cohort", "--input", str(tmp_path / "empty"), "--out", str(dataset.out)])

@@ -130,6 +130,7 @@ def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, 
     write_scan(library / "é!.nii.gz", mask(), load_template(2).affine)
     write_scan(library / "é.nii.gz", mask(), load_template(2).affine)
     (library / "text.nii.gz").write_text("no image")
+    (library / "linked.nii.gz").symlink_to(write_scan(library / "`a`" / "mask.nii.gz", mask(), load_template(2).affine))
     result = run(sheet, library)
     assert result.exit_code == 2
     assert not sheet.out.exists()
@@ -147,6 +148,7 @@ def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, 
         "é!.nii.gz' holds a control character",
         "é.nii.gz, lesion_library: its name gives no label",
         "text.nii.gz, lesion_library: cannot be read as NIfTI",
+        f"linked.nii.gz' leads by a link to '{library}/`a`/mask.nii.gz', and that holds a control character",
     )
     for sentence in sentences:
         assert sentence in result.stderr, sentence

@@ -106,6 +106,14 @@ def test_hostile_names_in_a_sheet_are_refused_each_in_a_sentence_and_change_noth
             rows.append(",".join(cells))
     inputs = tmp_path / "inputs"
     shutil.copytree(cohort, inputs)
+    # A name that hides another: what a link leads to is mounted too.
+    for number, folder in enumerate(("$(touch pwned)", "x\ntouch pwned", "`touch pwned`")):
+        (inputs / folder).mkdir()
+        shutil.copy(inputs / row[t1w], inputs / folder / "scan.nii.gz")
+        (inputs / f"link{number}.nii.gz").symlink_to(inputs / folder / "scan.nii.gz")
+        cells = [*row]
+        cells[t1w] = f"link{number}.nii.gz"
+        rows.append(",".join(cells))
     (inputs / "cohort.csv").write_text("\n".join([header, *rows]) + "\n")
     there = sorted(inputs.rglob("*"))
     run = start(tmp_path / "launch", "--input", inputs / "cohort.csv", "-profile", f"test,{engine}")
@@ -116,6 +124,8 @@ def test_hostile_names_in_a_sheet_are_refused_each_in_a_sentence_and_change_noth
     said = next((tmp_path / "launch" / "work").glob("??/*/.command.err")).read_text()
     for number in (2 + "".join(f"{row}\n" for row in rows[:before]).count("\n") for before in range(len(rows))):
         assert f"cohort.csv, row {number}, column " in said, number
+    for number in range(3):
+        assert f"link{number}.nii.gz' leads by a link to " in said
     assert "problems, listed above; nothing was written" in run.printed
     assert "Traceback" not in said + run.printed
     assert sorted(inputs.rglob("*")) == there

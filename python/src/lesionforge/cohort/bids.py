@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lesionforge.cohort.judge import is_unsafe
 from lesionforge.cohort.rows import Problem, Row
 from lesionforge.cohort.sheet import split_cells
 from lesionforge.errors import InputError
@@ -151,11 +152,11 @@ def mask_candidates(masks: Sequence[Image], column: str) -> list[str]:
 
 
 def shares_grid(mask: str, scan: str) -> bool:
-    """True when both are images on the same grid."""
+    """True when both are images on the same grid, and for a link that will be refused: in a container nothing lies behind it."""
     try:
         images = read_image(mask), read_image(scan)
     except InputError:
-        return False
+        return is_unsafe(os.path.realpath(mask))
     return same_grid(images[0].shape, images[0].affine, images[1].shape, images[1].affine)
 
 

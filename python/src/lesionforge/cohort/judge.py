@@ -23,7 +23,7 @@ RESERVED = re.compile(r"(syn|cla|mix)[0-9]+", re.IGNORECASE)
 def judge_rows(rows: list[Row], root: str) -> tuple[list[Row], list[Problem]]:
     """Clean and judge the cells of each row, then the rows against each other.
 
-    Labels lose their `sub-` and `ses-`, paths become absolute against the absolute folder `root` (no file is touched);
+    Labels lose their `sub-` and `ses-`, paths become absolute against the absolute folder `root` (no file is opened);
     a cell with a problem becomes None. Returns (rows, problems).
     """
     judged, problems = [], []
@@ -86,8 +86,7 @@ def judge_split(cell: str) -> tuple[str | None, str | None]:
 def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | None]:
     """(absolute path, "" or `stripped`, None), or (None, what is wrong).
 
-    Control characters, bytes that are no text and UNSAFE are refused because the tables and the shell between stages cannot
-    carry them.
+    A path that `is_unsafe` is refused, and so is one that links lead to such a path: a container engine mounts what they lead to.
     """
     if not cell:
         needed = column in ("t1w", "flair")
@@ -95,13 +94,18 @@ def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | Non
     if column == "brain_mask" and cell == STRIPPED:
         return cell, None
     path = os.path.abspath(os.path.join(root, cell))  # noqa: PTH100, PTH118  (Path.resolve would follow links)
-    if any(character in UNSAFE or unicodedata.category(character) in ("Cc", "Cs") for character in path):
-        unsafe = " ".join(UNSAFE)
-        return (
-            None,
-            f"{path!r} holds a control character or one of {unsafe} which no shell carries safely; rename it",
-        )
+    fault = f"holds a control character or one of {' '.join(UNSAFE)} which no shell carries safely"
+    if is_unsafe(path):
+        return None, f"{path!r} {fault}; rename it"
+    target = os.path.realpath(path)
+    if is_unsafe(target):
+        return None, f"{path!r} leads by a link to {target!r}, and that {fault}; rename it, or put the file in the link's place"
     return path, None
+
+
+def is_unsafe(path: str) -> bool:
+    """Whether the tables or the shell between stages cannot carry a path: control characters, bytes that are no text, UNSAFE."""
+    return any(character in UNSAFE or unicodedata.category(character) in ("Cc", "Cs") for character in path)
 
 
 def used_rows(rows: Sequence[Row], mode: str) -> list[Row]:
