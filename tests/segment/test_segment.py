@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import ants
+import keras
 import nibabel as nib
 import numpy as np
 import pytest
@@ -346,6 +347,47 @@ def test_model_faults_are_told_before_any_work(root: Path, tmp_path: Path) -> No
     )
     assert result.exit_code == 2 and "is no model folder" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def refused(root: Path, tmp_path: Path, model: Path) -> str:
+    """What `segment` says of a model that it refuses, in one sentence and before it writes anything."""
+    call = ["segment", "--prepared", root / "prepare/sub-9", "--model", model, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(main, [str(word) for word in call])
+    assert result.exit_code == 2, result.output
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    return result.output
+
+
+def test_a_network_that_is_missing_or_was_changed_is_refused(root: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(root / "model", tmp_path / "model"))
+    network = model / "cnn2.keras"
+    content = bytearray(network.read_bytes())
+    content[len(content) // 2] ^= 1
+    network.write_bytes(content)
+    assert refused(root, tmp_path, model).startswith(
+        f"Error: {network}: was changed since the model was saved (checksum differs)"
+    )
+    network.unlink()
+    assert refused(root, tmp_path, model) == f"Error: {network}: is missing; copy the whole model folder again\n"
+
+
+def test_code_in_a_network_is_refused_and_not_run(root: Path, tmp_path: Path) -> None:
+    """A layer Lambda holds Python code, which Keras runs when it builds the network, unless it is told not to."""
+    model, ran = Path(shutil.copytree(root / "model", tmp_path / "model")), tmp_path / "ran"
+    place = str(ran)
+    network = model / "cnn1.keras"
+    given = keras.Input((2, 11, 11, 11))
+    code = keras.layers.Lambda(lambda values: (__import__("pathlib").Path(place).touch(), values)[1])
+    keras.Model(given, code(given)).save(network)
+    assert ran.exists()
+    card = read_json(model / "model.json")
+    write_json(card | {"checksums": card["checksums"] | {network.name: nets.checksum(network)}}, model / "model.json")
+    ran.unlink()
+    assert refused(root, tmp_path, model).startswith(f"Error: {network}: is no network that Keras can load")
+    assert not ran.exists()
+    keras.saving.load_model(network, compile=False, safe_mode=False)
+    assert ran.exists()
 
 
 HAND_EDITED = [
