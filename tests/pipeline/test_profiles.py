@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
-from pipeline_copy import ROOT
+from pipeline_copy import ROOT, copy_pipeline
 
 LABELS = ("cpu_small", "cpu_medium", "cpu_large", "gpu")
+TOGETHER = [
+    *("local", "gpu", "test", "slurm", "docker,gpu", "slurm,gpu", "gpu,slurm", "test,gpu"),
+    *("apptainer,gpu", "podman,gpu", "slurm,gpu,apptainer"),
+]
+# How each engine is told to show a task the GPUs.
+GPU_OPTIONS = {"docker": "--gpus all", "podman": "--device nvidia.com/gpu=all", "apptainer": "--nv"}
+# Here, whatever the scheduler.
+HERE = "process { executor = 'local'; resourceLimits = [cpus: 1, memory: 1.GB] }\n"
 
 
 def settings_of(profiles: str, parser: str) -> dict[str, set[str]]:
@@ -22,10 +31,46 @@ def settings_of(profiles: str, parser: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("parser", ["v1", "v2"])
-@pytest.mark.parametrize("profiles", ["local", "gpu", "test", "slurm", "docker,gpu", "slurm,gpu", "gpu,slurm", "test,gpu"])
+@pytest.mark.parametrize("profiles", TOGETHER)
 def test_every_label_keeps_its_processors_memory_and_time(profiles: str, parser: str) -> None:
     found = settings_of(profiles, parser)
     for label in LABELS:
         assert {"cpus", "memory", "time"} <= found[label], (label, found)
     assert ("accelerator" in found["gpu"]) == ("gpu" in profiles)
     assert not any("accelerator" in found[label] for label in LABELS[:3])
+
+
+def commands_of(profiles: str, folder: Path) -> dict[str, str]:
+    """The engine's command line for a task of each label; the engines are stand-ins that do nothing."""
+    copy_pipeline(folder)
+    programs = folder / "programs"
+    programs.mkdir()
+    for engine in GPU_OPTIONS:
+        (programs / engine).write_text("#!/bin/sh\n")
+        (programs / engine).chmod(0o755)
+    processes = [f"process {label.upper()} {{\n    label '{label}'\n\n    script:\n    'true'\n}}\n" for label in LABELS]
+    calls = "".join(f"    {label.upper()}()\n" for label in LABELS)
+    (folder / "probe.nf").write_text("\n".join([*processes, f"workflow {{\n{calls}}}\n"]))
+    (folder / "here.config").write_text(HERE)
+    words = [ROOT / "bin" / "nextflow", "run", "probe.nf", "-ansi-log", "false", "-c", "here.config", "-profile", profiles]
+    # The lock of this machine's GPUs lies in TMPDIR.
+    env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(folder)}
+    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stdout
+    commands = {}
+    for script in (folder / "work").glob("??/*/.command.run"):
+        text = script.read_text()
+        (label,) = re.findall(r"^### name: '(\w+)'$", text, re.MULTILINE)
+        (commands[label.lower()],) = re.findall(r"^.*\b(?:docker run|podman run|apptainer exec) .*$", text, re.MULTILINE)
+    return commands
+
+
+@pytest.mark.parametrize("profiles", ["docker,gpu", "podman,gpu", "apptainer,gpu", "slurm,gpu,apptainer"])
+def test_tasks_with_the_label_gpu_alone_are_shown_the_gpus(profiles: str, tmp_path: Path) -> None:
+    (engine,) = GPU_OPTIONS.keys() & set(profiles.split(","))
+    commands = commands_of(profiles, tmp_path)
+    assert commands.keys() == set(LABELS)
+    for label, command in commands.items():
+        shown = {option for option in GPU_OPTIONS.values() if f" {option} " in command}
+        assert shown == ({GPU_OPTIONS[engine]} if label == "gpu" else set()), command
+        assert ("-gpu.sif" in command or "-gpu " in command) == (label == "gpu"), command
