@@ -40,7 +40,7 @@ help:
 	@echo "make test-containers  the chain in Docker, podman and Apptainer beside a plain run, and what images promise; 15 to 20 minutes"
 	@echo "make test-docker      the same in Docker alone, about 6 minutes"
 	@echo "make images           the images cpu and all-in-one, by Docker or podman, about 5 minutes; make image-gpu, the one for NVIDIA GPUs"
-	@echo "make sif              the image cpu as containers/lesionforge-VERSION.sif, for Apptainer; make sif-gpu, the image gpu"
+	@echo "make sif              the image cpu as containers/lesionforge-VERSION.sif, for Apptainer, by it and Docker or podman; make sif-gpu, the image gpu"
 	@echo "make audit            known weaknesses of the locked Python packages"
 	@echo "make lint             ruff, mypy, nextflow lint"
 	@echo "make setup            the Python environment .venv and the Nextflow bin/nextflow"
