@@ -193,17 +193,22 @@ def test_with_slurm_too_an_image_of_other_code_is_refused(edited, cluster, start
     assert "Submitted process" not in run.printed
 
 
-def test_an_engine_that_is_not_installed_is_said_before_any_work(start, cohort, tmp_path):
-    programs = tmp_path / "bin"
-    programs.mkdir()
+@pytest.fixture(scope="module")
+def without_engines(tmp_path_factory) -> dict[str, str]:
+    """The environment of a machine that has all programs of this one but the engines."""
+    programs = tmp_path_factory.mktemp("bin")
     for folder in os.environ["PATH"].split(":"):
         for program in Path(folder).glob("*") if Path(folder).is_dir() else []:
-            if program.name != "podman" and not (programs / program.name).is_symlink():
+            if program.name not in ("docker", "podman", "apptainer") and not (programs / program.name).is_symlink():
                 (programs / program.name).symlink_to(program)
-    settings = {"env": os.environ | {"PATH": str(programs)}}
-    run = start(tmp_path / "launch", "--input", cohort / "cohort.csv", "-profile", "test,podman", **settings)
+    return os.environ | {"PATH": str(programs)}
+
+
+@pytest.mark.parametrize("absent", ["docker", "podman", "apptainer"])
+def test_an_engine_that_is_not_installed_is_said_before_any_work(absent, without_engines, start, cohort, tmp_path):
+    run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{absent}", env=without_engines)
     assert run.code != 0
-    assert "-profile podman needs the program podman, which is not on PATH: install it" in run.printed
+    assert f"-profile {absent} needs the program {absent}, which is not on PATH: install it" in run.printed
     assert "Submitted process" not in run.printed
 
 
