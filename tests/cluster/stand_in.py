@@ -1,6 +1,7 @@
 """Stands in for `lesionforge` in the tests of the cluster: every command but `cohort` writes a digest of all it was given.
 
 So the pipeline runs its true scripts in milliseconds each, and what comes out changes with each byte and option that went in.
+Tables of the cohort also name the files that they are of.
 The folder CONTROL says what goes wrong, and keeps a log of what was done. Usage: stand_in.py CONTROL REAL ARGUMENT ...
 """
 
@@ -34,11 +35,19 @@ WRITES = {
     "evaluate compare": ["arms.tsv", "summary.tsv", "comparisons.tsv"],
     "report": ["index.html", "quality.tsv"],
 }
+# The commands that write these tables.
+TABLES = ("segment tabulate", "evaluate compare", "report")
 
 
 def option(*names: str) -> str:
     """The value of the first of these options that was given, or an empty text."""
     return next((OPTIONS[OPTIONS.index(name) + 1] for name in names if name in OPTIONS), "")
+
+
+def given() -> list[str]:
+    """Every file in the task's folder, links followed, but for hidden ones."""
+    folders = sorted(os.walk(".", followlinks=True))
+    return [f"{folder}/{name}" for folder, _, files in folders for name in sorted(files) if not name.startswith(".")]
 
 
 def digest() -> str:
@@ -49,12 +58,9 @@ def digest() -> str:
         if name in words:
             del words[words.index(name) : words.index(name) + 2]
     seen.update("\0".join(words).encode())
-    for folder, below, files in sorted(os.walk(".", followlinks=True)):
-        below.sort()
-        for name in sorted(files):
-            if not name.startswith("."):
-                seen.update(f"\0{folder}/{name}\0".encode())
-                seen.update((Path(folder) / name).read_bytes())
+    for path in given():
+        seen.update(f"\0{path}\0".encode())
+        seen.update(Path(path).read_bytes())
     return seen.hexdigest()
 
 
@@ -95,6 +101,8 @@ def main() -> None:
         places = ("prepare", "synthesize", "assemble")
         folders = sorted(str(path) for place in places for path in Path(place).glob("*") if path.is_dir())
         content = "arm\tfolder\n" + "".join(f"{names['arm']}\t../{folder}\n" for folder in folders) + f"{names['arm']}\t{content}"
+    if command in TABLES:
+        content += "".join(f"{path}\n" for path in given())
     for name in WRITES[command]:
         path = Path(option("--out")) / name.format(**names)
         path.parent.mkdir(parents=True, exist_ok=True)
