@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+from pipeline_copy import ROOT, traces_in
+
+# What of a checkout an image is built of, and the pipeline.
+COPIED = {".dockerignore", "LICENSE", "bin", "containers", "main.nf", "modules", "nextflow.config", "python"}
+COPIED |= {"nextflow_schema.json"}
+NEVER = {"__pycache__", *(path.name for path in (ROOT / "containers").glob("*.sif"))}
 
 
 def test_the_engine_gives_the_voxels_of_a_run_without_it(chains, engine):
@@ -35,6 +43,43 @@ def test_apptainer_by_slurm_gives_the_voxels_of_a_run_without_it(chains, cluster
 def test_results_belong_to_the_caller(chains, engine):
     results = list(chains[engine].outdir.rglob("*"))
     assert results and {path.lstat().st_uid for path in results} == {os.getuid()}
+
+
+def test_an_edit_asks_for_a_new_image_and_then_runs_its_stage_and_what_follows_again(
+    chains, command, start, cohort, image, tmp_path
+):
+    if "docker" not in chains:
+        pytest.skip("AN IMAGE THAT IS MADE ANEW IS NOT TESTED: it needs Docker, which this machine does not have.")
+    copy, launch = tmp_path / "copy", chains["docker"].outdir.parent
+    assert chains["docker"].code == 0, chains["docker"].printed
+    shutil.copytree(ROOT, copy, ignore=lambda folder, names: {*names} - COPIED if Path(folder) == ROOT else NEVER)
+    with (copy / "python" / "src" / "lesionforge" / "evaluate" / "command.py").open("a") as code:
+        code.write("\n# Edited.\n")
+    words = ("--input", cohort / "cohort.csv", "-params-file", cohort / "thin.json", "-profile", "test,reproducible,docker")
+    kept = f"{image}-kept"
+
+    def image_id():
+        return command("docker", "image", "inspect", "--format", "{{.Id}}", image, folder=copy).stdout.strip()
+
+    original = image_id()
+    assert command("docker", "tag", image, kept, folder=copy).returncode == 0
+    try:
+        refused = start(launch, *words, "-resume", pipeline=copy / "main.nf")
+        assert refused.code != 0 and "holds other Python code than this checkout" in refused.printed
+        built = command(copy / "containers" / "build", "cpu", folder=copy)
+        assert built.returncode == 0, built.stdout
+        run = start(launch, *words, "-resume", pipeline=copy / "main.nf")
+    finally:
+        edited = {image_id()} - {original}
+        restored = command("docker", "tag", kept, image, folder=copy)
+        assert restored.returncode == 0, restored.stdout
+        command("docker", "rmi", kept, *edited, folder=copy)
+    assert run.code == 0, run.printed
+    with max(traces_in(run.outdir)).open(newline="") as rows:
+        tasks = [(row["process"].rsplit(":", 1)[1], row["status"]) for row in csv.DictReader(rows, delimiter="\t")]
+    done = {process for process, status in tasks if status == "COMPLETED"}
+    assert "EVALUATE" in done and done <= {"EVALUATE", "COMPARE", "REPORT"}, done
+    assert ("SEGMENT", "CACHED") in tasks
 
 
 def test_compose_runs_a_cohort_through_the_all_in_one_image(compose, command, caller, cohort, chains, tmp_path, out):
