@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from cluster_of_two import wait_for
 
 from lesionforge.images import read_tsv
 
@@ -110,6 +112,29 @@ def test_a_controller_that_restarts_costs_no_task(troubled):
     """All that failed was meant to."""
     failed = {(task["process"], task["tag"]) for task in troubled.tasks if task["status"] != "COMPLETED"}
     assert failed == {("STRIP", "sub-03"), ("LEVELS", "sub-04"), ("TO_TEMPLATE", "sub-01")}
+
+
+@pytest.mark.slow
+def test_jobs_of_a_killed_head_process_are_ended_by_the_command_of_the_docs_and_resume_does_the_rest(
+    cluster, shared, on_slurm, undisturbed, digests
+):
+    what, options = "prepare strip sub-02", ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1")
+    hold = shared.cause("hold", what)
+    run = on_slurm(*options, launch="orphaned")
+    shared.wait_until_held(what)
+    wait_for_try(run, "STRIP", "sub-01")
+    run.kill()
+    before = {task["hash"] for task in run.tasks if task["status"] == "COMPLETED"}
+    (command,) = [line for line in (ROOT / "docs" / "running.md").read_text().splitlines() if "scancel" in line]
+    assert cluster.ask("squeue", "-h", "-o", "%Z").startswith(str(run.outdir.parent / "work"))
+    subprocess.run(["bash", "-c", command], cwd=run.outdir.parent, env=cluster.env, check=True)
+    wait_for(lambda: not cluster.ask("squeue", "-h"), "the jobs to end")
+    hold.unlink()
+    (shared.control / "held" / what).unlink()
+    run = on_slurm("-resume", *options, launch="orphaned").end()
+    assert run.code == 0, run.printed
+    assert before and before <= {task["hash"] for task in run.tasks if task["status"] == "CACHED"}
+    assert digests(run.outdir) == digests(undisturbed.outdir)
 
 
 @pytest.mark.slow

@@ -55,6 +55,22 @@ def test_the_version_is_the_same_everywhere(root: Path, name: str) -> None:
     assert re.search(rf"\b{re.escape(__version__)}\b", (root / name).read_text())
 
 
+@pytest.mark.parametrize("name", ["containers/compose.yaml", "containers/compose.gpu.yaml", "docs/containers.md"])
+def test_images_have_this_version_everywhere(root: Path, name: str) -> None:
+    found = re.findall(r"lesionforge[:-](?:\$\{VERSION:-)?(\d+\.\d+\.\d+)", (root / name).read_text())
+    assert set(found) == {__version__}
+
+
+def test_the_tests_that_the_table_of_faults_names_are_there(root: Path) -> None:
+    lines = (root / "docs/running.md").read_text().split("## Faults")[1].splitlines()
+    cells = [line.split("|")[3] for line in lines if line.startswith("|")]
+    named = {name for cell in cells for name in re.findall(r"`(\w{12,})(?:\[\w+\])?`", cell)}
+    files = [path for folder in ("cluster", "containers") for path in (root / "tests" / folder).glob("test_*.py")]
+    tests = "".join(path.read_text() for path in files)
+    assert len(named) > 20
+    assert not [name for name in named if f"def test_{name}(" not in tests]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_has_one_name_everywhere(root: Path, stage: str) -> None:
     assert COMMANDS[stage][0] == f"lesionforge.{stage}.command"
