@@ -108,7 +108,7 @@ exec "{LESIONFORGE}" "$@"
 def phantom_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A real run of the whole chain, profile test, on a phantom cohort."""
     folder = tmp_path_factory.mktemp("phantom")
-    made = [LESIONFORGE, "phantom", folder / "cohort", "--patients", "4", "--healthy", "2", "--seed", "1"]
+    made = [LESIONFORGE, "phantom", folder / "cohort", "--patients", "3", "--healthy", "1", "--seed", "1"]
     subprocess.run(made, check=True)
     return nextflow(ROOT, folder, folder / "results", "--input", str(folder / "cohort" / "cohort.csv"), "-profile", "test")
 
