@@ -53,7 +53,7 @@ SIDE, TRIES = 3000, 5
 # Of either way to train, by turns.
 RUNS = 3
 PLAIN = "plain, {} patches a call"
-TIMES_MORE = 4
+TIMES_MORE = 10
 NDIMAGE = "filters of ndimage"
 BLOCK_STEPS = 50
 COMPARED = ("lesionforge", "published")

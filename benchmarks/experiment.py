@@ -178,11 +178,17 @@ def seconds(text: str) -> float:
 
 
 def tasks_of(results: Path) -> pd.DataFrame:
-    """The tasks that the results are made of: process, seconds, cores. The last start lists them all, those it took over too."""
-    traces = sorted((results / "pipeline_info").glob("trace*"))
-    if not traces:
+    """The tasks that the results are made of: process, seconds, cores.
+
+    The last start that made the report lists them all, those it took over too.
+    """
+    for trace in sorted((results / "pipeline_info").glob("trace*"), reverse=True):
+        tasks = read_tsv(trace)
+        tasks = tasks[tasks["status"].isin(["COMPLETED", "CACHED"])]
+        if tasks["process"].str.endswith(":REPORT").any():
+            break
+    else:
         return pd.DataFrame(columns=["process", "seconds", "cores"])
-    tasks = read_tsv(traces[-1])
     return pd.DataFrame(
         {
             "process": tasks["process"].str.split(":").str[-1],
@@ -196,7 +202,7 @@ def cost(results: Path) -> str:
     """Seconds of each process, and of all."""
     tasks = tasks_of(results)
     if tasks.empty:
-        return "The run left no trace, so its cost is not known.\n"
+        return "No start of the run left a whole trace, so its cost is not known.\n"
     rows = []
     for process, times in tasks.groupby("process")["seconds"]:
         rows.append([str(process), str(len(times)), f"{times.sum():.0f}", f"{times.mean():.0f}", f"{times.max():.0f}"])

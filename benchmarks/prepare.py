@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from lesionforge.images import Prepared, find_image, read_mask, read_volume, resample, working_grid, world_matrix
 from lesionforge.images.deform import dice
+from lesionforge.images.prepared import native_brain_mask_name
 from lesionforge.prepare import align, strip
 
 COMMAND = [str(Path(sys.executable).parent / "lesionforge")]
@@ -143,7 +144,7 @@ def raw_sessions(data: Path, out: Path) -> list[str]:
         folder = prepare(session, out)
         folders.append(str(folder))
         references = data / "derivatives" / "reference" / session.scan_id.replace("_", "/") / "anat"
-        found, _ = read_mask(find_image(folder, "space-FLAIR_res-native_desc-brain_mask.nii.gz"))
+        found, _ = read_mask(find_image(folder, native_brain_mask_name("FLAIR")))
         reference, _ = read_mask(references / f"{session.scan_id}_space-FLAIR_desc-brain_mask.nii.gz")
         # The file brings T1w images onto FLAIR grids: it leads from FLAIR points to T1w points.
         truth = np.linalg.inv(world_matrix(references / f"{session.scan_id}_from-T1w_to-FLAIR_desc-reference_xfm.txt"))

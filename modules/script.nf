@@ -45,16 +45,24 @@ def isSafePath(text) {
     return !(text =~ /[\p{Cntrl}$`\\"*?\[\]{};|<>!]/)
 }
 
-// The file that a cell names, as a task gets it; an empty list for an empty cell, which a process takes as no file. An engine mounts
-// the folder of a path, not that of what a link there leads to, as in data sets that git-annex keeps. CHECK refuses a link
-// to an unsafe path. Of folders it sees none that are links above the one that an engine mounts; there the path itself will do.
+// The file that a cell names, as a task gets it; an empty list for an empty cell, which a process takes as no file.
 def fileOf(cell) {
-    if (!cell) {
-        return []
+    return cell ? mountable(file(cell, glob: false)) : []
+}
+
+// The path by which a file gets into a task. An engine mounts the folder of a path, not that of what a link there leads to, as in
+// data sets that git-annex keeps: it is given an image's own place, but no unsafe one. CHECK refuses links to such a place, but in a
+// container it cannot see that a folder above the mounted one is a link; there the path itself is mounted.
+def mountable(path) {
+    if (!workflow.containerEngine) {
+        return path
     }
-    def path = file(cell, glob: false)
-    def target = workflow.containerEngine ? path.toRealPath() : path
-    return target.name ==~ /.*\.nii(\.gz)?/ && isSafePath(target.toString()) ? target : path
+    def target = path.toRealPath()
+    def found = target.name ==~ /.*\.nii(\.gz)?/ && isSafePath(target.toString()) ? target : path
+    if (found.toString() =~ /[:,]/) {
+        error("${found} holds ':' or ',', which ${workflow.containerEngine} takes for the end of a path; rename it, or run without a container engine.")
+    }
+    return found
 }
 
 // An option once per value: `--arm real --arm augmented`.

@@ -1,7 +1,7 @@
 // cohort: reads and checks the samplesheet or BIDS folder before any other work is queued, splits it, plans the synthetic scans.
 
 include { describe } from '../publish'
-include { codeOf; fileOf; isSafePath; quoted; repeated } from '../script'
+include { codeOf; fileOf; isSafePath; mountable; quoted; repeated } from '../script'
 
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
 process CHECK {
@@ -110,10 +110,10 @@ workflow COHORT {
     refused // [id, column, problem] of scans and masks left out
 }
 
-// The files that CHECK reads by their own paths, and for an engine what links among them lead to (fileOf in modules/script.nf).
+// The files that CHECK reads by their own paths, and for an engine what links among them lead to.
 def mounted(files) {
-    def targets = workflow.containerEngine ? files.findAll { path -> path.exists() }.collect { path -> path.toRealPath() } : []
-    return (files + targets).unique(false).findAll { path -> isSafePath(path.toString()) }
+    def safe = files.findAll { path -> isSafePath(path.toString()) }
+    return (safe + safe.findAll { path -> path.exists() }.collect { path -> mountable(path) }).unique(false)
 }
 
 def warn(lines) {

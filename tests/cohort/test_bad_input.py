@@ -125,7 +125,7 @@ def test_paths_that_no_shell_can_carry(sheet, cell):
 def leads_to(path: Path, target: Path) -> str:
     """The sentence about a link to a place that no shell can carry."""
     fault = r'holds a control character or one of $ ` \ " * ? [ ] { } ; | < > ! which no shell carries safely'
-    return f"'{path}' leads by a link to {str(target)!r}, and that {fault}; rename it, or put the file in the link's place"
+    return f"'{path}' leads by a link to {str(target)!r}, and that {fault}; rename what it leads to, or give a copy"
 
 
 @pytest.mark.parametrize("column", ["t1w", "lesion_mask"])

@@ -11,10 +11,11 @@ from lesionforge.cli import main
 from lesionforge.images import write_json
 
 FILE = Path(__file__).parents[2] / "benchmarks/experiment.py"
-TRACE = """task_id\thash\tprocess\trealtime\tcpus
-1\ta\tL:TRAIN_ARMS:TRAIN\t1h 30m\t2
-2\tb\tL:PREPARE:STRIP\t1m 0.5s\t1
-3\tc\tL:PREPARE:STRIP\t500ms\t1
+TRACE = """task_id\tstatus\tprocess\trealtime\tcpus
+1\tCOMPLETED\tL:TRAIN_ARMS:TRAIN\t1h 30m\t2
+2\tCACHED\tL:PREPARE:STRIP\t1m 0.5s\t1
+3\tFAILED\tL:PREPARE:STRIP\t1h\t1
+4\tCOMPLETED\tL:REPORT_ALL:REPORT\t500ms\t1
 """
 BEFORE, AFTER = "# Results\n\nbefore\n\n", "\n\n## After\n"
 
@@ -41,9 +42,10 @@ def results(tmp_path, row):
     done = CliRunner().invoke(main, ["evaluate", "compare", *map(str, paths), "--out", str(tmp_path / "results/evaluate")])
     assert done.exit_code == 0, done.output
     (tmp_path / "results/pipeline_info").mkdir()
-    # The last piece of a run lists the tasks that it took over too, and not what another version had made.
-    (tmp_path / "results/pipeline_info/trace_2026-01-01_10-00-00.tsv").write_text(TRACE.replace("TRAIN", "EARLIER"))
-    (tmp_path / "results/pipeline_info/trace_2026-01-02_10-00-00.tsv").write_text(TRACE)
+    # The last piece of a run that was whole lists the tasks that it took over too, and not what another version had made.
+    starts = (TRACE.replace("TRAIN", "EARLIER"), TRACE, TRACE.splitlines(keepends=True)[0] + "1\tABORTED\tL:A:STOPPED\t1h\t1\n")
+    for day, trace in enumerate(starts, 1):
+        (tmp_path / f"results/pipeline_info/trace_2026-01-0{day}_10-00-00.tsv").write_text(trace)
     write_json({"train_seeds": 3, "outdir": "/somewhere/else", "none": None}, tmp_path / "results/pipeline_info/params.json")
     (tmp_path / "docs").mkdir()
     return tmp_path / "results"
@@ -97,7 +99,7 @@ def test_one_direction_meets_no_aim(experiment, results):
 
 def test_the_tasks_of_the_last_start_are_what_the_results_cost(experiment, results):
     text = experiment.cost(results)
-    assert "EARLIER" not in text
+    assert "EARLIER" not in text and "STOPPED" not in text
     assert "| all | 3 | 5461 |" in text
     assert (
         "Tasks took 1.52 hours one after the other, 3.02 hours of the cores that they were given, so 1.51 hours"

@@ -55,7 +55,10 @@ def test_the_version_is_the_same_everywhere(root: Path, name: str) -> None:
     assert re.search(rf"\b{re.escape(__version__)}\b", (root / name).read_text())
 
 
-@pytest.mark.parametrize("name", ["containers/compose.yaml", "containers/compose.gpu.yaml", "docs/containers.md"])
+NAMING_IMAGES = ("containers/compose.yaml", "containers/compose.gpu.yaml", "docs/containers.md", "docs/running.md")
+
+
+@pytest.mark.parametrize("name", NAMING_IMAGES)
 def test_images_have_this_version_everywhere(root: Path, name: str) -> None:
     found = re.findall(r"lesionforge[:-](?:\$\{VERSION:-)?(\d+\.\d+\.\d+)", (root / name).read_text())
     assert set(found) == {__version__}
@@ -69,6 +72,16 @@ def test_the_tests_that_the_table_of_faults_names_are_there(root: Path) -> None:
     tests = "".join(path.read_text() for path in files)
     assert len(named) > 20
     assert not [name for name in named if f"def test_{name}(" not in tests]
+
+
+def test_the_site_configuration_and_the_docs_name_the_job_arrays_of_the_profile(root: Path) -> None:
+    ours, theirs = (
+        set(re.search(r"withName: '([A-Z_|]+)' \{\s+array =", (root / name).read_text())[1].split("|"))  # type: ignore[index]
+        for name in ("nextflow.config", "docs/site.config")
+    )
+    page = (root / "docs/running.md").read_text()
+    assert ours == theirs and len(ours) == 14
+    assert not [name for name in ours if not re.search(rf"\b{name}\b", page.split("as job arrays")[0])]
 
 
 @pytest.mark.parametrize("stage", STAGES)

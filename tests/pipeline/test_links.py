@@ -16,19 +16,36 @@ workflow {
 """
 
 
-def test_an_engine_mounts_what_a_link_leads_to_but_nothing_that_a_shell_could_misread(tmp_path: Path) -> None:
-    copy_pipeline(tmp_path)
-    (tmp_path / "probe.nf").write_text(PROBE)
-    links, annex = tmp_path / "links", tmp_path / "annex"
-    links.mkdir()
-    folders = {"a": annex, "b": annex / "$(touch pwned)", "c": annex / "x\ntouch pwned", "d": annex / "`touch pwned`"}
-    for name, folder in folders.items():
-        folder.mkdir()
-        (folder / "scan.nii.gz").touch()
-        (links / f"{name}.nii.gz").symlink_to(folder / "scan.nii.gz")
+def told(folder: Path, links: Path) -> subprocess.CompletedProcess[str]:
+    """A start of the probe under the profile of an engine, in a copy of the pipeline."""
+    copy_pipeline(folder)
+    (folder / "probe.nf").write_text(PROBE)
     words = [ROOT / "bin" / "nextflow", "run", "probe.nf", "-ansi-log", "false", "-profile", "docker", "--links", links]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = dict(line.split(" is ") for line in done.stdout.splitlines() if ".nii.gz is " in line)
-    unsafe = {f"{name}.nii.gz": str(links / f"{name}.nii.gz") for name in "bcd"}
-    assert told == {"a.nii.gz": str(annex / "scan.nii.gz")} | unsafe
+    return subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+
+def linked(folder: Path, targets: dict[str, Path]) -> Path:
+    """A folder of links, by their names, to images in the folders given."""
+    (folder / "links").mkdir()
+    for name, target in targets.items():
+        target.mkdir(parents=True)
+        (target / "scan.nii.gz").touch()
+        (folder / "links" / f"{name}.nii.gz").symlink_to(target / "scan.nii.gz")
+    return folder / "links"
+
+
+def test_an_engine_mounts_what_a_link_leads_to_but_nothing_that_a_shell_could_misread(tmp_path: Path) -> None:
+    annex = tmp_path / "annex"
+    unsafe = {"b": annex / "$(touch pwned)", "c": annex / "x\ntouch pwned", "d": annex / "`touch pwned`"}
+    links = linked(tmp_path, {"a": annex} | unsafe)
+    done = told(tmp_path, links)
+    assert done.returncode == 0, done.stdout
+    found = dict(line.split(" is ") for line in done.stdout.splitlines() if ".nii.gz is " in line)
+    themselves = {f"{name}.nii.gz": str(links / f"{name}.nii.gz") for name in unsafe}
+    assert found == {"a.nii.gz": str(annex / "scan.nii.gz")} | themselves
+
+
+def test_a_path_that_an_engine_would_split_is_refused(tmp_path: Path) -> None:
+    done = told(tmp_path, linked(tmp_path, {"a": tmp_path / "10:30"}))
+    assert done.returncode != 0
+    assert f"{tmp_path}/10:30/scan.nii.gz holds ':' or ',', which docker takes for the end of a path; rename it" in done.stdout

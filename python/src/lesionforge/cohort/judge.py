@@ -99,7 +99,7 @@ def judge_path(cell: str, column: str, root: str) -> tuple[str | None, str | Non
         return None, f"{path!r} {fault}; rename it"
     target = os.path.realpath(path)
     if is_unsafe(target):
-        return None, f"{path!r} leads by a link to {target!r}, and that {fault}; rename it, or put the file in the link's place"
+        return None, f"{path!r} leads by a link to {target!r}, and that {fault}; rename what it leads to, or give a copy"
     return path, None
 
 

@@ -25,6 +25,11 @@ def to_t1w_name(contrast: str) -> str:
     return f"from-{contrast}_to-T1w_mode-image_xfm.mat"
 
 
+def native_brain_mask_name(contrast: str) -> str:
+    """The end of the name of the file with the brain mask on the grid of a contrast as given."""
+    return f"space-{contrast}_res-native_desc-brain_mask.nii.gz"
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Paths of one prepared scan; everything lies on its working grid. `lesion` is None without a lesion mask.

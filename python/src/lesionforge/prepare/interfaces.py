@@ -40,7 +40,7 @@ from lesionforge.images.deform import dice, displacement_field, folding_fraction
 from lesionforge.images.geometry import box_around, sub_grid
 from lesionforge.images.interfaces import FolderOutput, result_folder
 from lesionforge.images.names import ALWAYS, FURTHER
-from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W, to_t1w_name
+from lesionforge.images.prepared import ROUGH_TEMPLATE_TO_T1W, native_brain_mask_name, to_t1w_name
 from lesionforge.images.resample import covered
 from lesionforge.prepare import align, engines, figures, strip, tissues
 
@@ -322,7 +322,7 @@ class Tissues(SimpleInterface):
             _write_rough(field, coarse[1], coarse_brain, path(ROUGH_TEMPLATE_TO_T1W, extension=""))
             for space in images:
                 to_t1w = np.linalg.inv(world_matrix(rigid[space])) if space in rigid else None
-                like = read_image(find_image(aligned, f"space-{space}_res-native_desc-brain_mask.nii.gz"))
+                like = read_image(find_image(aligned, native_brain_mask_name(space)))
                 native = _classes_onto(classes, affine, (like.shape, like.affine), to_t1w)
                 target = path(f"space-{space}_res-native", "dseg")
                 _write_tissues(native, affine, target, f"tissues, on the grid of the {space} as given", like)

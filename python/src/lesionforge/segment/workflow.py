@@ -26,6 +26,7 @@ from lesionforge.images import (
     write_volume,
 )
 from lesionforge.images.geometry import voxel_side_mm
+from lesionforge.images.prepared import native_brain_mask_name
 from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.segment.cascade import found_lesions, lesion_probability
 from lesionforge.segment.lesions import (
@@ -68,11 +69,6 @@ class Cascade:
         return cls(folder, voxel_mm, contrasts_of(card), config, card["checksums"])
 
 
-def native_brain_mask(space: str) -> str:
-    """How the name of the brain mask on the native grid of a contrast ends."""
-    return f"space-{space}_res-native_desc-brain_mask.nii.gz"
-
-
 def write_native(
     prepared: Prepared, space: str, probability: np.ndarray, numbers: np.ndarray, affine: np.ndarray, folder: Path
 ) -> np.ndarray:
@@ -81,7 +77,7 @@ def write_native(
     Probability and numbered lesions [x, y, z] lie on the working grid with `affine`. Returns the volume in mm³ that each
     lesion has on the native grid.
     """
-    like = read_image(find_image(prepared.folder, native_brain_mask(space)))
+    like = read_image(find_image(prepared.folder, native_brain_mask_name(space)))
     to_t1w = prepared.given_to_t1w(space)
     grid = (like.shape, like.affine)
     name = (prepared.scan_id, f"space-{space}_res-native")
@@ -128,10 +124,9 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
         write_mask(mask, scan.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING)
         target = folder / derivative(*name, "label-lesion_dseg")
         write_volume(numbers, scan.affine, target, sidecar=NUMBERS_SIDECAR)
-        for space in prepared.contrasts:
-            if find_images(prepared.folder, native_brain_mask(space)):
-                volumes = write_native(prepared, space, probability, numbers, scan.affine, folder)
-                lesions[native_volume(space)] = volumes
+        for space in prepared.contrasts if find_images(prepared.folder, native_brain_mask_name("*")) else ():
+            volumes = write_native(prepared, space, probability, numbers, scan.affine, folder)
+            lesions[native_volume(space)] = volumes
         summary = totals(lesions) | {
             "id": prepared.scan_id,
             "candidate_depth_mm": config.candidate_depth_mm,

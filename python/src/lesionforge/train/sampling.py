@@ -219,8 +219,8 @@ def hard_negatives(
     """CNN2's pool of negatives [n, 4]: healthy candidates that CNN1 takes for lesion.
 
     The network dense looks at a part of each scan, the smaller the more there are. Where these are fewer than `wanted`,
-    bright voxels (normalised FLAIR above `fallback_flair_z`) are added at random, twice as many as are missing, so that no
-    epoch draws those of the one before; if there is none either, all candidates are the pool.
+    bright voxels (normalised FLAIR above `fallback_flair_z`) are added at random up to that number, and if there is none
+    either, all candidates are the pool.
     """
     mined = []
     per_scan = max(1, config.mined_per_negative * wanted // len(scans))
@@ -231,8 +231,13 @@ def hard_negatives(
             seen = scan.healthy[rng.permutation(len(scan.healthy))[:per_scan]]
         mined.append(seen[score(network, scan.volume, seen) > config.cnn1_threshold])
     found = pool(mined)
-    if len(found) < wanted:
+    missing = wanted - len(found)
+    if missing > 0:
         spare = pool([scan.healthy[scan.volume.flair_at(scan.healthy) > config.fallback_flair_z] for scan in scans])
-        found = np.concatenate([found, spare[rng.permutation(len(spare))[: 2 * (wanted - len(found))]]])
+        spare = spare[rng.permutation(len(spare))]
+        # Patches are drawn without repetition: all of so small a pool would come in every epoch. Twice of everything leaves a
+        # choice, and what was mined its share.
+        parts = [found, spare[:missing]] if config.in_blocks else [found, found, spare[: 2 * missing]]
+        found = np.concatenate(parts)
         found = found[np.argsort(found[:, 0], kind="stable")]
     return found if len(found) else pool([scan.healthy for scan in scans])
