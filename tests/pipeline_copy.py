@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +24,15 @@ def copy_pipeline(folder: Path, program: str | None = None) -> Path:
         path.write_text(program)
         path.chmod(0o755)
     return folder
+
+
+def start_probe(
+    copy: Path, workflow: str, *options: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a workflow of a test's own under the configuration of a copied pipeline; its two outputs are one text."""
+    (copy / "probe.nf").write_text(workflow)
+    words = [ROOT / "bin" / "nextflow", "run", "probe.nf", "-ansi-log", "false", *options]
+    return subprocess.run(words, cwd=copy, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env)
 
 
 def traces_in(outdir: Path) -> set[Path]:

@@ -11,8 +11,10 @@ import pytest
 from pipeline_copy import ROOT, traces_in
 
 # What of a checkout an image is built of, and the pipeline.
-COPIED = {".dockerignore", "LICENSE", "bin", "containers", "main.nf", "modules", "nextflow.config", "python"}
-COPIED |= {"nextflow_schema.json"}
+COPIED = {
+    *(".dockerignore", "LICENSE", "bin", "containers", "python"),
+    *("main.nf", "modules", "nextflow.config", "nextflow_schema.json"),
+}
 NEVER = {"__pycache__", *(path.name for path in (ROOT / "containers").glob("*.sif"))}
 
 

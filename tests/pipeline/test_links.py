@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from pipeline_copy import ROOT, copy_pipeline
+from pipeline_copy import copy_pipeline, start_probe
 
 PROBE = """
 include { fileOf } from './modules/script'
@@ -18,10 +18,7 @@ workflow {
 
 def told(folder: Path, links: Path) -> subprocess.CompletedProcess[str]:
     """A start of the probe under the profile of an engine, in a copy of the pipeline."""
-    copy_pipeline(folder)
-    (folder / "probe.nf").write_text(PROBE)
-    words = [ROOT / "bin" / "nextflow", "run", "probe.nf", "-ansi-log", "false", "-profile", "docker", "--links", links]
-    return subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return start_probe(copy_pipeline(folder), PROBE, "-profile", "docker", "--links", links)
 
 
 def linked(folder: Path, targets: dict[str, Path]) -> Path:

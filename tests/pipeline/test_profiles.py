@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pipeline_copy import ROOT, copy_pipeline
+from pipeline_copy import ROOT, copy_pipeline, start_probe
 
 LABELS = ("cpu_small", "cpu_medium", "cpu_large", "gpu")
 TOGETHER = ["local", "gpu", "test", "slurm", "slurm,gpu", "gpu,slurm", "test,gpu", "slurm,gpu,apptainer"]
@@ -46,12 +46,11 @@ def commands_of(profiles: str, folder: Path) -> dict[str, str]:
         (programs / engine).chmod(0o755)
     processes = [f"process {label.upper()} {{\n    label '{label}'\n\n    script:\n    'true'\n}}\n" for label in LABELS]
     calls = "".join(f"    {label.upper()}()\n" for label in LABELS)
-    (folder / "probe.nf").write_text("\n".join([*processes, f"workflow {{\n{calls}}}\n"]))
+    workflow = "\n".join([*processes, f"workflow {{\n{calls}}}\n"])
     (folder / "small.config").write_text(SMALL)
-    words = [ROOT / "bin" / "nextflow", "run", "probe.nf", "-ansi-log", "false", "-c", "small.config", "-profile", profiles]
     # The lock of this machine's GPUs lies in TMPDIR.
     env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(folder)}
-    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env)
+    done = start_probe(folder, workflow, "-c", "small.config", "-profile", profiles, env=env)
     assert done.returncode == 0, done.stdout
     commands = {}
     for script in (folder / "work").glob("??/*/.command.run"):

@@ -69,7 +69,7 @@ def read_bids(folder: Path) -> tuple[list[Row], list[Problem], list[Problem]]:
             continue
         found["lesion_mask"] = mask_candidates(masks.get((subject, session), []), "lesion_mask")
         brains = mask_candidates(masks.get((subject, session), []), "brain_mask")
-        found["brain_mask"] = [path for path in brains if shares_grid(path, found["t1w"][0])]
+        found["brain_mask"] = [path for path in brains if may_belong_to(path, found["t1w"][0])]
         cells = {}
         for name, paths in found.items():
             cells[name], more = the_only(paths, row, name)
@@ -151,8 +151,11 @@ def mask_candidates(masks: Sequence[Image], column: str) -> list[str]:
     ]
 
 
-def shares_grid(mask: str, scan: str) -> bool:
-    """True when both are images on the same grid, and for a link that will be refused: in a container nothing lies behind it."""
+def may_belong_to(mask: str, scan: str) -> bool:
+    """True when both are images on the same grid, and for a link that will be refused: in a container nothing lies behind it.
+
+    Left out here, such a link would never be named.
+    """
     try:
         images = read_image(mask), read_image(scan)
     except InputError:

@@ -219,8 +219,8 @@ def hard_negatives(
     """CNN2's pool of negatives [n, 4]: healthy candidates that CNN1 takes for lesion.
 
     The network dense looks at a part of each scan, the smaller the more there are. Where these are fewer than `wanted`,
-    bright voxels (normalised FLAIR above `fallback_flair_z`) are added at random up to that number, and if there is none
-    either, all candidates are the pool.
+    bright voxels (normalised FLAIR above `fallback_flair_z`) are added at random up to that number, and the pool of patches has
+    twice as many rows of both; if there is none either, all candidates are the pool.
     """
     mined = []
     per_scan = max(1, config.mined_per_negative * wanted // len(scans))
@@ -234,10 +234,9 @@ def hard_negatives(
     missing = wanted - len(found)
     if missing > 0:
         spare = pool([scan.healthy[scan.volume.flair_at(scan.healthy) > config.fallback_flair_z] for scan in scans])
-        spare = spare[rng.permutation(len(spare))]
         # Patches are drawn without repetition: all of so small a pool would come in every epoch. Twice of everything leaves a
         # choice, and what was mined its share.
-        parts = [found, spare[:missing]] if config.in_blocks else [found, found, spare[: 2 * missing]]
-        found = np.concatenate(parts)
+        times = 1 if config.in_blocks else 2
+        found = np.concatenate([*[found] * times, spare[rng.permutation(len(spare))[: times * missing]]])
         found = found[np.argsort(found[:, 0], kind="stable")]
     return found if len(found) else pool([scan.healthy for scan in scans])
