@@ -69,12 +69,22 @@ def wanted(fault: str, what: str) -> bool:
     return (CONTROL / fault / what).exists()
 
 
+def hold(what: str) -> None:
+    """Wait for as long as the test asks for it, and say so."""
+    if wanted("hold", what):
+        (CONTROL / "held").mkdir(exist_ok=True)
+        (CONTROL / "held" / what).write_text(os.environ.get("SLURMD_NODENAME", ""))
+        while wanted("hold", what):
+            time.sleep(0.1)
+
+
 def main() -> None:
     """Do as asked."""
     if "--help" in OPTIONS:
         return
     words = [word for word in OPTIONS[OPTIONS.index("--threads") + 2 :] if word != "--reproducible"]
     if words[0] == "cohort":
+        hold("cohort")
         os.execv(REAL, [REAL, *OPTIONS])
     command = " ".join(words[:2]) if " ".join(words[:2]) in WRITES else words[0]
     scan = (
@@ -91,11 +101,7 @@ def main() -> None:
         memory = bytearray(500_000_000)
         memory[::4096] = b"1" * len(range(0, len(memory), 4096))
         time.sleep(float((CONTROL / "hog" / what).read_text()))
-    if wanted("hold", what):
-        (CONTROL / "held").mkdir(exist_ok=True)
-        (CONTROL / "held" / what).write_text(os.environ.get("SLURMD_NODENAME", ""))
-        while wanted("hold", what):
-            time.sleep(0.1)
+    hold(what)
     content = f"{digest()}\n"
     if command == "assemble":
         places = ("prepare", "synthesize", "assemble")

@@ -16,6 +16,7 @@ from lesionforge.images import read_tsv
 
 # A command of each stage that waits for those above it, as the stand-in names it.
 STAGES = {
+    "cohort": "cohort",
     "prepare": "prepare strip sub-01",
     "register": "register sub-01",
     "synthesize": "synthesize paint sub-syn0001",
