@@ -13,7 +13,7 @@ from lesionforge.errors import InputError
 from lesionforge.nets.checkpoint import TrainingState, load_state, restore, save_state, sweep, variables_of
 from lesionforge.nets.devices import Device, on_device
 from lesionforge.synthesize.config import GeneratorConfig
-from lesionforge.synthesize.network import build_generator, compile_for_training
+from lesionforge.synthesize.network import LATENT_VARIANCE, build_generator, compile_for_training
 from lesionforge.synthesize.tiles import StoredScan, tile_stream
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def train_generator(
         with on_device(device):
             training, _ = build_generator(config)
             compile_for_training(training, config)
-            training.optimizer.build(training.trainable_variables)
+            make_variables(training, config, device)
             if state:
                 restore(training, state)
             epochs_done = len(state.history) if state else 0
@@ -81,6 +81,18 @@ def train_generator(
     training, inference = build_generator(config)
     training.set_weights(state.best_weights)
     return inference, state.history
+
+
+def make_variables(training: keras.Model, config: GeneratorConfig, device: Device) -> None:
+    """Make the variables of the optimizer and of the losses' means, or the first step does and TensorFlow traces it twice."""
+    import keras
+
+    training.optimizer.build(training.trainable_variables)
+    # On several devices Keras makes the means itself. `fit` begins them anew.
+    if device.count == 1:
+        nothing = {name: keras.ops.zeros((1, 1, 1, 1)) for name in config.reconstructions}
+        nothing |= {LATENT_VARIANCE: keras.ops.zeros((1, 1))}
+        training.compute_loss(y=nothing, y_pred=nothing)
 
 
 def ended(history: list[dict[str, float]], config: GeneratorConfig) -> bool:

@@ -219,7 +219,6 @@ def fit_network(
     history, best_weights = record.rows_of(name), network.get_weights()
     if state := record.state_of(name):
         with on_device(device):
-            trained.optimizer.build(trained.trainable_variables)
             restore(trained, state)
         network.set_weights(trained.get_weights())
         best_weights = state.best_weights
@@ -270,6 +269,8 @@ def _to_train(network: keras.Model, config: CascadeConfig, contrasts: tuple[str,
             trained = with_fused_normalisation(network)
         loss = block_loss if config.in_blocks else "sparse_categorical_crossentropy"
         trained.compile(optimizer=build_optimizer(config), loss=loss)
+        # Or the first step makes its variables, and TensorFlow traces it twice.
+        trained.optimizer.build(trained.trainable_variables)
     return trained
 
 
