@@ -3,15 +3,17 @@
 
     .venv/bin/python benchmarks/ablation.py agreement RESULTS
     .venv/bin/python benchmarks/ablation.py curves RESULTS
+    .venv/bin/python benchmarks/ablation.py inference RESULTS --arm synthetic --judge own --set mirrored=false
     .venv/bin/python benchmarks/ablation.py train RESULTS --arm synthetic --seed 1 --set ZOOM=[0.8,2.4] --set synthetic_weight=4
 
 RESULTS is the output folder of an experiment with folds, such as results/experiment-open-ms. `agreement` looks at no mask: it
 segments the scans that have none with each network of an arm, by the rules of the default with other highest thresholds, and
 prints how alike every two networks' masks are. `curves` reads the probability maps in RESULTS, all by the rules of the default.
-`train` trains an arm of each fold anew, with settings of `CascadeConfig` or constants of `train.blocks` changed, and judges the
-fold's test scans or, with `--judge own`, its annotated ones. These two print Dice / lesion sensitivity / false discovery /
-millilitres as a scan is segmented, by its own threshold and grown, and at each threshold without growth; where test scans are
-looked at, what is chosen by their tables is not blind. All tables are Markdown. Nothing is written.
+`inference` segments with the networks of an arm by changed settings of `CascadeConfig`; `train` trains the arm of each fold
+anew, with such settings or constants of `train.blocks` changed. Both judge a fold's test scans or, with `--judge own`, its
+annotated ones. These three print Dice / lesion sensitivity / false discovery / millilitres as a scan is segmented, by its own
+threshold and grown, and at each threshold without growth; where test scans are looked at, what is chosen by their tables is not
+blind. All tables are Markdown. Nothing is written.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
 from lesionforge.evaluate.protocols import measure_overlap
 from lesionforge.images import Prepared, Scan, find_image, read_mask, read_volume, voxel_volume_mm3
 from lesionforge.images.geometry import voxel_side_mm
-from lesionforge.report.gather import gather, tested_by
+from lesionforge.report.gather import Results, gather, tested_by
 from lesionforge.segment.cascade import found_lesions, lesion_mask, lesion_probability
 from lesionforge.segment.workflow import Cascade
 from lesionforge.train import blocks
@@ -46,6 +48,14 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DEFAULT = CONFIGURATIONS["lesionforge"]
 HEADER = ["run", "scan", "own threshold", "as segmented", *(f"{threshold:g}" for threshold in THRESHOLDS)]
 RESULTS = click.argument("results", type=click.Path(exists=True, path_type=Path))
+ARM = click.option("--arm", default="augmented", show_default=True)
+JUDGE = click.option(
+    "--judge",
+    type=click.Choice(["test", "own"]),
+    default="test",
+    show_default=True,
+    help="The fold's test scans, or its own annotated ones, which the arm synthetic alone does not hold.",
+)
 say = partial(click.echo, err=True)
 
 
@@ -82,6 +92,11 @@ def parsed(_context: click.Context, _parameter: click.Parameter, given: tuple[st
         raise click.BadParameter("give NAME=VALUE, the value as JSON") from error
 
 
+CHANGES = click.option(
+    "--set", "changes", multiple=True, callback=parsed, help="NAME=VALUE, the value as JSON; may be given again."
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """What a threshold or one setting of the cascade's training is worth."""
@@ -108,7 +123,7 @@ def alike(one: np.ndarray, other: np.ndarray, voxel_mm3: float) -> tuple[float, 
 
 @main.command()
 @RESULTS
-@click.option("--arm", default="augmented", show_default=True)
+@ARM
 def agreement(results: Path, arm: str) -> None:
     """Print how alike the networks of ARM segment the scans without a lesion mask, by the highest threshold allowed."""
     left, rows = gather(results), []
@@ -136,41 +151,63 @@ def agreement(results: Path, arm: str) -> None:
     table(["scan", "highest threshold", "reach it", "Dice", "lesions in common", "ml"], rows)
 
 
+def judged_by(judge: str, arm: str, left: Results, run: str) -> list[Prepared]:
+    """The scans that a run of an arm is judged on: its test scans, or the annotated ones of its fold."""
+    if judge == "own" and arm != "synthetic":
+        raise click.UsageError(f"--judge own: {arm} is trained on the very scans; give --arm synthetic")
+    tested = tested_by(left, run)
+    annotated = {name for name, prepared in left.prepared.items() if prepared.lesion}
+    return [left.prepared[name] for name in sorted(tested if judge == "test" else annotated - tested)]
+
+
+def judged(run: str, models: dict[str, Any], contrasts: tuple[str, ...], prepared: Prepared, config: CascadeConfig) -> list[str]:
+    """The row of one scan by a cascade."""
+    scan = prepared.unmarked().read()
+    images = list(scan.images(contrasts).values())
+    probability = lesion_probability(models, images, scan.brain, config, voxel_side_mm(scan.affine))
+    return row_of(run, probability, prepared, scan, config)
+
+
 @main.command()
 @RESULTS
-@click.option("--arm", default="augmented", show_default=True)
+@ARM
+@JUDGE
+@CHANGES
+def inference(results: Path, arm: str, judge: str, changes: dict[str, Any]) -> None:
+    """Segment with each cascade of ARM in RESULTS by changed settings and print its table."""
+    left, rows = gather(results), []
+    for run, folder in left.models.items():
+        if run.startswith(f"{arm}_fold-"):
+            one = Cascade.open(folder)
+            config = changed(one.config, changes)
+            models = load_cascade(folder, config, one.contrasts)
+            rows += [judged(run, models, one.contrasts, prepared, config) for prepared in judged_by(judge, arm, left, run)]
+    click.echo(" ".join(f"{name}={value}" for name, value in changes.items()))
+    table(HEADER, rows)
+
+
+@main.command()
+@RESULTS
+@ARM
 @click.option("--seed", default=1, show_default=True)
 @click.option("--epochs", default=3, show_default=True)
 @click.option("--steps", default=150, show_default=True)
-@click.option(
-    "--judge",
-    type=click.Choice(["test", "own"]),
-    default="test",
-    show_default=True,
-    help="The fold's test scans, or its own annotated ones, which the arm synthetic alone does not hold.",
-)
-@click.option("--set", "changes", multiple=True, callback=parsed, help="NAME=VALUE, the value as JSON; may be given again.")
+@JUDGE
+@CHANGES
 def train(results: Path, arm: str, seed: int, epochs: int, steps: int, judge: str, changes: dict[str, Any]) -> None:
     """Train ARM of each fold in RESULTS with changed settings and print its table."""
     config = changed(replace(DEFAULT, epochs=epochs, steps_per_epoch=steps), changes)
     left, rows = gather(results), []
     runs = [name for name in left.indices if name.startswith(f"{arm}_fold-")]
-    if judge == "own" and arm != "synthetic":
-        raise click.UsageError(f"--judge own: {arm} is trained on the very scans; give --arm synthetic")
     if not runs:
         raise click.UsageError(f"--arm {arm}: {results} has no folds of it; name one of {', '.join(left.indices)}")
-    annotated = {name for name, prepared in left.prepared.items() if prepared.lesion}
     for run in runs:
+        judged_scans = judged_by(judge, arm, left, run)
         with tempfile.TemporaryDirectory() as scratch:
             scans = read_arm(results / "assemble" / f"{run}.tsv", config, None, Path(scratch))
             nets.set_up(seed)
             models, _ = train_cascade(scans.scans["train"], [], config, seed, say, contrasts=scans.contrasts)
-        for scan_id in sorted(tested_by(left, run) if judge == "test" else annotated - tested_by(left, run)):
-            prepared = left.prepared[scan_id]
-            scan = prepared.unmarked().read()
-            images = list(scan.images(scans.contrasts).values())
-            probability = lesion_probability(models, images, scan.brain, config, voxel_side_mm(scan.affine))
-            rows.append(row_of(run, probability, prepared, scan, config))
+        rows += [judged(run, models, scans.contrasts, prepared, config) for prepared in judged_scans]
     click.echo(" ".join([f"seed {seed}", *(f"{name}={value}" for name, value in changes.items())]))
     table(HEADER, rows)
 

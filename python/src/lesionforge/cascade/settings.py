@@ -32,6 +32,8 @@ class CascadeConfig:
     bright in some scans, lesions are not there. Of 2,998 lesions in 28 masks of open_ms none lies wholly within 4 mm."""
     cnn1_threshold: Annotated[float, Within(0, 1)] = 0.5
     """CNN2 sees the voxels whose CNN1 probability is above this."""
+    mirrored: bool = False
+    """Whether a scan's probabilities are the mean of those with and without left and right changed (test-time flip, ours)."""
     fallback_flair_z: float = 2.0
     """CNN2's negatives where CNN1 leaves too few: normalised FLAIR above this."""
     lesion_threshold: Annotated[float, Within(0, 1, above=True)] = 0.8
@@ -101,6 +103,7 @@ CONFIGURATIONS = {
         candidate_flair_z=0.0,
         candidate_depth_mm=4.0,
         cnn1_threshold=0.03,
+        mirrored=True,
         fallback_flair_z=1.0,
         lesion_threshold=0.99,
         lowest_threshold=0.3,

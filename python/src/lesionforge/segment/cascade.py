@@ -12,7 +12,7 @@ from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import Scan, label_lesions, least_voxels_above, voxel_volume_mm3
 from lesionforge.images.geometry import bounding_box, voxel_side_mm
 from lesionforge.images.hyperintense import hyperintense_off_cortex, hyperintense_volume_mm3
-from lesionforge.train.patches import candidates, inner_part, patch_volume, score
+from lesionforge.train.patches import PatchVolume, candidates, inner_part, patch_volume, score
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +30,8 @@ def lesion_probability(
 
     `images` are [x, y, z] in the order of the networks' contrasts: T1w, FLAIR and what may follow; voxels have sides of
     `voxel_mm`. Zero outside the brain, or the part of it that `region` leaves, near its surface and where FLAIR is dark, if the
-    configuration says so, and where CNN1 rules a lesion out; all zero when nothing is left.
+    configuration says so, and where CNN1 rules a lesion out; all zero when nothing is left. With `mirrored`, the mean of those of
+    the scan and of the scan with left and right changed.
     """
     probability = np.zeros(brain.shape, np.float32)
     if not brain.any():
@@ -38,9 +39,21 @@ def lesion_probability(
     volume = patch_volume(images, brain, config)
     inner = inner_part(brain, config.candidate_depth_mm, voxel_mm)
     voxels = candidates(volume, inner if region is None else inner & region, config.candidate_flair_z)
-    voxels = voxels[score(models["cnn1"], volume, voxels) > config.cnn1_threshold]
-    probability[tuple(voxels.T)] = score(models["cnn2"], volume, voxels)
+    found = _cascade_probability(models, volume, voxels, config)
+    if config.mirrored:
+        found = (found + _cascade_probability(models, *volume.mirrored(voxels), config)) / 2
+    probability[tuple(voxels.T)] = found
     return probability
+
+
+def _cascade_probability(
+    models: dict[str, keras.Model], volume: PatchVolume, voxels: np.ndarray, config: CascadeConfig
+) -> np.ndarray:
+    """What CNN2 says of voxels [n, 3], float32 [n]; 0 where CNN1 rules a lesion out."""
+    found = np.zeros(len(voxels), np.float32)
+    likely = score(models["cnn1"], volume, voxels) > config.cnn1_threshold
+    found[likely] = score(models["cnn2"], volume, voxels[likely])
+    return found
 
 
 def threshold_of_load(probability: np.ndarray, load_mm3: float, voxel_mm3: float, lowest: float, highest: float) -> float:

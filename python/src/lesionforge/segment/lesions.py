@@ -39,6 +39,7 @@ SCAN_COLUMNS = {
     "min_volume_mm3": "lesions of this volume in cubic millimetres or less were dropped, before any growth",
     "growth_mm": "how far lesions then grew into what is hyperintense around them, in mm; 0: not at all",
     "cnn1_threshold": "the second network saw voxels to which the first gave more than this probability",
+    "mirrored": "whether probabilities are the mean of those of the scan and of the scan with left and right changed",
     "candidate_depth_mm": "nothing nearer than this to the surface of the brain was looked at, in mm",
     "candidate_flair_z": "the first network saw voxels whose FLAIR lies above this many standard deviations in the brain",
     "voxel_mm": "voxel size of the working grid in mm",
@@ -77,6 +78,7 @@ class ScanSummary:
     voxel_mm: Annotated[float, Within(0, 100, above=True)]
     growth_mm: Annotated[float, Within(0, 100)] = 0.0
     candidate_depth_mm: Annotated[float, Within(0, 100)] = 0.0
+    mirrored: bool = False
     volume_native_t1w_ml: Volume | None = None
     volume_native_flair_ml: Volume | None = None
 

@@ -132,6 +132,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             "candidate_depth_mm": config.candidate_depth_mm,
             "candidate_flair_z": config.candidate_flair_z,
             "cnn1_threshold": config.cnn1_threshold,
+            "mirrored": config.mirrored,
             "lesion_threshold": threshold,
             "lowest_threshold": config.lowest_threshold,
             "load_share": config.load_share,
