@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a threshold or one setting of the cascade's training is worth, on the scans that an experiment left behind.
+"""What a threshold or one setting of the cascade is worth, on the scans that an experiment left behind.
 
     .venv/bin/python benchmarks/ablation.py agreement RESULTS
     .venv/bin/python benchmarks/ablation.py curves RESULTS
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Collection
 from dataclasses import fields, replace
 from functools import partial
 from itertools import combinations
@@ -41,7 +42,7 @@ from lesionforge.segment.workflow import Cascade
 from lesionforge.train import blocks
 from lesionforge.train.command import read_arm
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.loading import load_cascade
+from lesionforge.train.loading import load_judges
 
 HIGHEST = (0.9, 0.95, 0.99, 1.0)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -99,7 +100,7 @@ CHANGES = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """What a threshold or one setting of the cascade's training is worth."""
+    """What a threshold or one setting of the cascade is worth."""
 
 
 @main.command()
@@ -113,6 +114,12 @@ def curves(results: Path) -> None:
             path = find_image(folders[scan_id], f"{prepared.grid}_label-lesion_probseg.nii.gz")
             rows.append(row_of(run, read_volume(path)[0], prepared, prepared.unmarked().read(), DEFAULT))
     table(HEADER, rows)
+
+
+def probability_of(models: dict[str, Any], contrasts: tuple[str, ...], scan: Scan, config: CascadeConfig) -> np.ndarray:
+    """What a cascade says of a scan, [x, y, z]."""
+    images = list(scan.images(contrasts).values())
+    return lesion_probability(models, images, scan.brain, config, voxel_side_mm(scan.affine))
 
 
 def alike(one: np.ndarray, other: np.ndarray, voxel_mm3: float) -> tuple[float, float]:
@@ -131,15 +138,10 @@ def agreement(results: Path, arm: str) -> None:
     unmarked = {name: prepared for name, prepared in left.prepared.items() if prepared.lesion is None}
     if len(cascades) < 2 or not unmarked:
         raise click.UsageError(f"--arm {arm}: {results} needs two of its networks and a scan without a lesion mask")
-    models = {name: load_cascade(one.folder, one.config, one.contrasts) for name, one in cascades.items()}
+    models = {name: load_judges(one.folder, one.config, one.contrasts) for name, one in cascades.items()}
     for scan_id, prepared in unmarked.items():
         scan = prepared.read()
-        maps = [
-            lesion_probability(
-                models[name], list(scan.images(one.contrasts).values()), scan.brain, one.config, voxel_side_mm(scan.affine)
-            )
-            for name, one in cascades.items()
-        ]
+        maps = [probability_of(models[name], one.contrasts, scan, one.config) for name, one in cascades.items()]
         for highest in HIGHEST:
             found = [found_lesions(one, scan, replace(DEFAULT, lesion_threshold=highest)) for one in maps]
             pairs = [alike(one, other, voxel_volume_mm3(scan.affine)) for (one, _), (other, _) in combinations(found, 2)]
@@ -149,6 +151,14 @@ def agreement(results: Path, arm: str) -> None:
             rows.append([scan_id, f"{highest:g}", f"{held} of {len(maps)}", *cells, " ".join(f"{one:.1f}" for one in volumes)])
         say(f"{scan_id}: {len(maps)} networks")
     table(["scan", "highest threshold", "reach it", "Dice", "lesions in common", "ml"], rows)
+
+
+def runs_of(arm: str, named: Collection[str], results: Path) -> list[str]:
+    """The runs of an arm in each fold, of those named; raises UsageError when there are none."""
+    if runs := [name for name in named if name.startswith(f"{arm}_fold-")]:
+        return runs
+    arms = {name.split("_fold-")[0] for name in named}
+    raise click.UsageError(f"--arm {arm}: {results} has no folds of it; name one of {', '.join(sorted(arms))}")
 
 
 def judged_by(judge: str, arm: str, left: Results, run: str) -> list[Prepared]:
@@ -163,9 +173,7 @@ def judged_by(judge: str, arm: str, left: Results, run: str) -> list[Prepared]:
 def judged(run: str, models: dict[str, Any], contrasts: tuple[str, ...], prepared: Prepared, config: CascadeConfig) -> list[str]:
     """The row of one scan by a cascade."""
     scan = prepared.unmarked().read()
-    images = list(scan.images(contrasts).values())
-    probability = lesion_probability(models, images, scan.brain, config, voxel_side_mm(scan.affine))
-    return row_of(run, probability, prepared, scan, config)
+    return row_of(run, probability_of(models, contrasts, scan, config), prepared, scan, config)
 
 
 @main.command()
@@ -176,12 +184,11 @@ def judged(run: str, models: dict[str, Any], contrasts: tuple[str, ...], prepare
 def inference(results: Path, arm: str, judge: str, changes: dict[str, Any]) -> None:
     """Segment with each cascade of ARM in RESULTS by changed settings and print its table."""
     left, rows = gather(results), []
-    for run, folder in left.models.items():
-        if run.startswith(f"{arm}_fold-"):
-            one = Cascade.open(folder)
-            config = changed(one.config, changes)
-            models = load_cascade(folder, config, one.contrasts)
-            rows += [judged(run, models, one.contrasts, prepared, config) for prepared in judged_by(judge, arm, left, run)]
+    for run in runs_of(arm, left.models, results):
+        scans, one = judged_by(judge, arm, left, run), Cascade.open(left.models[run])
+        config = changed(one.config, changes)
+        models = load_judges(one.folder, config, one.contrasts)
+        rows += [judged(run, models, one.contrasts, prepared, config) for prepared in scans]
     click.echo(" ".join(f"{name}={value}" for name, value in changes.items()))
     table(HEADER, rows)
 
@@ -198,10 +205,7 @@ def train(results: Path, arm: str, seed: int, epochs: int, steps: int, judge: st
     """Train ARM of each fold in RESULTS with changed settings and print its table."""
     config = changed(replace(DEFAULT, epochs=epochs, steps_per_epoch=steps), changes)
     left, rows = gather(results), []
-    runs = [name for name in left.indices if name.startswith(f"{arm}_fold-")]
-    if not runs:
-        raise click.UsageError(f"--arm {arm}: {results} has no folds of it; name one of {', '.join(left.indices)}")
-    for run in runs:
+    for run in runs_of(arm, left.indices, results):
         judged_scans = judged_by(judge, arm, left, run)
         with tempfile.TemporaryDirectory() as scratch:
             scans = read_arm(results / "assemble" / f"{run}.tsv", config, None, Path(scratch))

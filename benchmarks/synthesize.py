@@ -36,7 +36,7 @@ from lesionforge.synthesize.library import hyperintensities
 from lesionforge.synthesize.paint import SEAM_WIDTH_VOXELS, paint_lesions
 from lesionforge.synthesize.stage import Levels
 from lesionforge.train.fit import train_cascade
-from lesionforge.train.loading import load_cascade
+from lesionforge.train.loading import load_judges
 from lesionforge.train.sampling import label_scan
 
 TEST = "sub-cs19"
@@ -348,7 +348,7 @@ def main(data: Path, out: Path, width: int, epochs: int, tiles: int, segmenter: 
         rows.append([name, f"{told_apart(scan, made[name]):.2f}", *steps, f"{seconds.get(name, float('nan')):.0f}"])
     table(["method", "AUC against real patches", "stripes T1w", "stripes FLAIR", "training, s"], rows)
     nets.set_up(1)
-    networks = load_cascade(cascade.folder, cascade.config, cascade.contrasts)
+    networks = load_judges(cascade.folder, cascade.config, cascade.contrasts)
     rows = [
         segmentation_row(method, cascade, networks, scan, images) for method, images in {"real": images_of(scan), **made}.items()
     ]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -120,6 +121,21 @@ def trained(example: StoredScan) -> tuple:
 def test_training_learns(trained: tuple) -> None:
     _, history = trained
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends trace differently")
+def test_a_step_is_traced_once(example: StoredScan, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    real = keras.Model.train_step
+
+    def counted(self: keras.Model, data: object) -> object:
+        called.append(1)
+        return real(self, data)
+
+    monkeypatch.setattr(keras.Model, "train_step", counted)
+    nets.set_up(1)
+    train_generator([example], [], replace(QUICK, epochs=2), seed=1)
+    assert len(called) == 1
 
 
 def test_a_saved_generator_is_the_same_generator(trained: tuple, tmp_path: Path) -> None:

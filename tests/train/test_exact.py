@@ -1,10 +1,13 @@
-"""Laws of exact inference: sharing convolutions changes no probability."""
+"""Laws of exact inference: sharing convolutions, or leaving out what is dropped, changes no probability."""
+
+import random
 
 import keras
 import numpy as np
 import pytest
 
 from lesionforge.train import exact
+from lesionforge.train.lean import lean
 from lesionforge.train.network import PATCH, build_network
 from lesionforge.train.patches import INFERENCE_BATCH, PatchVolume, gather, score
 
@@ -15,12 +18,17 @@ CONTRASTS = ("T1w", "FLAIR", "T2w")
 AGREED = 5e-5
 
 
-def strange_network(contrasts: int, seed: int) -> keras.Model:
-    """The published network with statistics of batch normalisation as no training leaves them, and probabilities that vary."""
+def strange_network(contrasts: int, seed: int, name: str = "valverde2017") -> keras.Model:
+    """A network with statistics of batch normalisation as no training leaves them, slopes of either sign, and probabilities that
+    vary."""
     rng = np.random.default_rng(seed)
     keras.utils.set_random_seed(seed)
-    network = build_network("valverde2017", CONTRASTS[:contrasts])
+    network = build_network(name, CONTRASTS[:contrasts])
     for layer in network.layers:
+        if isinstance(layer, keras.layers.PReLU):
+            layer.set_weights([rng.uniform(-1, 1, layer.weights[0].shape)])
+        if isinstance(layer, keras.layers.Conv3D) and layer.use_bias:
+            layer.set_weights([layer.get_weights()[0], rng.normal(size=layer.filters)])
         if isinstance(layer, keras.layers.BatchNormalization):
             gamma, *_ = layer.get_weights()
             # Some scales are negative: then the largest value is not the one of the largest convolution.
@@ -93,6 +101,21 @@ def test_crowded_voxels_are_shared_and_others_are_not(monkeypatch, shared_voxels
     few = voxels[:500]
     np.testing.assert_array_equal(score(network, volume, few), patch_by_patch(network, volume, few))
     assert len(shared_voxels) == 1
+
+
+@pytest.mark.parametrize("contrasts", [1, 2, 3])
+def test_nicmslesions_without_what_pooling_drops_gives_the_same_and_draws_nothing(contrasts) -> None:
+    network, volume, voxels = (
+        strange_network(contrasts, contrasts, "nicmslesions"),
+        random_volume(contrasts, seed=6),
+        some_voxels(300),
+    )
+    before = random.getstate()
+    found = patch_by_patch(lean(network), volume, voxels)
+    assert random.getstate() == before
+    expected = patch_by_patch(network, volume, voxels)
+    assert np.quantile(expected, 0.9) - np.quantile(expected, 0.1) > 0.2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=AGREED)
 
 
 def test_other_networks_are_scored_patch_by_patch(monkeypatch, shared_voxels) -> None:

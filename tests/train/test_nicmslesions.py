@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.images import read_json
+from lesionforge.train.lean import lean
 from lesionforge.train.patches import PatchVolume, score
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "nicmslesions"
@@ -96,12 +97,13 @@ def lesion_like_patches(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def assert_same_probabilities(folder: Path, files: tuple[Path, Path], patches: np.ndarray) -> None:
-    """Patches [n, x, y, z, channel] through the saved networks and through the plain evaluation."""
+    """Patches [n, x, y, z, channel] through the saved networks, as they are and lean, and through the plain evaluation."""
     for name, file in zip(("cnn1", "cnn2"), files, strict=True):
-        ours = np.asarray(nets.load_model(folder, name).predict_on_batch(patches))[:, 1]
+        network = nets.load_model(folder, name)
         plain = plain_evaluation(file, np.moveaxis(patches, -1, 1))
-        np.testing.assert_allclose(ours, plain, atol=1e-4)
         assert plain.std() > 0.02
+        for judge in (network, lean(network)):
+            np.testing.assert_allclose(np.asarray(judge.predict_on_batch(patches))[:, 1], plain, atol=1e-4)
 
 
 def test_probabilities_equal_a_plain_evaluation(model: Path, pair) -> None:

@@ -231,6 +231,21 @@ def test_half_precision_inside_leaves_what_judges_and_is_saved_in_single(
     assert not np.array_equal(models["cnn1"].get_weights()[0], untrained[0])
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends trace differently")
+def test_a_step_of_each_network_is_traced_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, traced = SMALL["dense"], []
+    real = fit.block_loss
+
+    def counted(*given: object) -> object:
+        traced.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(fit, "block_loss", counted)
+    nets.set_up(1)
+    train_cascade(scans_for(root, config)[0], [], config, 1, lambda _: None)
+    assert len(traced) == 2
+
+
 def test_a_cascade_is_trained_on_two_devices(root: Path) -> None:
     """On two parts of the CPU, in a process of its own, since tensorflow, which it is about, divides it before its first use."""
     code = f"""
@@ -242,7 +257,7 @@ from lesionforge import nets
 from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.images import Prepared
 from lesionforge.nets import devices
-from lesionforge.train.fit import train_cascade
+from lesionforge.train.fit import _to_train, train_cascade
 from lesionforge.train.sampling import label_scan
 from pathlib import Path
 devices._mirrored = cache(lambda count: tf.distribute.MirroredStrategy([f"CPU:{{n}}" for n in range(count)]))
@@ -253,6 +268,10 @@ scan = label_scan("sub-0", Prepared.open(Path({str(root / "sub-0")!r})).read(), 
 models, history = train_cascade([scan], [], config, 1, print, device=devices.Device("gpu", 2))
 assert all(np.isfinite(row.loss) for row in history) and len(history) == 2
 assert all(np.isfinite(weight).all() for model in models.values() for weight in model.get_weights())
+# In half precision the losses of the steps are scaled, by variables that all devices have. Its pooling needs a GPU.
+devices.Device.precision = "mixed_float16"
+halved = _to_train(models["cnn1"], config, ("T1w", "FLAIR"), devices.Device("gpu", 2))
+assert halved.optimizer.built and type(halved.optimizer).__name__ == "LossScaleOptimizer"
 assert devices._mirrored.cache_info().hits and devices._mirrored(2).num_replicas_in_sync == 2
 """
     environment = os.environ | {"KERAS_BACKEND": "tensorflow"}

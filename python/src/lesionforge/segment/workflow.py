@@ -38,7 +38,7 @@ from lesionforge.segment.lesions import (
     totals,
     volumes_mm3,
 )
-from lesionforge.train.loading import load_cascade
+from lesionforge.train.loading import load_judges
 
 MASK_MEANING = "lesions found by the cascade"
 NUMBERS_SIDECAR = {"Description": "lesions found by the cascade, each with its number in desc-lesions.tsv"}
@@ -111,7 +111,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     images = list(scan.images(cascade.contrasts).values())
     device = find_device("auto")
     with on_one_device(device):
-        models = load_cascade(cascade.folder, config, cascade.contrasts)
+        models = load_judges(cascade.folder, config, cascade.contrasts)
         device.say()
         probability = lesion_probability(models, images, scan.brain, config, voxel_mm)
     mask, threshold = found_lesions(probability, scan, config)

@@ -13,7 +13,7 @@ from lesionforge.errors import InputError
 from lesionforge.nets.checkpoint import TrainingState, load_state, restore, save_state, sweep, variables_of
 from lesionforge.nets.devices import Device, on_device
 from lesionforge.synthesize.config import GeneratorConfig
-from lesionforge.synthesize.network import LATENT_VARIANCE, build_generator, compile_for_training
+from lesionforge.synthesize.network import build_generator, compile_for_training
 from lesionforge.synthesize.tiles import StoredScan, tile_stream
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def train_generator(
         with on_device(device):
             training, _ = build_generator(config)
             compile_for_training(training, config)
-            make_variables(training, config, device)
+            make_variables(training, device)
             if state:
                 restore(training, state)
             epochs_done = len(state.history) if state else 0
@@ -83,15 +83,14 @@ def train_generator(
     return inference, state.history
 
 
-def make_variables(training: keras.Model, config: GeneratorConfig, device: Device) -> None:
+def make_variables(training: keras.Model, device: Device) -> None:
     """Make the variables of the optimizer and of the losses' means, or the first step does and TensorFlow traces it twice."""
     import keras
 
     training.optimizer.build(training.trainable_variables)
     # On several devices Keras makes the means itself. `fit` begins them anew.
     if device.count == 1:
-        nothing = {name: keras.ops.zeros((1, 1, 1, 1)) for name in config.reconstructions}
-        nothing |= {LATENT_VARIANCE: keras.ops.zeros((1, 1))}
+        nothing = {name: keras.ops.zeros((1,) * len(one.shape)) for name, one in training.output.items()}
         training.compute_loss(y=nothing, y_pred=nothing)
 
 

@@ -92,8 +92,8 @@ def _shared_weights(network: keras.Model) -> SharedWeights:
     from keras.ops import convert_to_tensor as tensor
 
     first, norm1, second, norm2, dense1, dense2 = [layer for layer in network.layers if layer.weights]
-    kernel1, shift1 = _folded(first, norm1)
-    kernel2, shift2 = _folded(second, norm2)
+    kernel1, shift1 = folded(first, norm1)
+    kernel2, shift2 = folded(second, norm2)
     # The map (i, j, k) is `border` along the axes where it is 1: without the neighbours below there.
     maps = []
     for border in HALVES:
@@ -110,11 +110,12 @@ def _shared_weights(network: keras.Model) -> SharedWeights:
     )
 
 
-def _folded(convolution: keras.Layer, norm: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and shift of a convolution and the batch normalisation behind it."""
+def folded(convolution: keras.Layer, norm: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and shift of a convolution, with or without a bias, and the batch normalisation behind it."""
+    kernel, *bias = convolution.get_weights()
     gamma, beta, mean, variance = norm.get_weights()
     scale = gamma / np.sqrt(variance + norm.epsilon)
-    return np.asarray(convolution.get_weights()[0] * scale), np.asarray(beta - mean * scale)
+    return np.asarray(kernel * scale), np.asarray(beta + (sum(bias) - mean) * scale)
 
 
 def _half_matrix(kernel: np.ndarray, half: tuple[int, ...]) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lesionforge import nets
 from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
+from lesionforge.train.lean import lean
 from lesionforge.train.network import build_network
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ def load_cascade(folder: Path, config: CascadeConfig, contrasts: Sequence[str]) 
                 "names; copy the whole model folder again, or train it anew if another version made it"
             )
     return models
+
+
+def load_judges(folder: Path, config: CascadeConfig, contrasts: Sequence[str]) -> dict[str, keras.Model]:
+    """`load_cascade` for inference alone: networks that give the same probabilities, to rounding, in less time."""
+    models = load_cascade(folder, config, contrasts)
+    return {name: lean(model) for name, model in models.items()} if config.network == "nicmslesions" else models
 
 
 def _layers(network: keras.Model) -> tuple[Any, ...]:

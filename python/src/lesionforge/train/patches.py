@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 HALF = PATCH // 2
-INFERENCE_BATCH = 4096
+INFERENCE_BATCH = 1024
 # Sulci narrower than twice this do not count as the brain's surface.
 CLOSED_MM = 5.0
 
