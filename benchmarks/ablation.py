@@ -183,6 +183,8 @@ def judged(run: str, models: dict[str, Any], contrasts: tuple[str, ...], prepare
 @CHANGES
 def inference(results: Path, arm: str, judge: str, changes: dict[str, Any]) -> None:
     """Segment with each cascade of ARM in RESULTS by changed settings and print its table."""
+    if unknown := sorted({*changes} - {field.name for field in fields(CascadeConfig)}):
+        raise click.UsageError(f"--set {unknown[0]}: is no setting of the cascade")
     left, rows = gather(results), []
     for run in runs_of(arm, left.models, results):
         scans, one = judged_by(judge, arm, left, run), Cascade.open(left.models[run])
