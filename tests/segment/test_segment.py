@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge import nets
-from lesionforge.cascade.settings import CONFIGURATIONS, CascadeConfig
+from lesionforge.cascade.settings import CascadeConfig
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import (
@@ -38,7 +38,6 @@ from lesionforge.segment.cascade import found_lesions, grow, lesion_mask, lesion
 from lesionforge.segment.lesions import lesion_columns
 from lesionforge.segment.workflow import Cascade, segment_scan
 from lesionforge.train.loading import load_cascade
-from lesionforge.train.network import build_network
 
 TRAIN_OPTIONS = ["--configuration", "published", "--epochs", "2", "--steps-per-epoch", "10"]
 
@@ -324,37 +323,6 @@ def test_no_lesion_is_looked_for_near_the_surface_of_the_brain(monkeypatch) -> N
     np.testing.assert_array_equal(lesion_probability(networks, images, brain, config, 1) > 0, brain)
     found = lesion_probability(networks, images, brain, replace(config, candidate_depth_mm=6), 1) > 0
     assert found[12:28, 12:28, 12:28].all() and not found[:9].any() and not found[:, :, 31:].any()
-
-
-def test_with_test_time_flips_a_mirrored_scan_has_the_mirrored_probabilities(root: Path) -> None:
-    """In patches and in blocks, of a brain that lies askew in its grid."""
-    config = replace(CONFIGURATIONS["lesionforge"], candidate_depth_mm=0.0)
-    scan = Prepared.open(root / "prepare/sub-9").read()
-    brain = scan.brain.copy()
-    brain[: brain.shape[0] // 3] = False
-    images, other = [scan.t1w, scan.flair], [scan.t1w[::-1], scan.flair[::-1]]
-    for network in ("dense", "valverde2017"):
-        keras.utils.set_random_seed(1)
-        models = {name: build_network(network, ALWAYS) for name in ("cnn1", "cnn2")}
-        # CNN1 rules out about half, a voxel here and there on one side only.
-        everywhere = replace(config, cnn1_threshold=0.0, mirrored=False)
-        first = lesion_probability({"cnn1": models["cnn1"], "cnn2": models["cnn1"]}, images, brain, everywhere, 2.0)
-        config = replace(config, cnn1_threshold=float(np.median(first[first > 0])))
-        one = lesion_probability(models, images, brain, config, 2.0)
-        mirrored = lesion_probability(models, other, brain[::-1], config, 2.0)[::-1]
-        assert (one > 0).any() and not one[~brain].any()
-        np.testing.assert_allclose(mirrored, one, atol=1e-6)
-        plain = replace(config, mirrored=False)
-        sides = lesion_probability(models, images, brain, plain, 2.0), lesion_probability(models, other, brain[::-1], plain, 2.0)
-        assert np.any((sides[0] > 0) != (sides[1][::-1] > 0))
-        np.testing.assert_allclose((sides[0] + sides[1][::-1]) / 2, one, atol=1e-6)
-
-
-def test_the_summary_of_a_scan_says_whether_it_was_mirrored(root: Path, tmp_path: Path) -> None:
-    model = Cascade.open(root / "model")
-    flipped = replace(model, config=replace(model.config, mirrored=True))
-    assert segment_scan(root / "prepare/sub-9", flipped, tmp_path)["mirrored"] is True
-    assert read_json(tmp_path / "sub-9/sub-9_desc-segment.json")["mirrored"] is True
 
 
 def test_small_lesions_are_dropped_by_volume() -> None:
