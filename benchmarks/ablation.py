@@ -47,6 +47,7 @@ from lesionforge.train.loading import load_judges
 HIGHEST = (0.9, 0.95, 0.99, 1.0)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DEFAULT = CONFIGURATIONS["lesionforge"]
+SETTINGS = {field.name for field in fields(CascadeConfig)}
 HEADER = ["run", "scan", "own threshold", "as segmented", *(f"{threshold:g}" for threshold in THRESHOLDS)]
 RESULTS = click.argument("results", type=click.Path(exists=True, path_type=Path))
 ARM = click.option("--arm", default="augmented", show_default=True)
@@ -76,13 +77,12 @@ def row_of(run: str, probability: np.ndarray, prepared: Prepared, scan: Scan, co
 
 def changed(config: CascadeConfig, changes: dict[str, Any]) -> CascadeConfig:
     """The configuration with what is a field of it changed; what is a constant of `train.blocks` is changed there."""
-    own = {field.name for field in fields(CascadeConfig)}
     for name, value in changes.items():
-        if name not in own:
+        if name not in SETTINGS:
             if not name.isupper() or not hasattr(blocks, name):
                 raise click.UsageError(f"--set {name}: is no setting of the cascade and no constant of train.blocks; see there")
             setattr(blocks, name, value)
-    return replace(config, **{name: value for name, value in changes.items() if name in own})
+    return replace(config, **{name: value for name, value in changes.items() if name in SETTINGS})
 
 
 def parsed(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
@@ -183,12 +183,12 @@ def judged(run: str, models: dict[str, Any], contrasts: tuple[str, ...], prepare
 @CHANGES
 def inference(results: Path, arm: str, judge: str, changes: dict[str, Any]) -> None:
     """Segment with each cascade of ARM in RESULTS by changed settings and print its table."""
-    if unknown := sorted({*changes} - {field.name for field in fields(CascadeConfig)}):
+    if unknown := sorted({*changes} - SETTINGS):
         raise click.UsageError(f"--set {unknown[0]}: is no setting of the cascade")
     left, rows = gather(results), []
     for run in runs_of(arm, left.models, results):
         scans, one = judged_by(judge, arm, left, run), Cascade.open(left.models[run])
-        config = changed(one.config, changes)
+        config = replace(one.config, **changes)
         models = load_judges(one.folder, config, one.contrasts)
         rows += [judged(run, models, one.contrasts, prepared, config) for prepared in scans]
     click.echo(" ".join(f"{name}={value}" for name, value in changes.items()))

@@ -255,10 +255,10 @@ def test_tasks_on_the_gpus_of_one_machine_take_turns(shared):
     site = shared.folder / "turns.config"
     site.write_text("process { withLabel: '(gpu)' { accelerator = 1 } }\n")
     scans = [f"synthesize paint sub-syn000{number}" for number in (1, 2, 3)]
-    holds, held = ([shared.control / fault / what for what in scans] for fault in ("hold", "held"))
-    for what, trace in zip(scans, held, strict=True):
+    held = [shared.control / "held" / what for what in scans]
+    for trace in held:
         trace.unlink(missing_ok=True)
-        shared.cause("hold", what)
+    holds = [shared.cause("hold", what) for what in scans]
     before = shared.log()
     run = shared.start("-c", site, launch="turns")
 

@@ -105,11 +105,8 @@ def test_crowded_voxels_are_shared_and_others_are_not(monkeypatch, shared_voxels
 
 @pytest.mark.parametrize("contrasts", [1, 2, 3])
 def test_nicmslesions_without_what_pooling_drops_gives_the_same_and_draws_nothing(contrasts) -> None:
-    network, volume, voxels = (
-        strange_network(contrasts, contrasts, "nicmslesions"),
-        random_volume(contrasts, seed=6),
-        some_voxels(300),
-    )
+    network = strange_network(contrasts, contrasts, "nicmslesions")
+    volume, voxels = random_volume(contrasts, seed=6), some_voxels(300)
     before = random.getstate()
     found = patch_by_patch(lean(network), volume, voxels)
     assert random.getstate() == before

@@ -56,7 +56,7 @@ def train_generator(
         with on_device(device):
             training, _ = build_generator(config)
             compile_for_training(training, config)
-            make_variables(training, device)
+            _make_variables(training, device)
             if state:
                 restore(training, state)
             epochs_done = len(state.history) if state else 0
@@ -83,7 +83,7 @@ def train_generator(
     return inference, state.history
 
 
-def make_variables(training: keras.Model, device: Device) -> None:
+def _make_variables(training: keras.Model, device: Device) -> None:
     """Make the variables of the optimizer and of the losses' means, or the first step does and TensorFlow traces it twice."""
     import keras
 

@@ -53,9 +53,9 @@ class PatchVolume:
 
     def mirrored(self, centres: np.ndarray) -> tuple[PatchVolume, np.ndarray]:
         """The volume with left and right changed, a view, and where voxels [n, 3] of the scan's grid lie on the grid of it."""
-        there = np.array(centres)
-        there[:, 0] = 2 * self.start[0] + self.data.shape[0] - 2 * HALF - 1 - there[:, 0]
-        return PatchVolume(self.data[::-1], self.start), there
+        data, there = self.data, np.array(centres)
+        there[:, 0] = 2 * self.start[0] + len(data) - PATCH - there[:, 0]
+        return PatchVolume(data[::-1], self.start), there
 
     def flair_at(self, centres: np.ndarray) -> np.ndarray:
         """FLAIR z-scores [n] at voxels [n, 3] of the scan's grid."""
