@@ -17,7 +17,8 @@ BLOCK = 32
 # What lies nearer to the faces of a block is context only: the network sees zeros beyond them.
 MARGIN = 2
 # Inference: voxels that a tile is judged for along each axis, at most, and the context around them.
-LARGEST_TILE = 96
+# A brain of 1 mm is one tile: tiles of 96 with their context take half as long again, and where they meet shows.
+LARGEST_TILE = 192
 HALO = 16  # a multiple of DENSE_FACTOR
 OUTSIDE, HEALTHY, LESION, GREY = 0, 1, 2, 3  # GREY: healthy grey matter
 # Of a scan's lesions each is drawn in proportion to its size to this power: by 1 all voxels alike, by 0 all lesions alike.
