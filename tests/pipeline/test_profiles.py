@@ -14,14 +14,20 @@ LABELS = ("cpu_small", "cpu_medium", "cpu_large", "gpu")
 TOGETHER = ["local", "gpu", "test", "slurm", "slurm,gpu", "gpu,slurm", "test,gpu", "slurm,gpu,apptainer"]
 # How each engine is told to show a task the GPUs.
 GPU_OPTIONS = {"docker": "--gpus all", "podman": "--device nvidia.com/gpu=all", "apptainer": "--nv"}
+SITE = ("-c", ROOT / "docs" / "site.config")
 SMALL = "process.resourceLimits = [cpus: 1, memory: 1.GB]\n"
+
+
+def configuration(profiles: str, parser: str, *options: str | Path) -> str:
+    """The configuration as Nextflow resolves it, a setting a line."""
+    words = [ROOT / "bin" / "nextflow", *options, "config", "-flat", "-profile", profiles, ROOT]
+    env = os.environ | {"NXF_SYNTAX_PARSER": parser}
+    return subprocess.run(words, capture_output=True, text=True, check=True, env=env).stdout
 
 
 def settings_of(profiles: str, parser: str) -> dict[str, set[str]]:
     """The directives that each label has, by any selector that fits it."""
-    words = [ROOT / "bin" / "nextflow", "config", "-flat", "-profile", profiles, ROOT]
-    env = os.environ | {"NXF_SYNTAX_PARSER": parser}
-    told = subprocess.run(words, capture_output=True, text=True, check=True, env=env).stdout
+    told = configuration(profiles, parser)
     found = re.findall(r"^process\.'withLabel:([^']+)'\.(\w+) = ", told, re.MULTILINE)
     return {label: {directive for pattern, directive in found if re.fullmatch(pattern, label)} for label in LABELS}
 
@@ -34,6 +40,17 @@ def test_every_label_keeps_its_processors_memory_and_time(profiles: str, parser:
         assert {"cpus", "memory", "time"} <= found[label], (label, found)
     assert ("accelerator" in found["gpu"]) == ("gpu" in profiles)
     assert not any("accelerator" in found[label] for label in LABELS[:3])
+
+
+@pytest.mark.parametrize("parser", ["v1", "v2"])
+def test_a_sites_file_adds_to_the_profiles(parser: str) -> None:
+    plain, site = (set(configuration("slurm,apptainer,gpu", parser, *options).splitlines()) for options in ((), SITE))
+    assert "executor.queueSize = 300" in site - plain
+    assert "process.'withLabel:gpu'.queue = 'gpu'" in site - plain
+    for line in ("process.executor = 'slurm'", "apptainer.enabled = true"):
+        assert line in site & plain, line
+    names = {line.split(" = ")[0] for line in site}
+    assert names >= {line.split(" = ")[0] for line in plain}
 
 
 def commands_of(profiles: str, folder: Path) -> dict[str, str]:
