@@ -9,11 +9,11 @@
 RESULTS is the output folder of an experiment with folds, such as results/experiment-open-ms. `agreement` looks at no mask: it
 segments the scans that have none with each network of an arm, by the rules of the default with other highest thresholds, and
 prints how alike every two networks' masks are. `curves` reads the probability maps in RESULTS, all by the rules of the default.
-`inference` segments with the networks of an arm by changed settings of `CascadeConfig`; `train` trains the arm of each fold
-anew, with such settings or constants of `train.blocks` changed. Both judge a fold's test scans or, with `--judge own`, its
-annotated ones. These three print Dice / lesion sensitivity / false discovery / millilitres as a scan is segmented, by its own
-threshold and grown, and at each threshold without growth; where test scans are looked at, what is chosen by their tables is not
-blind. All tables are Markdown. Nothing is written.
+`inference` segments with the networks of an arm by changed settings of `CascadeConfig` or other tiles; `train` trains the arm of
+each fold anew, with such settings or constants of `train.blocks` changed. Both judge a fold's test scans or, with `--judge own`,
+its annotated ones. These three print Dice / lesion sensitivity / false discovery / millilitres as a scan is segmented, by its
+own threshold and grown, and at each threshold without growth; where test scans are looked at, what is chosen by their tables is
+not blind. All tables are Markdown. Nothing is written.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from lesionforge.train.loading import load_judges
 HIGHEST = (0.9, 0.95, 0.99, 1.0)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DEFAULT = CONFIGURATIONS["lesionforge"]
+# Constants of train.blocks that inference reads.
+TILING = {"LARGEST_TILE", "HALO"}
 SETTINGS = {field.name for field in fields(CascadeConfig)}
 HEADER = ["run", "scan", "own threshold", "as segmented", *(f"{threshold:g}" for threshold in THRESHOLDS)]
 RESULTS = click.argument("results", type=click.Path(exists=True, path_type=Path))
@@ -134,7 +136,7 @@ def alike(one: np.ndarray, other: np.ndarray, voxel_mm3: float) -> tuple[float, 
 def agreement(results: Path, arm: str) -> None:
     """Print how alike the networks of ARM segment the scans without a lesion mask, by the highest threshold allowed."""
     left, rows = gather(results), []
-    cascades = {name: Cascade.open(folder) for name, folder in left.models.items() if name.startswith(f"{arm}_")}
+    cascades = {name: Cascade.open(left.models[name]) for name in runs_of(arm, left.models, results)}
     unmarked = {name: prepared for name, prepared in left.prepared.items() if prepared.lesion is None}
     if len(cascades) < 2 or not unmarked:
         raise click.UsageError(f"--arm {arm}: {results} needs two of its networks and a scan without a lesion mask")
@@ -183,12 +185,12 @@ def judged(run: str, models: dict[str, Any], contrasts: tuple[str, ...], prepare
 @CHANGES
 def inference(results: Path, arm: str, judge: str, changes: dict[str, Any]) -> None:
     """Segment with each cascade of ARM in RESULTS by changed settings and print its table."""
-    if unknown := sorted({*changes} - SETTINGS):
-        raise click.UsageError(f"--set {unknown[0]}: is no setting of the cascade")
+    if unknown := sorted({*changes} - SETTINGS - TILING):
+        raise click.UsageError(f"--set {unknown[0]}: is no setting of the cascade and none of {', '.join(sorted(TILING))}")
     left, rows = gather(results), []
     for run in runs_of(arm, left.models, results):
         scans, one = judged_by(judge, arm, left, run), Cascade.open(left.models[run])
-        config = replace(one.config, **changes)
+        config = changed(one.config, changes)
         models = load_judges(one.folder, config, one.contrasts)
         rows += [judged(run, models, one.contrasts, prepared, config) for prepared in scans]
     click.echo(" ".join(f"{name}={value}" for name, value in changes.items()))

@@ -100,7 +100,7 @@ def test_compose_runs_a_cohort_through_the_all_in_one_image(compose, command, ca
     assert (out / "results" / "report" / "index.html").stat().st_size > 10_000
 
 
-def test_compose_predicts_one_subject_as_the_pipeline_segments_it(compose, command, caller, cohort, chains, tmp_path, out):
+def test_compose_predicts_one_subject_into_files_of_the_caller(compose, command, caller, cohort, chains, tmp_path, out):
     model = chains["local"].outdir / "train" / "augmented"
     paths = {"IN": str(cohort), "OUT": str(out), "MODEL": str(model)}
     scans = ("--t1w", "/in/sub-p02/anat/sub-p02_T1w.nii.gz", "--flair", "/in/sub-p02/anat/sub-p02_FLAIR.nii.gz")
