@@ -8,7 +8,7 @@ include { cohortProblems; folderProblems; forgetDamaged; machineProblems } from 
 include { engineProblems  } from './modules/engine'
 include { failuresIn; failuresInWords; writeFailures } from './modules/failures'
 include { lockOf; partialFolder; publish } from './modules/publish'
-include { runName         } from './modules/script'
+include { mountProblem; runName } from './modules/script'
 include { COHORT; filesOf } from './modules/cohort/main'
 include { PREPARE         } from './modules/prepare/main'
 include { REGISTER        } from './modules/register/main'
@@ -207,10 +207,11 @@ def rosters(rows, columns) {
 // Where the report is. After a failure, what failed and why, and a full disk is named: a task there cannot say what was wrong, its
 // log lies on it.
 def sayHowItEnded(outdir, given, trace) {
-    if (workflow.success) {
+    // A run that skipped somebody is no success, but has no error either.
+    if (workflow.success || (!workflow.errorMessage && outdir.resolve('report/index.html').exists())) {
         log.info("Report: ${given}/report/index.html")
     }
-    else {
+    if (!workflow.success) {
         folderProblems(outdir, workflow.workDir).each { sentence -> log.warn(sentence) }
     }
     // Whatever is wrong with these files, the run has ended as it has.
@@ -247,7 +248,9 @@ workflow {
     else {
         // Act 1: refuse what cannot end well.
         profiles = workflow.profile.tokenize(',')
-        refuse(parameterProblems(params) + combinationProblems(params, profiles) + engineProblems(workflow))
+        def work = mountProblem(workflow.workDir)
+        def unmountable = work ? ["-work-dir ${workflow.workDir} ${work}"] : []
+        refuse(parameterProblems(params) + combinationProblems(params, profiles) + unmountable + engineProblems(workflow))
         source = pathOf(params.input)
         outdir = pathOf(params.outdir).normalize()
         refuse(machineProblems(profiles, params, workflow.session.config.process) + folderProblems(outdir, workflow.workDir))

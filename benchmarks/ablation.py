@@ -43,6 +43,7 @@ from lesionforge.train import blocks
 from lesionforge.train.command import read_arm
 from lesionforge.train.fit import train_cascade
 from lesionforge.train.loading import load_judges
+from lesionforge.train.network import DENSE_FACTOR
 
 HIGHEST = (0.9, 0.95, 0.99, 1.0)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -187,6 +188,8 @@ def inference(results: Path, arm: str, judge: str, changes: dict[str, Any]) -> N
     """Segment with each cascade of ARM in RESULTS by changed settings and print its table."""
     if unknown := sorted({*changes} - SETTINGS - TILING):
         raise click.UsageError(f"--set {unknown[0]}: is no setting of the cascade and none of {', '.join(sorted(TILING))}")
+    if any(not isinstance(changes[name], int) or changes[name] % DENSE_FACTOR for name in TILING & {*changes}):
+        raise click.UsageError(f"--set: {' and '.join(sorted(TILING))} are multiples of {DENSE_FACTOR}")
     left, rows = gather(results), []
     for run in runs_of(arm, left.models, results):
         scans, one = judged_by(judge, arm, left, run), Cascade.open(left.models[run])

@@ -1,6 +1,6 @@
 // The parameters against nextflow_schema.json: what --help prints and what is refused before anything starts.
 
-include { isSafePath } from './script'
+include { isSafePath; mountProblem } from './script'
 
 def schemaGroups() {
     def schema = new groovy.json.JsonSlurper().parse(file("${projectDir}/nextflow_schema.json", glob: false))
@@ -103,8 +103,10 @@ def valueProblem(name, value, rule) {
     if (rule.exists && !file(value.toString(), glob: false).exists()) {
         return "--${name} names '${value}', which does not exist; check the path."
     }
-    if (rule.staged && !isSafePath(file(value.toString(), glob: false).toAbsolutePath().toString())) {
+    def path = rule.staged ? file(value.toString(), glob: false).toAbsolutePath().toString() : ''
+    if (!isSafePath(path)) {
         return "--${name} names '${value}', which holds a character that a shell could misread; rename it or its folder."
     }
-    return null
+    def problem = mountProblem(path)
+    return problem ? "--${name} names '${path}', which ${problem}" : null
 }

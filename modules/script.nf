@@ -59,10 +59,18 @@ def mountable(path) {
     }
     def target = path.toRealPath()
     def found = target.name ==~ /.*\.nii(\.gz)?/ && isSafePath(target.toString()) ? target : path
-    if (found.toString() =~ /[:,]/) {
-        error("${found} holds ':' or ',', which ${workflow.containerEngine} takes for the end of a path; rename it, or run without a container engine.")
+    def problem = mountProblem(found)
+    if (problem) {
+        error("${found} ${problem}")
     }
     return found
+}
+
+// Null, or why the engine cannot mount a path, to follow its name.
+def mountProblem(path) {
+    return workflow.containerEngine && path.toString() =~ /[:,]/
+        ? "holds ':' or ',', which ${workflow.containerEngine} takes for the end of a path; rename it, or run without a container engine."
+        : null
 }
 
 // An option once per value: `--arm real --arm augmented`.

@@ -207,6 +207,7 @@ def test_one_broken_subject_in_each_stage_is_skipped_and_the_others_get_through(
     )
     assert {path.name for path in (run.outdir / "segment" / "model").iterdir()} == {f"sub-{n}" for n in range(16, 21)}
     assert (run.outdir / "report" / "index.html").exists()
+    assert "Report: " in run.printed
     for what in BROKEN:
         (workshop.control / "fail" / what).unlink()
     run = workshop.start(*options, "-resume", sheet=sheet).end()

@@ -43,8 +43,9 @@ def test_every_label_keeps_its_processors_memory_and_time(profiles: str, parser:
 
 
 @pytest.mark.parametrize("parser", ["v1", "v2"])
-def test_a_sites_file_adds_to_the_profiles(parser: str) -> None:
-    plain, site = (set(configuration("slurm,apptainer,gpu", parser, *options).splitlines()) for options in ((), SITE))
+@pytest.mark.parametrize("profiles", ["slurm,apptainer,gpu", "reproducible,slurm,apptainer,test"])
+def test_a_sites_file_adds_to_the_profiles(profiles: str, parser: str) -> None:
+    plain, site = (set(configuration(profiles, parser, *options).splitlines()) for options in ((), SITE))
     assert "executor.queueSize = 300" in site - plain
     assert "process.'withLabel:gpu'.queue = 'gpu'" in site - plain
     for line in ("process.executor = 'slurm'", "apptainer.enabled = true"):
