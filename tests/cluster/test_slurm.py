@@ -90,6 +90,8 @@ def test_a_task_past_its_time_limit_is_tried_again_with_more(troubled):
     (first, _), (second, attempt) = tries(troubled, "STRIP", "sub-03")
     assert first in [str(code) for code in range(130, 146)]
     assert (second, attempt) == ("0", "2")
+    _, folder = (task["workdir"] for task in troubled.tasks if (task["process"], task["tag"]) == ("STRIP", "sub-03"))
+    assert "#SBATCH -t 00:02:00" in (Path(folder) / ".command.run").read_text().splitlines()
 
 
 def test_a_task_killed_for_memory_is_tried_again_with_more(troubled, cluster):
