@@ -84,6 +84,8 @@ def changed(config: CascadeConfig, changes: dict[str, Any]) -> CascadeConfig:
         if name not in SETTINGS:
             if not name.isupper() or not hasattr(blocks, name):
                 raise click.UsageError(f"--set {name}: is no setting of the cascade and no constant of train.blocks; see there")
+            if name in TILING and (not isinstance(value, int) or value % DENSE_FACTOR):
+                raise click.UsageError(f"--set {name}: is {value}, but must be a multiple of {DENSE_FACTOR}")
             setattr(blocks, name, value)
     return replace(config, **{name: value for name, value in changes.items() if name in SETTINGS})
 
@@ -188,8 +190,6 @@ def inference(results: Path, arm: str, judge: str, changes: dict[str, Any]) -> N
     """Segment with each cascade of ARM in RESULTS by changed settings and print its table."""
     if unknown := sorted({*changes} - SETTINGS - TILING):
         raise click.UsageError(f"--set {unknown[0]}: is no setting of the cascade and none of {', '.join(sorted(TILING))}")
-    if any(not isinstance(changes[name], int) or changes[name] % DENSE_FACTOR for name in TILING & {*changes}):
-        raise click.UsageError(f"--set: {' and '.join(sorted(TILING))} are multiples of {DENSE_FACTOR}")
     left, rows = gather(results), []
     for run in runs_of(arm, left.models, results):
         scans, one = judged_by(judge, arm, left, run), Cascade.open(left.models[run])

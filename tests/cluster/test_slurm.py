@@ -76,9 +76,14 @@ def wait_for_try(run, process, tag):
         time.sleep(0.5)
 
 
+def tried(run, process, tag, *columns):
+    """What the trace has in these columns for each try of a task."""
+    return [[task[name] for name in columns] for task in run.tasks if (task["process"], task["tag"]) == (process, tag)]
+
+
 def tries(run, process, tag):
     """(exit code, attempt) of each try of a task."""
-    return [(task["exit"], task["attempt"]) for task in run.tasks if (task["process"], task["tag"]) == (process, tag)]
+    return tried(run, process, tag, "exit", "attempt")
 
 
 def test_the_run_ends_as_if_nothing_had_happened(troubled, undisturbed, digests):
@@ -90,7 +95,7 @@ def test_a_task_past_its_time_limit_is_tried_again_with_more(troubled):
     (first, _), (second, attempt) = tries(troubled, "STRIP", "sub-03")
     assert first in [str(code) for code in range(130, 146)]
     assert (second, attempt) == ("0", "2")
-    _, folder = (task["workdir"] for task in troubled.tasks if (task["process"], task["tag"]) == ("STRIP", "sub-03"))
+    _, (folder,) = tried(troubled, "STRIP", "sub-03", "workdir")
     assert "#SBATCH -t 00:02:00" in (Path(folder) / ".command.run").read_text().splitlines()
 
 
@@ -99,8 +104,7 @@ def test_a_task_killed_for_memory_is_tried_again_with_more(troubled, cluster):
     (first, _), (second, attempt) = tries(troubled, "LEVELS", "sub-04")
     assert first not in ("0", "1", "2")
     assert (second, attempt) == ("0", "2")
-    memory = [task["memory"] for task in troubled.tasks if (task["process"], task["tag"]) == ("LEVELS", "sub-04")]
-    assert memory == ["300 MB", "600 MB"]
+    assert tried(troubled, "LEVELS", "sub-04", "memory") == [["300 MB"], ["600 MB"]]
 
 
 def test_a_task_whose_node_is_lost_runs_on_another(troubled, cluster):

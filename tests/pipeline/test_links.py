@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from pipeline_copy import ROOT, copy_pipeline, start_probe
+from pipeline_copy import copy_pipeline, start_probe
 
 PROBE = """
 include { fileOf } from './modules/script'
@@ -42,23 +42,14 @@ def test_an_engine_mounts_what_a_link_leads_to_but_nothing_that_a_shell_could_mi
     assert found == {"a.nii.gz": str(annex / "scan.nii.gz")} | themselves
 
 
-def test_a_model_and_a_work_folder_that_an_engine_would_split_are_refused(tmp_path: Path) -> None:
+def test_a_model_and_a_work_folder_that_an_engine_would_split_are_refused(tmp_path: Path, run_nextflow) -> None:
     (tmp_path / "10:30").mkdir()
-    (tmp_path / "a,b").mkdir()
-    (tmp_path / "copy").mkdir()
-    words = ["run", "main.nf", "-ansi-log", "false", "--input", tmp_path, "--outdir", tmp_path / "results"]
-    words += ["--model", tmp_path / "10:30", "-work-dir", tmp_path / "a,b", "-profile"]
-
-    def said(profile: str) -> str:
-        command = [ROOT / "bin" / "nextflow", *words, profile]
-        return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False).stdout
-
-    copy = copy_pipeline(tmp_path / "copy")
+    options = ("--input", tmp_path / "none.csv", "--model", tmp_path / "10:30", "-work-dir", tmp_path / "a,b", "-profile")
+    with_engine, without = (run_nextflow(tmp_path, tmp_path / "out", *options, one).printed for one in ("docker", "local"))
     refused = "holds ':' or ',', which docker takes for the end of a path; rename it"
-    with_engine = said("docker")
     assert f"--model names '{tmp_path}/10:30', which {refused}" in with_engine
     assert f"-work-dir {tmp_path}/a,b {refused}" in with_engine
-    assert "the end of a path" not in said("local")
+    assert "none.csv', which does not exist" in without and "the end of a path" not in without
 
 
 def test_a_path_that_an_engine_would_split_is_refused(tmp_path: Path) -> None:
