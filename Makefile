@@ -16,12 +16,13 @@ PACKAGE_OF_torch := torch==2.15.0
 LOCK_IMAGE = .setup/uv/bin/uv pip compile --no-cache --python-platform x86_64-manylinux_2_28 --python-version 3.11 \
              --generate-hashes --no-emit-index-url --no-header --no-annotate -q -c python/requirements.txt
 
-.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-pipeline test-slow test-torch test-jax test-cluster test-cluster-slow test-containers test-docker audit lint lock clean distclean
+.PHONY: help setup demo open-ms experiment-open-ms bench-prepare bench-synthesize bench-sampler bench-training bench-cascade bench-scale images image-gpu sif sif-gpu test test-pipeline test-stub test-phantom test-slow test-torch test-jax test-cluster test-cluster-slow test-containers test-docker audit lint lock clean distclean
 
 help:
 	@echo "make demo             the whole chain on a small cohort of synthetic heads, about 10 minutes"
 	@echo "make test             the tests of what each stage does, about 8 minutes"
-	@echo "make test-pipeline    whole runs of the pipeline on a phantom cohort, about 13 minutes"
+	@echo "make test-pipeline    whole runs of the pipeline, about 13 minutes: test-stub, with tasks that only touch files, and test-phantom,"
+	@echo "                      truly, on a phantom cohort"
 	@echo "make test-slow        the tests that take more than a minute each"
 	@echo "make test-torch       the tests of the stages with networks with KERAS_BACKEND=torch, which it installs into .setup/torch"
 	@echo "                      (5 GB, with its CUDA), 11 minutes; make test-jax, the same with jax, 20 minutes"
@@ -114,8 +115,13 @@ sif-gpu:
 test: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster --ignore=tests/pipeline -m "not slow" $(TWO_WORKERS) --durations=12
 
-test-pipeline: setup
-	.venv/bin/python -m pytest tests/pipeline -m "not slow" $(TWO_WORKERS) --durations=12
+test-pipeline: test-stub test-phantom
+
+test-stub: setup
+	.venv/bin/python -m pytest tests/pipeline --ignore=tests/pipeline/test_phantom.py -m "not slow" $(TWO_WORKERS) --durations=12
+
+test-phantom: setup
+	.venv/bin/python -m pytest tests/pipeline/test_phantom.py
 
 test-slow: setup
 	.venv/bin/python -m pytest tests --ignore=tests/cluster -m slow

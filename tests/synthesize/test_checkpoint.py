@@ -179,6 +179,7 @@ def test_a_checkpoint_in_the_folder_that_is_replaced_is_refused(patients: list[s
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_training_killed_with_9_ends_with_the_same_weights(patients: list[str], tmp_path: Path) -> None:
     def start(out: str, *options: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "lesionforge", "--threads", "1", "--reproducible", "synthesize", "train-generator"]
