@@ -65,10 +65,12 @@ def commands_of(profiles: str, folder: Path) -> dict[str, str]:
     processes = [f"process {label.upper()} {{\n    label '{label}'\n\n    script:\n    'true'\n}}\n" for label in LABELS]
     calls = "".join(f"    {label.upper()}()\n" for label in LABELS)
     workflow = "\n".join([*processes, f"workflow {{\n{calls}}}\n"])
-    (folder / "small.config").write_text(SMALL)
+    # Not by -c, with which the strict parser knows no profile of the pipeline.
+    with (folder / "nextflow.config").open("a") as config:
+        config.write(SMALL)
     # The lock of this machine's GPUs lies in TMPDIR.
     env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(folder)}
-    done = start_probe(folder, workflow, "-c", "small.config", "-profile", profiles, env=env)
+    done = start_probe(folder, workflow, "-profile", profiles, env=env)
     assert done.returncode == 0, done.stdout
     commands = {}
     for script in (folder / "work").glob("??/*/.command.run"):
