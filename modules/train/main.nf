@@ -40,12 +40,15 @@ workflow TRAIN_ARMS {
     chosen // map of the options configuration, network and retrain, each a text or null, of the trainings that they concern
 
     main:
+    // Arms with settings of their own take as many steps as the others, which are as the user chose; those of `init` are in its model.
+    main_configuration = chosen.configuration ?: [valverde2017: 'published', nicmslesions: 'nicmslesions'].get(chosen.network, 'lesionforge')
+    pace = !init && arms.any { arm -> arm != 'published' } ? ['steps-of': main_configuration] : [:]
     runs = data_sets.flatMap { fold, arm, index, prepared, painted, made ->
         def names = (arm in arms ? [arm] : []) + (baseline && arm == 'real' ? ['baseline_adapted'] : [])
         return names.collectMany { name ->
             def start = [baseline_adapted: baseline, published: []].get(name, init)
             // Nextflow hashes all of task.ext that a script names: what not every training gets is an input.
-            def own = [baseline_adapted: [:], published: [configuration: 'published']].get(name, chosen.subMap(['configuration', 'network']))
+            def own = [baseline_adapted: pace, published: [configuration: 'published'] + pace].get(name, chosen.subMap(['configuration', 'network']))
             def options = (own + (start ? chosen.subMap(['retrain']) : [:])).findAll { _name, value -> value }.collect { option, value -> "--${option} ${value}" }.join(' ')
             return seeds.collect { seed ->
                 def said = seeds.size() > 1 ? seed : ''

@@ -223,7 +223,7 @@ def test_in_an_experiment_too_what_is_broken_is_skipped_and_all_else_is_done(wor
     """A donor, which costs a synthetic scan, a patient that the generator learns from, and made scans of three arms."""
     broken = ["register sub-15", "synthesize levels sub-12", "synthesize paint sub-syn0001"]
     broken += ["assemble classical sub-cla0001", "assemble mix sub-mix0001"]
-    arms = ("--arms", "real,classical,mix,augmented", "--on_subject_error", "skip")
+    arms = ("--arms", "real,classical,mix,augmented,published", "--on_subject_error", "skip")
     for what in broken:
         workshop.cause("fail", what)
     rows = [(f"{number}", "patient", "train") for number in range(11, 20)]
@@ -241,7 +241,12 @@ def test_in_an_experiment_too_what_is_broken_is_skipped_and_all_else_is_done(wor
         )
     }
     done = run.named("COMPLETED")
-    assert (done["PAINT"], done["CLASSICAL"], done["TRAIN"], done["EVALUATE"], done["REPORT"]) == (1, 2, 4, 4, 1)
+    assert (done["PAINT"], done["CLASSICAL"], done["TRAIN"], done["EVALUATE"], done["REPORT"]) == (1, 2, 5, 5, 1)
+    for task in run.tasks:
+        if task["process"] == "TRAIN":
+            (script,) = (run.outdir.parent / "work").glob(f"{task['hash']}*/.command.sh")
+            own = "--configuration published --steps-of lesionforge" in script.read_text()
+            assert own == (task["tag"] == "published"), task["tag"]
     for what in broken:
         (workshop.control / "fail" / what).unlink()
     run = workshop.start(*arms, "-resume", sheet=sheet).end()

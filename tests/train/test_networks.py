@@ -90,6 +90,14 @@ def test_a_network_brings_its_own_settings() -> None:
     assert config("published", "nicmslesions") == replace(CONFIGURATIONS["published"], network="nicmslesions")
 
 
+def test_a_training_takes_as_many_steps_as_the_one_it_is_compared_with() -> None:
+    ours, published = CONFIGURATIONS["lesionforge"], CONFIGURATIONS["published"]
+    as_many = replace(published, epochs=ours.epochs, steps_per_epoch=ours.steps_per_epoch)
+    assert chosen_config(None, "published", {"network": None}, steps_of="lesionforge") == as_many
+    given = {"network": None, "epochs": 7, "steps_per_epoch": None}
+    assert chosen_config(None, "published", given, steps_of="lesionforge") == replace(as_many, epochs=7)
+
+
 @pytest.mark.parametrize(
     ("configuration", "network", "drawn"),
     [("published", "dense", "patches"), ("nicmslesions", "dense", "patches"), ("lesionforge", "nicmslesions", "blocks")],

@@ -164,11 +164,14 @@ def initial_model(init: Path | None, retrain: str | None, network: str | None) -
     return initial
 
 
-def chosen_config(initial: Initial | None, configuration: str | None, changes: dict[str, Any]) -> CascadeConfig:
+def chosen_config(
+    initial: Initial | None, configuration: str | None, changes: dict[str, Any], steps_of: str | None = None
+) -> CascadeConfig:
     """The settings of a training: those of the model to start from or of the named configuration, with what is not None changed.
 
-    A network named alone brings the settings of its own configuration. Raises InputError for a configuration together with a
-    model to start from, or with a network that does not work on what it draws, blocks or patches.
+    A network named alone brings the settings of its own configuration; epochs and steps per epoch are those of `steps_of` where
+    that names another one. Raises InputError for a configuration together with a model to start from, or with a network that does
+    not work on what it draws, blocks or patches.
     """
     if initial and configuration:
         raise InputError(f"--configuration {configuration}: {initial.folder} has settings of its own; leave --configuration out")
@@ -180,7 +183,9 @@ def chosen_config(initial: Initial | None, configuration: str | None, changes: d
         raise InputError(
             f"--network {network}: --configuration {configuration} draws {drawn}, which it does not take; leave one out"
         )
-    return replace(config, **{name: value for name, value in changes.items() if value is not None})
+    pace = CONFIGURATIONS[steps_of] if steps_of else config
+    steps = {"epochs": pace.epochs, "steps_per_epoch": pace.steps_per_epoch}
+    return replace(config, **steps | {name: value for name, value in changes.items() if value is not None})
 
 
 @click.command(help="Train the two networks of the cascade on one arm's table.")
@@ -198,6 +203,11 @@ def chosen_config(initial: Initial | None, configuration: str | None, changes: d
 )
 @click.option("--init", type=click.Path(path_type=Path), help="Model folder whose networks and settings are the start.")
 @click.option("--retrain", type=click.Choice(RETRAIN), help="Of --init: its last layers, or all [default: last].")
+@click.option(
+    "--steps-of",
+    type=click.Choice(list(CONFIGURATIONS)),
+    help="As many epochs and steps as in this configuration, to be compared with it [default: the own].",
+)
 @click.option("--epochs", type=click.IntRange(*EPOCHS), help="At most, a network [default: as configured].")
 @click.option("--steps-per-epoch", type=click.IntRange(*STEPS), help="Of the optimiser [default: as configured].")
 @click.option(
@@ -214,6 +224,7 @@ def train(
     configuration: str | None,
     init: Path | None,
     retrain: str | None,
+    steps_of: str | None,
     seed: int,
     device: str,
     checkpoint: Path | None,
@@ -225,7 +236,7 @@ def train(
 
     refuse_loss(out, index, init, own=nets.MODEL_FILES)
     initial = initial_model(init, retrain, changes["network"])
-    config = chosen_config(initial, configuration, changes)
+    config = chosen_config(initial, configuration, changes, steps_of)
     refuse_inside(checkpoint, out)
     say = partial(click.echo, err=True)
     with scratch_folder(out.absolute().with_name(f".{out.name}.scans")) as scratch:
