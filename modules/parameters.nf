@@ -38,6 +38,7 @@ def parameterProblems(given) {
 def combinationProblems(given, profiles) {
     def several = given.train_seeds instanceof Integer && given.train_seeds > 1
     def of_training = ['init', 'retrain', 'train_configuration', 'train_network', 'synthetic_weight', 'folds', 'train_on', 'baseline'].findAll { name -> given[name] }.collect { name -> "--${name}" } + (several ? ['--train_seeds'] : [])
+    def of_segmenting = ['lesion_threshold', 'min_volume_mm3'].findAll { name -> given[name] != null }.collect { name -> "--${name}" }
     def made = given.arms.toString().tokenize(',').findAll { arm -> arm in ['classical', 'mix', 'augmented', 'synthetic'] }
     return [
         given.mode == 'segment' && !given.model
@@ -54,6 +55,9 @@ def combinationProblems(given, profiles) {
             : null,
         of_training && given.mode in ['augment', 'segment']
             ? "${of_training.join(' and ')} ${of_training.size() > 1 ? 'belong' : 'belongs'} to --mode experiment, which trains the cascade, not ${given.mode}; change the mode or leave out what does not go with it."
+            : null,
+        of_segmenting && given.mode == 'augment'
+            ? "${of_segmenting.join(' and ')} ${of_segmenting.size() > 1 ? 'belong' : 'belongs'} to --mode experiment and segment; change the mode or leave out what does not go with it."
             : null,
         given.synthetic == 0 && given.mode != 'segment' && made
             ? "--synthetic 0 leaves nothing for the ${made.size() > 1 ? 'arms' : 'arm'} ${made.join(' and ')}: give a number above 0, or --arms real."

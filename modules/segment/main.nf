@@ -18,7 +18,8 @@ process SEGMENT {
 
     script:
     """
-    lesionforge --threads ${task.cpus} ${task.ext.common} segment --prepared ${prepared} --model ${model} --out ${run}
+    lesionforge --threads ${task.cpus} ${task.ext.common} segment --prepared ${prepared} --model ${model} \
+        ${task.ext.args} --out ${run}
     """
 
     stub:

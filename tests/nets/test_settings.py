@@ -93,6 +93,7 @@ def test_settings_that_exclude_each_other_are_refused(changes: dict[str, Any]) -
 OPTIONS = [
     ("train", None, "epochs", CascadeConfig, "epochs", "train_epochs"),
     ("train", None, "steps_per_epoch", CascadeConfig, "steps_per_epoch", "train_steps"),
+    ("segment", None, "min_volume_mm3", CascadeConfig, "min_volume_mm3", "min_volume_mm3"),
     ("synthesize", "train-generator", "width", GeneratorConfig, "width", "generator_width"),
     ("synthesize", "train-generator", "epochs", GeneratorConfig, "epochs", "generator_epochs"),
     ("synthesize", "train-generator", "tiles_per_epoch", GeneratorConfig, "tiles_per_epoch", "generator_tiles"),
