@@ -73,7 +73,8 @@ def partitionsOf(partitions, queue) {
 def timeProblems(partitions, queues, settings) {
     return queues
         .collect { label, queue ->
-            def asked = [longestTime(settings["withLabel:${label}".toString()]?.time), durationOf(settings.resourceLimits?.time)].findAll { time -> time }.min()
+            def longest = timesOf(label, settings).collect { time -> longestTime(time) }.findAll { time -> time }.max()
+            def asked = [longest, durationOf(settings.resourceLimits?.time)].findAll { time -> time }.min()
             def limits = partitionsOf(partitions, queue).collect { partition -> [partition.name, secondsOf(partition.limit)] }
             def most = limits.any { _name, seconds -> seconds == null } ? null : limits.max { limit -> limit[1] }
             return asked && most && asked.seconds > most[1] ? [most[0], most[1].intdiv(60), asked] : null
@@ -83,6 +84,13 @@ def timeProblems(partitions, queues, settings) {
         .collect { key, found ->
             "The partition ${key[0]} allows jobs of ${key[1]} minutes at most, and tasks may ask for up to ${found.collect { row -> row[2] }.max()}, so that they would wait for ever; give --slurm_time ${key[1]}m, or a time in resourceLimits where a file for -c sets those.".toString()
         }
+}
+
+// The times that tasks with a label are given: by the label, and by their names in a file for -c.
+def timesOf(label, settings) {
+    def named = settings.findAll { name, value -> name.toString().startsWith('withName:') && value instanceof Map }
+    def own = named.findAll { name, _value -> (label == 'gpu') == ['TRAIN_GENERATOR', 'PAINT', 'TRAIN', 'SEGMENT'].any { process -> process ==~ name.toString() - 'withName:' } }
+    return [settings["withLabel:${label}".toString()]?.time] + own.collect { _name, value -> value.time }
 }
 
 // What a setting of the directive time comes to at the last try; null without one.

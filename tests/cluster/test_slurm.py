@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ process {
 """
 
 
+NOT_SUBMITTED = "Failed to submit process"
 NO_QUEUE = (
     "The queue {} (--slurm_queue, or in a file for -c) is no partition of this cluster; "
     "give one of main, cpu, gpu, short, shorter."
@@ -44,16 +46,18 @@ def troubled(cluster, shared, on_slurm):
     """A run whose tasks run out of time and memory, whose controller is restarted, and one of whose nodes dies under a task."""
     scarce = shared.folder / "scarce.config"
     scarce.write_text(SCARCE)
-    too_long = shared.cause("hold", "prepare strip sub-03")
+    first, too_long = shared.cause("hold", "cohort"), shared.cause("hold", "prepare strip sub-03")
     shared.cause("hog", "synthesize levels sub-04", "6")
     on_node = shared.cause("hold", "register sub-01")
     options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1")
     options += ("--slurm_options", "nice=1 comment=x")
     run = on_slurm("-c", ROOT / "docs" / "site.config", "-c", scarce, *options, launch="troubled")
 
-    shared.wait_until_held("prepare strip sub-03")
+    # The first task ends, and those after it are to be submitted, while the controller is away.
+    shared.wait_until_held("cohort")
     cluster.stop_controller()
-    time.sleep(8)
+    first.unlink()
+    wait_for(lambda: NOT_SUBMITTED in nextflow_log(run) or run.process.poll() is not None, "a submission that fails")
     cluster.start_controller()
 
     # Its first try waits until SLURM ends it; the second one does not.
@@ -63,15 +67,20 @@ def troubled(cluster, shared, on_slurm):
     node = shared.wait_until_held("register sub-01")
     cluster.lose_node(node)
     on_node.unlink()
-    wait_for_try(run, "TO_TEMPLATE", "sub-01")
+    wait_for_try(run, "TO_TEMPLATE", "sub-01", number=2)
     cluster.return_node(node)
     return run.end()
 
 
-def wait_for_try(run, process, tag):
-    """Wait until a task has ended, for good or ill."""
+def nextflow_log(run):
+    """What Nextflow wrote down of its doings."""
+    return (run.log.parent / ".nextflow.log").read_text()
+
+
+def wait_for_try(run, process, tag, number=1):
+    """Wait until a task's try of this number has ended, for good or ill."""
     until = time.monotonic() + 900
-    while not tries(run, process, tag):
+    while len(tries(run, process, tag)) < number:
         assert run.process.poll() is None and time.monotonic() < until, run.printed
         time.sleep(0.5)
 
@@ -112,10 +121,16 @@ def test_a_task_whose_node_is_lost_runs_on_another(troubled, cluster):
     (first, _), (second, attempt) = tries(troubled, "TO_TEMPLATE", "sub-01")
     assert first in ("-", "2147483647")
     assert (second, attempt) == ("0", "2")
+    nodes = [
+        re.findall(rf"JobId={job}(?:\(\d+\))? (?:NodeList=|in \S+ on )(\w+)", cluster.logged())
+        for (job,) in tried(troubled, "TO_TEMPLATE", "sub-01", "native_id")
+    ]
+    assert sorted(map(set, nodes), key=min) == [{"n1"}, {"n2"}], nodes
 
 
 def test_a_controller_that_restarts_costs_no_task(troubled):
-    """All that failed was meant to."""
+    """All that failed was meant to, though jobs could not be submitted for a while."""
+    assert NOT_SUBMITTED in nextflow_log(troubled)
     failed = {(task["process"], task["tag"]) for task in troubled.tasks if task["status"] != "COMPLETED"}
     assert failed == {("STRIP", "sub-03"), ("LEVELS", "sub-04"), ("TO_TEMPLATE", "sub-01")}
 
@@ -187,7 +202,7 @@ def test_a_training_that_asks_for_a_gpu_takes_nothing_less(troubled):
 
 def test_a_job_that_slurm_refuses_is_no_broken_scan(cluster, shared, on_slurm):
     hold = shared.cause("hold", "prepare strip sub-01")
-    options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1", "--on_subject_error", "skip")
+    options = ("--slurm_queue", "main", "--slurm_account", "lab", "--on_subject_error", "skip")
     run = on_slurm(*options, launch="drained")
     shared.wait_until_held("prepare strip sub-01")
     # By their folder, as docs/running.md tells the jobs of a run from others.
@@ -203,6 +218,9 @@ def test_a_job_that_slurm_refuses_is_no_broken_scan(cluster, shared, on_slurm):
     run = on_slurm("-resume", *options, launch="drained").end()
     assert run.code == 0, run.printed
     assert run.named("CACHED")["STRIP"] == 4
+    scripts = [path.read_text().splitlines() for path in run.outdir.parent.glob("work/??/*/.command.run")]
+    (asking,) = {line for lines in scripts for line in lines if "gres" in line}
+    assert asking.split() == ["#SBATCH", "--account=lab", "--gres=gpu:1"], "as many sites ask for a GPU, by default"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +251,16 @@ def test_what_the_cluster_does_not_have_is_said_before_any_work(shared, on_slurm
     run = on_slurm(*options, launch="refused").end()
     assert run.code != 0
     assert said in run.printed
+    assert "Submitted process" not in run.printed
+
+
+def test_a_time_of_one_process_in_a_file_is_compared_too(shared, on_slurm):
+    site = shared.folder / "times.config"
+    labels = " ".join(f"withLabel: {label} {{ time = '10 min' }}" for label in ("cpu_small", "cpu_medium", "cpu_large", "gpu"))
+    site.write_text(f"process {{ {labels} withName: TRAIN {{ time = {{ 50.min * task.attempt }} }} }}\n")
+    run = on_slurm("-c", site, "--slurm_queue", "short", launch="refused").end()
+    assert run.code != 0
+    assert "allows jobs of 120 minutes at most, and tasks may ask for up to 2h 30m" in run.printed
     assert "Submitted process" not in run.printed
 
 

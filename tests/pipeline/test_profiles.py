@@ -88,3 +88,28 @@ def test_tasks_with_the_label_gpu_alone_are_shown_the_gpus(engine: str, tmp_path
         shown = {option for option in GPU_OPTIONS.values() if f" {option} " in command}
         assert shown == ({GPU_OPTIONS[engine]} if label == "gpu" else set()), command
         assert ("-gpu.sif" in command or "-gpu " in command) == (label == "gpu"), command
+
+
+PROBE = """
+include { gpuProblems } from './modules/engine'
+
+workflow {
+    gpuProblems(workflow).each { sentence -> println(sentence) }
+}
+"""
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_an_engine_that_cannot_show_the_gpu_is_said_before_any_work(engine: str, tmp_path: Path) -> None:
+    copy_pipeline(tmp_path)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    shown = GPU_OPTIONS[engine]
+    refusal = "echo could not select a device driver; exit 125"
+    (programs / engine).write_text(f'#!/bin/sh\ncase "$*" in run*"{shown} lesionforge:"*-gpu" true") {refusal} ;; esac\n')
+    (programs / engine).chmod(0o755)
+    env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    said = f"{engine} cannot show this machine's GPU to a container (could not select a device driver): set up NVIDIA's"
+    assert said in start_probe(tmp_path, PROBE, "-profile", f"{engine},gpu", env=env).stdout
+    without = start_probe(tmp_path, PROBE, "-profile", engine, env=env)
+    assert without.returncode == 0 and "cannot show" not in without.stdout
