@@ -213,7 +213,7 @@ def chosen_config(
 @click.option(
     "--synthetic-weight",
     type=FiniteRange(*WEIGHT, min_open=True),
-    help="How often voxels of made scans are drawn, against 1 for those of real scans [default: 1].",
+    help="How often made scans are drawn, against 1 for real ones: of blocks the scans, of patches their voxels [default: 1].",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True)
 @DEVICE
