@@ -28,6 +28,18 @@ def test_gathered_patch_is_a_slice_of_the_padded_volume(volumes) -> None:
         np.testing.assert_allclose(patch, padded[x : x + 11, y : y + 11, z : z + 11], atol=1e-6)
 
 
+def test_normalisation_counts_brain_voxels_alone(rng) -> None:
+    away = np.indices((18, 20, 16)) - np.array([9, 10, 8])[:, None, None, None]
+    brain = (away**2).sum(axis=0) <= 6**2
+    images = [rng.normal(mean, 3, brain.shape) + 300 * ~brain for mean in (20, -7)]
+    expected = np.zeros((*brain.shape, 2))
+    for contrast, image in enumerate(images):
+        expected[brain, contrast] = (image[brain] - np.mean(image[brain])) / np.std(image[brain])
+    volume = patch_volume(images, brain, CascadeConfig())
+    np.testing.assert_array_equal(volume.start, [3, 4, 2])
+    np.testing.assert_allclose(volume.data, np.pad(expected[3:16, 4:17, 2:15], [(5, 5)] * 3 + [(0, 0)]), atol=1e-5)
+
+
 def test_candidates_lie_in_the_brain_and_are_bright(volumes) -> None:
     t1w, flair, brain = volumes
     found = candidates(patch_volume([t1w, flair], brain, CascadeConfig()), brain, flair_z=0.5)

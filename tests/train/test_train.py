@@ -218,6 +218,25 @@ def test_a_made_scan_says_what_it_is_made_of_and_of_no_validation_subject(folder
     assert result.exit_code == 2 and f"{scan}: is made of sub-1, a scan of a validation subject" in result.output
 
 
+def test_synthetic_weight_is_the_weight_of_made_scans_alone(folders, tmp_path: Path, write_blob_scan, monkeypatch) -> None:
+    painted = write_blob_scan(tmp_path, "sub-syn0001", seed=7)
+    write_json({"donor": "sub-7", "canvas": "sub-3"}, painted / "sub-syn0001_desc-provenance.json")
+    index = tmp_path / "augmented.tsv"
+    rows = [f"sub-0\treal\ttrain\t{folders[0]}", "sub-syn0001\tsynthetic\ttrain\tsub-syn0001"]
+    index.write_text("\n".join(["id\torigin\tsplit\tfolder", *rows, f"sub-1\treal\tvalidation\t{folders[1]}", ""]))
+    read = []
+
+    def stop(training: list[LabelledScan], *_: object, **__: object) -> None:
+        read.append({scan.scan_id: scan.weight for scan in training})
+        raise InputError("read all scans")
+
+    monkeypatch.setattr("lesionforge.train.command.train_cascade", stop)
+    for option in ([], ["--synthetic-weight", "0.25"], ["--synthetic-weight", "3"]):
+        result = CliRunner().invoke(main, ["train", "--index", f"{index}", *option, "--out", f"{tmp_path}/model"])
+        assert "read all scans" in result.output
+    assert read == [{"sub-0": 1, "sub-syn0001": weight} for weight in (1, 0.25, 3)]
+
+
 def test_saved_network_gives_the_same_answer(model: Path, scans) -> None:
     patches = gather(scans[0].volume, scans[0].lesion[:20])
     first, second = (nets.load_model(model, "cnn1").predict_on_batch(patches) for _ in range(2))
