@@ -68,7 +68,7 @@ class CascadeConfig:
     With 10 CNN2 saw so few kinds of negatives that the phantom's test patient fell from a Dice of 0.66 to 0.40.
     """
     synthetic_weight: Annotated[float, Within(0, 1000, above=True)] = 1.0
-    """How often a made scan (synthetic, mixed, augmented) is drawn, against a real one: of blocks the scan, of patches its voxels."""
+    """How often a made scan is drawn, against a real one: of blocks the scan, of patches its voxels."""
 
     def __post_init__(self) -> None:
         """Raise ValueError when the lower threshold is above the other."""
