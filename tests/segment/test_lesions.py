@@ -75,8 +75,9 @@ def test_the_table_of_the_cohort_lists_every_scan_and_those_without_a_lesion_hav
     result = CliRunner().invoke(main, ["segment", "tabulate", *map(str, found), "--out", str(tmp_path / "out")])
     assert result.exit_code == 0 and "3 segmentations, 1 of them without a lesion" in result.output
     table = read_tsv(tmp_path / "out/scans.tsv")
-    assert list(table) == list(SCAN_COLUMNS)
-    assert set(read_json(tmp_path / "out/scans.json")) == set(SCAN_COLUMNS)
+    columns = [name for name in SCAN_COLUMNS if name not in ("volume_native_t2w_ml", "volume_native_pdw_ml")]
+    assert list(table) == columns
+    assert set(read_json(tmp_path / "out/scans.json")) == set(columns)
     assert list(zip(table["id"], table["model"], strict=True)) == [
         ("sub-01_ses-2", "real"),
         ("sub-02", "real"),
@@ -108,6 +109,16 @@ def test_a_scan_may_be_there_once_with_each_threshold(tmp_path: Path) -> None:
     twice = summary(tmp_path / "again", "sub-02", "real", {}, lesion_threshold=0.8, min_volume_mm3=20.0)
     result = CliRunner().invoke(main, ["segment", "tabulate", str(found[0]), str(twice), "--out", str(tmp_path / "three")])
     assert result.exit_code == 2 and "thresholds as" in result.output
+
+
+def test_the_grids_of_further_contrasts_have_columns_where_a_scan_has_them(tmp_path: Path) -> None:
+    one = summary(tmp_path / "one", "sub-01", "real", {"deep": 250.0})
+    more = summary(tmp_path / "more", "sub-02", "real", {"deep": 250.0}, volume_native_pdw_ml=0.3)
+    result = CliRunner().invoke(main, ["segment", "tabulate", str(one), str(more), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    table = read_tsv(tmp_path / "out/scans.tsv")
+    assert list(table["volume_native_pdw_ml"]) == ["n/a", "0.3"] and "volume_native_t2w_ml" not in table
+    assert "volume_native_pdw_ml" in read_json(tmp_path / "out/scans.json")
 
 
 def test_a_scan_given_twice_and_what_is_no_summary_are_refused(tmp_path: Path) -> None:

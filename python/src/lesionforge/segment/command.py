@@ -70,6 +70,6 @@ def tabulate(summaries: tuple[Path, ...], out: Path) -> None:
 
     table = scans_table(list(summaries))
     with whole_files(out) as folder:
-        write_tsv(table, folder / "scans.tsv", SCAN_COLUMNS)
+        write_tsv(table, folder / "scans.tsv", {name: text for name, text in SCAN_COLUMNS.items() if name in table})
     empty = int((table["lesion_count"] == 0).sum())
     click.echo(f"{out / 'scans.tsv'}: {len(table)} segmentations, {empty} of them without a lesion")

@@ -14,6 +14,7 @@ from scipy import ndimage
 from lesionforge.errors import InputError
 from lesionforge.images import PLACES, label_lesions, places, read_json, resample, scan_labels, voxel_volume_mm3
 from lesionforge.images.geometry import box_around
+from lesionforge.images.names import CONTRASTS, FURTHER
 from lesionforge.nets.settings import Within, settings_of
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ SCAN_COLUMNS = {
     **{f"lesions_{place}": f"number of {place} lesions" for place in PLACES},
     **{f"volume_{place}_ml": f"volume of the {place} lesions on the working grid in millilitres" for place in PLACES},
     "largest_lesion_mm3": "volume of the largest lesion on the working grid in cubic millimetres; 0 without lesions",
-    "volume_native_t1w_ml": "volume of all lesions on the grid of the T1w as given, in millilitres",
-    "volume_native_flair_ml": "volume of all lesions on the grid of the FLAIR as given, in millilitres",
+    **{
+        f"{NATIVE}{name.lower()}_ml": f"volume of all lesions on the grid of the {name} as given, in millilitres"
+        for name in CONTRASTS
+    },
     "lesion_threshold": "a voxel is lesion from this probability on: as given, the model's, or the scan's own",
     "min_volume_mm3": "lesions of this volume in cubic millimetres or less were dropped, before any growth",
     "growth_mm": "how far lesions then grew into what is hyperintense around them, in mm; 0: not at all",
@@ -81,6 +84,8 @@ class ScanSummary:
     mirrored: bool = False
     volume_native_t1w_ml: Volume | None = None
     volume_native_flair_ml: Volume | None = None
+    volume_native_t2w_ml: Volume | None = None
+    volume_native_pdw_ml: Volume | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError when the id is none of a scan."""
@@ -173,7 +178,8 @@ def totals(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def scans_table(summaries: list[Path]) -> pd.DataFrame:
-    """One row per `desc-segment.json` with the columns of SCAN_COLUMNS, scan by scan, the real arm first.
+    """One row per `desc-segment.json` with the columns of SCAN_COLUMNS, those of T2w and PDw where a scan has them, scan by scan,
+    the real arm first.
 
     A scan may be there once with each set of THRESHOLDS, as long as it is of one model. Raises InputError when a file is no
     such summary, or two are of the same scan, model and thresholds.
@@ -192,6 +198,8 @@ def scans_table(summaries: list[Path]) -> pd.DataFrame:
         subject, session = scan_labels(summary.id)
         rows.append(asdict(summary) | {"subject": subject, "session": session or "n/a", "model_checksum": checksums})
     table = pd.DataFrame(rows).round(6)
+    further = table.filter([f"{NATIVE}{name.lower()}_ml" for name in FURTHER])
+    table = table.drop(columns=further.columns[further.isna().all()])
     return table.assign(later=~table["model"].str.match("real(_|$)")).sort_values(
         ["id", "later", "model", "model_checksum", *THRESHOLDS], ignore_index=True
     )
