@@ -189,7 +189,8 @@ def lacking() -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly, once, what was skipped."""
-    for sentence in {report.longrepr[2] for report in terminalreporter.stats.get("skipped", []) if "SLURM" in report.longrepr[2]}:
+    sentences = {report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])}
+    for sentence in sorted(text for text in sentences if "SKIPPED" in text or "NOT TESTED" in text):
         terminalreporter.write_line(f"*** {sentence.removeprefix('Skipped: ')} ***", bold=True, yellow=True)
 
 

@@ -219,7 +219,7 @@ def digests() -> Callable[[Path], dict[str, str]]:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 260 MB."""
     if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
+        pytest.skip("THE TESTS OF A FULL DISK ARE SKIPPED: only root can mount a small file system.")
     disk = tmp_path / "small"
     disk.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", disk)

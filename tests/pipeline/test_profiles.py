@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -20,7 +21,8 @@ SMALL = "process.resourceLimits = [cpus: 1, memory: 1.GB]\n"
 
 def configuration(profiles: str, parser: str, *options: str | Path) -> str:
     """The configuration as Nextflow resolves it, a setting a line."""
-    words = [ROOT / "bin" / "nextflow", *options, "config", "-flat", "-profile", profiles, ROOT]
+    chosen = ["-profile", profiles] if profiles else []
+    words = [ROOT / "bin" / "nextflow", *options, "config", "-flat", *chosen, ROOT]
     env = os.environ | {"NXF_SYNTAX_PARSER": parser}
     return subprocess.run(words, capture_output=True, text=True, check=True, env=env).stdout
 
@@ -52,6 +54,20 @@ def test_a_sites_file_adds_to_the_profiles(profiles: str, parser: str) -> None:
         assert line in site & plain, line
     names = {line.split(" = ")[0] for line in site}
     assert names >= {line.split(" = ")[0] for line in plain}
+
+
+@pytest.mark.parametrize("parser", ["v1", "v2"])
+def test_the_experiments_of_the_benchmarks_change_processors_and_parameters_alone(parser: str) -> None:
+    words = ("-c", ROOT / "benchmarks" / "two_at_once.config")
+    told = (configuration("", parser, *options).splitlines() for options in ((), words))
+    plain, two = ({line for line in lines if line.startswith("process.")} for lines in told)
+    assert {line.rsplit(".", 1)[1] for line in two - plain} == {"cpus = 1"}
+    assert {line.rsplit(".", 1)[1] for line in plain - two} <= {"cpus = 2"}
+    assert any("gpu" in line for line in two - plain)
+    schema = json.loads((ROOT / "nextflow_schema.json").read_text())
+    known = {name for group in schema["$defs"].values() for name in group["properties"]}
+    for path in (ROOT / "benchmarks").glob("*.json"):
+        assert json.loads(path.read_text()).keys() <= known, path.name
 
 
 def commands_of(profiles: str, folder: Path) -> dict[str, str]:
