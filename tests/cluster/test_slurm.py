@@ -256,8 +256,8 @@ def test_what_the_cluster_does_not_have_is_said_before_any_work(shared, on_slurm
 
 def test_a_time_of_one_process_in_a_file_is_compared_too(shared, on_slurm):
     site = shared.folder / "times.config"
-    labels = " ".join(f"withLabel: {label} {{ time = '10 min' }}" for label in ("cpu_small", "cpu_medium", "cpu_large", "gpu"))
-    site.write_text(f"process {{ {labels} withName: TRAIN {{ time = {{ 50.min * task.attempt }} }} }}\n")
+    labels = [f"withLabel: {label} {{ time = '10 min' }}" for label in ("cpu_small", "cpu_medium", "cpu_large", "gpu")]
+    site.write_text("\n".join(["process {", *labels, "withName: TRAIN { time = { 50.min * task.attempt } }", "}"]))
     run = on_slurm("-c", site, "--slurm_queue", "short", launch="refused").end()
     assert run.code != 0
     assert "allows jobs of 120 minutes at most, and tasks may ask for up to 2h 30m" in run.printed
