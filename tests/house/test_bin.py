@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 TOOLS = [
-    *("bash", "cat", "chmod", "cksum", "cp", "dirname", "env", "flock", "grep"),
-    *("head", "mkdir", "mv", "readlink", "rm", "sed", "sort", "tr"),
+    *("bash", "cat", "chmod", "cksum", "cmp", "cp", "dirname", "env", "flock", "grep"),
+    *("head", "mkdir", "mv", "readlink", "rm", "sed", "sha256sum", "sort", "tr"),
 ]
 
 
@@ -89,6 +89,14 @@ def test_set_up_with_an_old_java_says_so(with_python: Path, tmp_path: Path) -> N
 def test_set_up_that_can_fetch_no_nextflow_says_so(with_python: Path, tmp_path: Path) -> None:
     fake(tmp_path / "p" / "java", "echo 'openjdk version \"17.0.2\" 2022-01-18' >&2")
     assert "24.10 or newer on PATH" in says_one_sentence(bootstrap(with_python, tmp_path / "p"))
+
+
+def test_other_jars_of_nextflow_than_those_listed_are_refused(with_python: Path, tmp_path: Path) -> None:
+    fake(tmp_path / "p" / "java", "echo 'openjdk version \"17.0.2\" 2022-01-18' >&2")
+    fetch = 'mkdir -p "${word#*=}"; echo other >"${word#*=}/nextflow-25.04.0.jar"'
+    fake(tmp_path / "p" / "mvn", f'for word; do case "$word" in -DoutputDirectory=*) {fetch} ;; esac; done')
+    assert "bin/nextflow-jars.sha256" in says_one_sentence(bootstrap(with_python, tmp_path / "p"))
+    assert not list((with_python / ".setup").glob("nextflow-*"))
 
 
 def test_a_new_enough_nextflow_on_path_is_taken_and_an_old_one_is_not(with_python: Path, tmp_path: Path) -> None:
