@@ -1,6 +1,6 @@
 // The container engine that the profiles ask for, looked at before anything is queued: its program, its images, their code.
 
-include { ask; isProgram } from './preflight'
+include { ask; forTask; isProgram } from './preflight'
 include { lockOfPackages; sourcesOf } from './script'
 
 // A sentence for each thing that would stop the first task; empty without an engine. Only a run on this machine needs the
@@ -26,19 +26,19 @@ def engineProblems(workflow) {
     return looked_at.collect { image -> imageProblem(engine, image, images[image]) }.findAll { sentence -> sentence }
 }
 
-// A GPU of this machine reaches containers only where the engine was set up for it; else the first task with one would find out. The
-// same options as the profiles give such tasks; a file for -c that has others knows what it does.
+// A GPU of this machine reaches containers only where the engine was set up for it; else the first task with one would find out
+// (Apptainer only warns). With the options that the profile gives such tasks; a file for -c that names others knows what it does.
 def gpuProblems(workflow) {
     def settings = workflow.session.config.process
     def engine = workflow.containerEngine
-    def options = [docker: ['--gpus', 'all'], podman: ['--device', 'nvidia.com/gpu=all']].get(engine)
     def own = [settings, settings['withLabel:gpu']].every { set -> !set?.containerOptions || set.containerOptions instanceof Closure }
-    if (!options || !own || !('gpu' in workflow.profile.tokenize(',')) || !(settings.executor in [null, 'local'])) {
+    if (!(engine in ['docker', 'podman']) || !own || !('gpu' in workflow.profile.tokenize(',')) || !(settings.executor in [null, 'local'])) {
         return []
     }
+    def options = forTask(settings.containerOptions ?: '', [accelerator: 1])
     // Named last, by imagesOf; one that is not there is the engine's to fetch.
     def image = imagesOf(workflow, settings).keySet().toList().reverse().find { name -> ask([engine, 'image', 'inspect', name]).code == 0 }
-    def answer = image ? ask([engine, 'run', '--rm', '--network=none'] + options + [image, 'true']) : [code: 0]
+    def answer = image ? ask([engine, 'run', '--rm', '--network=none'] + options.toString().tokenize(' ') + [image, 'true']) : [code: 0]
     return answer.code
         ? ["${engine} cannot show this machine's GPU to a container (${answer.text.readLines().findAll { line -> line.trim() }.join(' ')}): set up NVIDIA's Container Toolkit for it, or leave the profile gpu out.".toString()]
         : []

@@ -95,12 +95,17 @@ def timesOf(label, settings) {
 
 // What a setting of the directive time comes to at the last try; null without one.
 def longestTime(set) {
+    return durationOf(forTask(set, [attempt: 3]))
+}
+
+// What a setting comes to for a task with these properties; anything but a closure is the same for all.
+def forTask(set, task) {
     if (!(set instanceof Closure)) {
-        return durationOf(set)
+        return set
     }
-    def asked = set.rehydrate([task: [attempt: 3]], set.owner, set.thisObject)
+    def asked = set.rehydrate([task: task], set.owner, set.thisObject)
     asked.resolveStrategy = Closure.DELEGATE_FIRST
-    return durationOf(asked.call())
+    return asked.call()
 }
 
 def durationOf(set) {

@@ -70,14 +70,19 @@ def test_the_experiments_of_the_benchmarks_change_processors_and_parameters_alon
         assert json.loads(path.read_text()).keys() <= known, path.name
 
 
+def stand_in(program: Path, body: str = "") -> None:
+    """An engine that does nothing but `body`."""
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+
+
 def commands_of(profiles: str, folder: Path) -> dict[str, str]:
     """The engine's command line for a task of each label; the engines are stand-ins that do nothing."""
     copy_pipeline(folder)
     programs = folder / "programs"
     programs.mkdir()
     for engine in GPU_OPTIONS:
-        (programs / engine).write_text("#!/bin/sh\n")
-        (programs / engine).chmod(0o755)
+        stand_in(programs / engine)
     processes = [f"process {label.upper()} {{\n    label '{label}'\n\n    script:\n    'true'\n}}\n" for label in LABELS]
     calls = "".join(f"    {label.upper()}()\n" for label in LABELS)
     workflow = "\n".join([*processes, f"workflow {{\n{calls}}}\n"])
@@ -122,8 +127,7 @@ def test_an_engine_that_cannot_show_the_gpu_is_said_before_any_work(engine: str,
     programs.mkdir()
     shown = GPU_OPTIONS[engine]
     refusal = "echo could not select a device driver; exit 125"
-    (programs / engine).write_text(f'#!/bin/sh\ncase "$*" in run*"{shown} lesionforge:"*-gpu" true") {refusal} ;; esac\n')
-    (programs / engine).chmod(0o755)
+    stand_in(programs / engine, f'case "$*" in run*"{shown} lesionforge:"*-gpu" true") {refusal} ;; esac')
     env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
     said = f"{engine} cannot show this machine's GPU to a container (could not select a device driver): set up NVIDIA's"
     assert said in start_probe(tmp_path, PROBE, "-profile", f"{engine},gpu", env=env).stdout

@@ -113,7 +113,7 @@ def test_nicmslesions_without_what_pooling_drops_gives_the_same_and_draws_nothin
     expected = patch_by_patch(network, volume, voxels)
     assert np.quantile(expected, 0.9) - np.quantile(expected, 0.1) > 0.2
     # With torch on an AMD EPYC either is up to 4e-5 from the same network in float64, by rounding, and so 5.2e-5 from the other.
-    np.testing.assert_allclose(found, expected, rtol=0, atol=PROMISED)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=PROMISED if keras.backend.backend() == "torch" else AGREED)
 
 
 def test_other_networks_are_scored_patch_by_patch(monkeypatch, shared_voxels) -> None:

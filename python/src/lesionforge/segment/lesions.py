@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 AXES = ("x", "y", "z")
 NATIVE = "volume_native_"
+
+
+def native_volume(contrast: str, unit: str = "mm3") -> str:
+    """The column of volumes on the grid of a contrast as given: of lesions in mm3, of a scan in ml."""
+    return f"{NATIVE}{contrast.lower()}_{unit}"
+
+
 SCAN_COLUMNS = {
     "id": "scan",
     "subject": "subject label, without sub-",
@@ -35,7 +42,7 @@ SCAN_COLUMNS = {
     **{f"volume_{place}_ml": f"volume of the {place} lesions on the working grid in millilitres" for place in PLACES},
     "largest_lesion_mm3": "volume of the largest lesion on the working grid in cubic millimetres; 0 without lesions",
     **{
-        f"{NATIVE}{name.lower()}_ml": f"volume of all lesions on the grid of the {name} as given, in millilitres"
+        native_volume(name, "ml"): f"volume of all lesions on the grid of the {name} as given, in millilitres"
         for name in CONTRASTS
     },
     "lesion_threshold": "a voxel is lesion from this probability on: as given, the model's, or the scan's own",
@@ -109,11 +116,6 @@ def lesion_columns(contrasts: Sequence[str]) -> dict[str, str]:
             for axis in AXES
         },
     }
-
-
-def native_volume(contrast: str) -> str:
-    """The column of the lesions' volumes on the grid of a contrast as given."""
-    return f"{NATIVE}{contrast.lower()}_mm3"
 
 
 def number_lesions(mask: np.ndarray) -> np.ndarray:
@@ -198,7 +200,7 @@ def scans_table(summaries: list[Path]) -> pd.DataFrame:
         subject, session = scan_labels(summary.id)
         rows.append(asdict(summary) | {"subject": subject, "session": session or "n/a", "model_checksum": checksums})
     table = pd.DataFrame(rows).round(6)
-    further = table.filter([f"{NATIVE}{name.lower()}_ml" for name in FURTHER])
+    further = table.filter([native_volume(name, "ml") for name in FURTHER])
     table = table.drop(columns=further.columns[further.isna().all()])
     return table.assign(later=~table["model"].str.match("real(_|$)")).sort_values(
         ["id", "later", "model", "model_checksum", *THRESHOLDS], ignore_index=True
