@@ -5,7 +5,7 @@
 
 include { combinationProblems; helpText; parameterProblems } from './modules/parameters'
 include { cohortProblems; folderProblems; forgetDamaged; machineProblems } from './modules/preflight'
-include { engineProblems; gpuProblems } from './modules/engine'
+include { engineProblems; startProblems } from './modules/engine'
 include { failuresIn; failuresInWords; writeFailures } from './modules/failures'
 include { lockOf; partialFolder; publish } from './modules/publish'
 include { mountProblem; runName } from './modules/script'
@@ -254,7 +254,7 @@ workflow {
         source = pathOf(params.input)
         outdir = pathOf(params.outdir).normalize()
         refuse(machineProblems(profiles, params, workflow.session.config.process) + folderProblems(outdir, workflow.workDir))
-        refuse(gpuProblems(workflow))
+        refuse(startProblems(workflow))
         files = filesOf(source)
         refuse(cohortProblems(outdir, files))
         lock = lockOf(outdir)

@@ -26,22 +26,48 @@ def engineProblems(workflow) {
     return looked_at.collect { image -> imageProblem(engine, image, images[image]) }.findAll { sentence -> sentence }
 }
 
-// A GPU of this machine reaches containers only where the engine was set up for it; else the first task with one would find out
-// (Apptainer only warns). With the options that the profile gives such tasks; a file for -c that names others knows what it does.
-def gpuProblems(workflow) {
+// Why the first task would find no container that starts: user namespaces that are switched off, a podman without its helpers, a GPU
+// that the engine was not set up to show (Apptainer only warns). Started as tasks will be, with the options that the profiles give
+// them; a file for -c that names others for the GPU knows what it does. One image without and one with the GPU, of those that are
+// there: others are the engine's to fetch. By SLURM tasks start on other machines, of which this one only hints at how.
+def startProblems(workflow) {
     def settings = workflow.session.config.process
     def engine = workflow.containerEngine
-    def own = [settings, settings['withLabel:gpu']].every { set -> !set?.containerOptions || set.containerOptions instanceof Closure }
-    if (!(engine in ['docker', 'podman']) || !own || !('gpu' in workflow.profile.tokenize(',')) || !(settings.executor in [null, 'local'])) {
+    def local = settings.executor in [null, 'local']
+    if (!engine || !isProgram(engine) || !local && engine != 'apptainer') {
         return []
     }
-    def options = forTask(settings.containerOptions ?: '', [accelerator: 1])
-    // Named last, by imagesOf; one that is not there is the engine's to fetch.
-    def image = imagesOf(workflow, settings).keySet().toList().reverse().find { name -> ask([engine, 'image', 'inspect', name]).code == 0 }
-    def answer = image ? ask([engine, 'run', '--rm', '--network=none'] + options.toString().tokenize(' ') + [image, 'true']) : [code: 0]
-    return answer.code
-        ? ["${engine} cannot show this machine's GPU to a container (${answer.text.readLines().findAll { line -> line.trim() }.join(' ')}): set up NVIDIA's Container Toolkit for it, or leave the profile gpu out.".toString()]
+    def images = imagesOf(workflow, settings).keySet().toList().findAll { name -> engine == 'apptainer' ? name.startsWith('/') : ask([engine, 'image', 'inspect', name]).code == 0 }
+    if (!images) {
+        return []
+    }
+    def plain = startOf(workflow, images[0], '')
+    if (plain.text.contains('temporary sandbox')) {
+        log.warn("Apptainer cannot mount images here and unpacks ${images[0]} for every task, 2.5 GB into TMPDIR or /tmp each time: have squashfuse installed, or Apptainer's setuid package.")
+    }
+    if (!local || plain.code) {
+        return local ? ["${engine} starts no container of ${images[0]} (${inOneLine(plain.text)}): mend that, or choose another engine's profile.".toString()] : []
+    }
+    def own = [settings, settings['withLabel:gpu']].every { set -> !set?.containerOptions || set.containerOptions instanceof Closure }
+    if (!own || !('gpu' in workflow.profile.tokenize(','))) {
+        return []
+    }
+    def shown = startOf(workflow, images[-1], forTask(settings.containerOptions ?: '', [accelerator: 1]))
+    return shown.code
+        ? ["${engine} cannot show this machine's GPU to a container (${inOneLine(shown.text)}): set up NVIDIA's Container Toolkit for it, or leave the profile gpu out.".toString()]
         : []
+}
+
+// What the engine says to a container of an image, and its exit code. Nextflow too has a shell read the profile's options.
+def startOf(workflow, image, options) {
+    def engine = workflow.containerEngine
+    def words = engine == 'apptainer' ? 'exec' : 'run --rm'
+    def given = workflow.session.config[engine]?.runOptions ?: ''
+    return ask(['bash', '-c', "${engine} ${words} ${given} ${options} \"\$0\" true".toString(), image])
+}
+
+def inOneLine(text) {
+    return text.readLines().findAll { line -> line.trim() }.join(' ')
 }
 
 // The images of a run, and whether each is this checkout's own, as the profiles name them by a closure. One that the user names as
@@ -75,7 +101,7 @@ def imageProblem(engine, image, own) {
         }
         return absent
             ? "${engine} has no image ${image}: make it with ${remedy}, or name yours as process.container in a file for -c."
-            : "${engine} cannot show the image ${image} (${answer.text.readLines().findAll { line -> line.trim() }.join(' ')}): start ${engine}, or choose another engine's profile."
+            : "${engine} cannot show the image ${image} (${inOneLine(answer.text)}): start ${engine}, or choose another engine's profile."
     }
     def label = answer.text =~ /(?m)^lesionforge\.code: (\w+)$/
     return label && label[0][1] != codeDigest()

@@ -16,7 +16,8 @@ from cluster_of_two import lacking
 
 ROOT = Path(__file__).resolve().parents[2]
 LESIONFORGE = ROOT / ".venv" / "bin" / "lesionforge"
-ENGINES = os.environ.get("LESIONFORGE_ENGINES", "").split()
+# ORDINARY: what root says before podman and Apptainer, so that they serve an ordinary user, as they do elsewhere.
+ENGINES, ORDINARY = (os.environ.get(f"LESIONFORGE_{name}", "").split() for name in ("ENGINES", "ORDINARY"))
 VERSION = subprocess.run([LESIONFORGE, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
 # The thinnest chain that has every stage.
 THIN = {
@@ -47,7 +48,9 @@ class Run:
 
 
 def run(*words: str | Path, folder: Path, **settings) -> subprocess.CompletedProcess[str]:
-    """A finished command with its two outputs as one text."""
+    """A finished command with its two outputs as one text; podman is an ordinary user's."""
+    if words[0] == "podman":
+        words = (*ORDINARY, *words)
     return subprocess.run(
         words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=1800, **settings
     )
@@ -56,11 +59,14 @@ def run(*words: str | Path, folder: Path, **settings) -> subprocess.CompletedPro
 def nextflow(
     launch: Path, *options: str | Path, pipeline: Path = ROOT / "main.nf", config: Path | None = None, **settings
 ) -> Run:
-    """Run a pipeline from the folder `launch`, with its results in `launch`/results."""
+    """Run a pipeline from the folder `launch`, with its results in `launch`/results; with podman or Apptainer as an ordinary
+    user, but for SLURM, which is root's."""
     launch.mkdir(parents=True, exist_ok=True)
     more = ("-c", config) if config else ()
     words = ("run", pipeline, *more, "-ansi-log", "false", "--outdir", launch / "results", *options)
-    done = run(ROOT / "bin" / "nextflow", *words, folder=launch, **settings)
+    profiles = {*str(options[options.index("-profile") + 1]).split(",")}
+    caller = ORDINARY if profiles & {"podman", "apptainer"} and "slurm" not in profiles else ()
+    done = run(*caller, ROOT / "bin" / "nextflow", *words, folder=launch, **settings)
     return Run(done.returncode, done.stdout, launch / "results")
 
 

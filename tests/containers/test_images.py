@@ -16,6 +16,8 @@ STRICT = ("--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--
 def test_any_user_can_work_with_a_read_only_root_and_without_network(builder, image, command, tmp_path):
     if os.getuid() != 0:
         pytest.skip("only root can make a folder of another user")
+    if builder == "podman" and os.environ.get("LESIONFORGE_ORDINARY"):
+        pytest.skip("an ordinary user without ranges of subordinate users has one user in a container of podman's")
     outside = tmp_path / "outside"
     outside.mkdir()
     os.chown(outside, 12345, 54321)

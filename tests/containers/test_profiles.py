@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pipeline_copy import ROOT, copy_pipeline
 
-ENGINES = os.environ.get("LESIONFORGE_ENGINES", "").split()
+ENGINES, ORDINARY = (os.environ.get(f"LESIONFORGE_{name}", "").split() for name in ("ENGINES", "ORDINARY"))
 PROBE = """
 process PROBE {
     input:
@@ -65,8 +65,10 @@ def test_a_task_has_no_capability_and_cannot_get_one(said):
     assert said["NoNewPrivs"] == "1"
 
 
-def test_a_task_is_the_caller(said):
-    assert said["user"] == str(os.getuid())
+def test_a_task_is_the_caller(said, engine, command, tmp_path):
+    """User 0 of a podman container is the caller outside."""
+    caller = command(*ORDINARY, "id", "-u", folder=tmp_path).stdout.strip() if engine == "apptainer" else str(os.getuid())
+    assert said["user"] == ("0" if engine == "podman" else caller)
 
 
 def test_a_task_has_no_network(said):

@@ -112,24 +112,49 @@ def test_tasks_with_the_label_gpu_alone_are_shown_the_gpus(engine: str, tmp_path
 
 
 PROBE = """
-include { gpuProblems } from './modules/engine'
+include { startProblems } from './modules/engine'
 
 workflow {
-    gpuProblems(workflow).each { sentence -> println(sentence) }
+    startProblems(workflow).each { sentence -> println(sentence) }
 }
 """
 
 
-@pytest.mark.parametrize("engine", ["docker", "podman"])
-def test_an_engine_that_cannot_show_the_gpu_is_said_before_any_work(engine: str, tmp_path: Path) -> None:
-    copy_pipeline(tmp_path)
-    programs = tmp_path / "programs"
+def said_of_an_engine(engine: str, body: str, profiles: str, folder: Path) -> str:
+    """What is said at the start where the engine of this name does `body`."""
+    copy_pipeline(folder)
+    programs = folder / "programs"
     programs.mkdir()
-    shown = GPU_OPTIONS[engine]
+    stand_in(programs / engine, body)
+    done = start_probe(folder, PROBE, "-profile", profiles, env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize(("profile", "is_said"), [("gpu", True), ("test", False)])
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_an_engine_that_cannot_show_the_gpu_is_said_before_any_work(
+    engine: str, profile: str, is_said: bool, tmp_path: Path
+) -> None:
     refusal = "echo could not select a device driver; exit 125"
-    stand_in(programs / engine, f'case "$*" in run*"{shown} lesionforge:"*-gpu" true") {refusal} ;; esac')
-    env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
-    said = f"{engine} cannot show this machine's GPU to a container (could not select a device driver): set up NVIDIA's"
-    assert said in start_probe(tmp_path, PROBE, "-profile", f"{engine},gpu", env=env).stdout
-    without = start_probe(tmp_path, PROBE, "-profile", engine, env=env)
-    assert without.returncode == 0 and "cannot show" not in without.stdout
+    body = f'case "$*" in run*"{GPU_OPTIONS[engine]} lesionforge:"*-gpu" true") {refusal} ;; esac'
+    sentence = f"{engine} cannot show this machine's GPU to a container (could not select a device driver): set up NVIDIA's"
+    assert (sentence in said_of_an_engine(engine, body, f"{engine},{profile}", tmp_path)) == is_said
+
+
+@pytest.mark.parametrize("engine", GPU_OPTIONS)
+def test_an_engine_that_starts_no_container_is_said_before_any_work(engine: str, tmp_path: Path) -> None:
+    """Asked with the options of the tasks, once the shell has read them."""
+    asked = "*--network=none*/lesionforge-*" if engine == "apptainer" else '*"HOME=$PWD"*--read-only*lesionforge:*'
+    body = f'case "$*" in exec{asked}true|run{asked}true) echo user namespaces are off >&2; exit 1 ;; esac'
+    said = said_of_an_engine(engine, body, engine, tmp_path)
+    assert f"{engine} starts no container of " in said
+    assert "(user namespaces are off): mend that, or choose another engine's profile." in said
+
+
+@pytest.mark.parametrize("profiles", ["apptainer", "apptainer,slurm"])
+def test_apptainer_that_would_unpack_the_image_for_every_task_is_said(profiles: str, tmp_path: Path) -> None:
+    body = 'case "$1" in exec) echo "INFO:    Converting SIF file to temporary sandbox..." >&2 ;; esac'
+    said = said_of_an_engine("apptainer", body, profiles, tmp_path)
+    assert "Apptainer cannot mount images here and unpacks " in said and "have squashfuse installed" in said
+    assert "starts no container" not in said
