@@ -254,9 +254,9 @@ workflow {
         source = pathOf(params.input)
         outdir = pathOf(params.outdir).normalize()
         refuse(machineProblems(profiles, params, workflow.session.config.process) + folderProblems(outdir, workflow.workDir))
-        refuse(startProblems(workflow))
         files = filesOf(source)
         refuse(cohortProblems(outdir, files))
+        refuse(startProblems(workflow))
         lock = lockOf(outdir)
         refuse(lock ? [] : ["--outdir ${outdir} is being written by another run; wait until that ends, or give another folder."])
 

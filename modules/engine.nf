@@ -27,43 +27,49 @@ def engineProblems(workflow) {
 }
 
 // Why the first task would find no container that starts: user namespaces that are switched off, a podman without its helpers, a GPU
-// that the engine was not set up to show (Apptainer only warns). Started as tasks will be, with the options that the profiles give
-// them; a file for -c that names others for the GPU knows what it does. One image without and one with the GPU, of those that are
-// there: others are the engine's to fetch. By SLURM tasks start on other machines, of which this one only hints at how.
+// that the engine was not set up to show (Apptainer only warns of it). A file for -c that names other options for the GPU knows what it
+// does. Images that are not there are the engine's to fetch. By SLURM tasks start on other machines, of which this one is a hint only.
 def startProblems(workflow) {
     def settings = workflow.session.config.process
     def engine = workflow.containerEngine
     def local = settings.executor in [null, 'local']
-    if (!engine || !isProgram(engine) || !local && engine != 'apptainer') {
+    // What a site's own script, text in place of our closure, prepares for each task is not here.
+    def prepared = settings.beforeScript && !(settings.beforeScript instanceof Closure)
+    if (!engine || prepared || !isProgram(engine) || !local && engine != 'apptainer') {
         return []
     }
     def images = imagesOf(workflow, settings).keySet().toList().findAll { name -> engine == 'apptainer' ? name.startsWith('/') : ask([engine, 'image', 'inspect', name]).code == 0 }
     if (!images) {
         return []
     }
-    def plain = startOf(workflow, images[0], '')
+    def plain = startOf(workflow, images[0], settings.containerOptions, null)
     if (plain.text.contains('temporary sandbox')) {
-        log.warn("Apptainer cannot mount images here and unpacks ${images[0]} for every task, 2.5 GB into TMPDIR or /tmp each time: have squashfuse installed, or Apptainer's setuid package.")
+        log.warn("Apptainer cannot mount images on this machine and unpacks all of ${images[0]} into /tmp for every task: have squashfuse installed, or Apptainer's setuid part.")
     }
     if (!local || plain.code) {
         return local ? ["${engine} starts no container of ${images[0]} (${inOneLine(plain.text)}): mend that, or choose another engine's profile.".toString()] : []
     }
     def own = [settings, settings['withLabel:gpu']].every { set -> !set?.containerOptions || set.containerOptions instanceof Closure }
-    if (!own || !('gpu' in workflow.profile.tokenize(','))) {
+    if (!own || engine == 'apptainer' || !('gpu' in workflow.profile.tokenize(','))) {
         return []
     }
-    def shown = startOf(workflow, images[-1], forTask(settings.containerOptions ?: '', [accelerator: 1]))
+    def shown = startOf(workflow, images[-1], settings.containerOptions, 1)
     return shown.code
         ? ["${engine} cannot show this machine's GPU to a container (${inOneLine(shown.text)}): set up NVIDIA's Container Toolkit for it, or leave the profile gpu out.".toString()]
         : []
 }
 
-// What the engine says to a container of an image, and its exit code. Nextflow too has a shell read the profile's options.
-def startOf(workflow, image, options) {
+// What the engine says, and its exit code, when a container of an image is started as Nextflow starts those of tasks, whose options a
+// shell reads.
+def startOf(workflow, image, containerOptions, accelerator) {
     def engine = workflow.containerEngine
-    def words = engine == 'apptainer' ? 'exec' : 'run --rm'
-    def given = workflow.session.config[engine]?.runOptions ?: ''
-    return ask(['bash', '-c', "${engine} ${words} ${given} ${options} \"\$0\" true".toString(), image])
+    def set = workflow.session.config[engine]
+    def options = [set?.runOptions, forTask(containerOptions, [accelerator: accelerator, attempt: 1, cpus: 1, memory: 1.GB])]
+    def words = engine == 'apptainer'
+        ? ['env - PATH="$PATH" apptainer', set?.engineOptions, 'exec --no-home --pid']
+        : [engine, set?.engineOptions, 'run --rm --cpu-shares 1024 --memory 1024m']
+    def line = (words + options).findAll { word -> word }.join(' ')
+    return ask(['bash', '-c', "export NXF_TASK_WORKDIR=\"\$PWD\"; ${line} \"\$0\" /bin/bash -c true".toString(), image])
 }
 
 def inOneLine(text) {

@@ -24,6 +24,7 @@ def test_the_engine_gives_the_voxels_of_a_run_without_it(chains, engine):
     plain = chains["local"].digests()
     for part in ("synthesize/sub-syn0001", "segment/augmented"):
         assert any(name.startswith(part) for name in plain), part
+    assert "unpacks" not in chains[engine].printed
     assert chains[engine].digests() == plain
 
 

@@ -149,6 +149,18 @@ def test_an_image_that_is_not_there_is_said_before_any_work(copy, engine, start,
     assert "Submitted process" not in run.printed
 
 
+def test_an_engine_that_starts_no_container_is_said_before_any_work(copy, engine, start, cohort, tmp_path):
+    config = copy / "nextflow.config"
+    before = config.read_text()
+    last = "--network=none'" if engine == "apptainer" else "--read-only'"
+    config.write_text(before.replace(last, last.replace("'", " --no-such-option'")))
+    run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=copy / "main.nf")
+    config.write_text(before)
+    assert run.code != 0
+    assert f"{engine} starts no container of " in run.printed and "no-such-option" in run.printed
+    assert "Submitted process" not in run.printed
+
+
 @pytest.fixture
 def edited(copy) -> Iterator[Path]:
     """The pipeline after an edit to its Python code."""

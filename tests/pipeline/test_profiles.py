@@ -137,7 +137,7 @@ def test_an_engine_that_cannot_show_the_gpu_is_said_before_any_work(
     engine: str, profile: str, is_said: bool, tmp_path: Path
 ) -> None:
     refusal = "echo could not select a device driver; exit 125"
-    body = f'case "$*" in run*"{GPU_OPTIONS[engine]} lesionforge:"*-gpu" true") {refusal} ;; esac'
+    body = f'case "$*" in run*"{GPU_OPTIONS[engine]} lesionforge:"*-gpu" /bin/bash -c true") {refusal} ;; esac'
     sentence = f"{engine} cannot show this machine's GPU to a container (could not select a device driver): set up NVIDIA's"
     assert (sentence in said_of_an_engine(engine, body, f"{engine},{profile}", tmp_path)) == is_said
 
@@ -146,7 +146,7 @@ def test_an_engine_that_cannot_show_the_gpu_is_said_before_any_work(
 def test_an_engine_that_starts_no_container_is_said_before_any_work(engine: str, tmp_path: Path) -> None:
     """Asked with the options of the tasks, once the shell has read them."""
     asked = "*--network=none*/lesionforge-*" if engine == "apptainer" else '*"HOME=$PWD"*--read-only*lesionforge:*'
-    body = f'case "$*" in exec{asked}true|run{asked}true) echo user namespaces are off >&2; exit 1 ;; esac'
+    body = f'case "$*" in exec{asked}true|run*--memory{asked}true) echo user namespaces are off >&2; exit 1 ;; esac'
     said = said_of_an_engine(engine, body, engine, tmp_path)
     assert f"{engine} starts no container of " in said
     assert "(user namespaces are off): mend that, or choose another engine's profile." in said
@@ -154,7 +154,9 @@ def test_an_engine_that_starts_no_container_is_said_before_any_work(engine: str,
 
 @pytest.mark.parametrize("profiles", ["apptainer", "apptainer,slurm"])
 def test_apptainer_that_would_unpack_the_image_for_every_task_is_said(profiles: str, tmp_path: Path) -> None:
-    body = 'case "$1" in exec) echo "INFO:    Converting SIF file to temporary sandbox..." >&2 ;; esac'
+    # On SLURM's nodes a container may start where it does not here.
+    code = int("slurm" in profiles)
+    body = f'case "$1" in exec) echo "INFO:    Converting SIF file to temporary sandbox..." >&2; exit {code} ;; esac'
     said = said_of_an_engine("apptainer", body, profiles, tmp_path)
-    assert "Apptainer cannot mount images here and unpacks " in said and "have squashfuse installed" in said
+    assert "Apptainer cannot mount images on this machine and unpacks all of " in said
     assert "starts no container" not in said
