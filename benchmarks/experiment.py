@@ -85,6 +85,17 @@ def arms_tables(arms: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
+def sizes_table(sizes: pd.DataFrame) -> str:
+    """Each arm's share of the reference lesions of each size that it finds, and how many those are."""
+    header, rows = ["arm"], []
+    for arm, found in sizes.groupby("arm", sort=False):
+        bounds = zip(found["from_mm3"].map(number), found["below_mm3"].map(number), strict=True)
+        header = ["arm", *(f"{low:g} mm³ and more" if pd.isna(high) else f"{low:g} to {high:g} mm³" for low, high in bounds)]
+        cells = zip(found["recall"].map(number), found["found"], found["lesions"], strict=True)
+        rows.append([str(arm), *(f"{show(recall, digits=2)} ({count} of {lesions})" for recall, count, lesions in cells)])
+    return markdown(header, rows)
+
+
 def difference_table(comparisons: pd.DataFrame) -> str:
     """The paired differences of the main comparisons: over all subjects with both intervals, and in each subject."""
     subjects = sorted(set(comparisons["subject"]) - {WHOLE})
@@ -231,7 +242,8 @@ def parameters(results: Path, given: Path | None) -> str:
 
 def section(results: Path, given: Path | None) -> str:
     """The section, from its heading on."""
-    arms, summary, comparisons = (read_tsv(results / "evaluate" / f"{name}.tsv") for name in ("arms", "summary", "comparisons"))
+    names = ("arms", "summary", "comparisons", "sizes")
+    arms, summary, comparisons, sizes = (read_tsv(results / "evaluate" / f"{name}.tsv") for name in names)
     aims = aims_of(summary, comparisons)
     counts = [sum(aim.met is met for aim in aims) for met in (True, False, None)]
     charts = [name for name in CAPTIONS if (results / "evaluate" / name).is_file()]
@@ -248,6 +260,9 @@ size, and found by any overlap.
 
 {aims_table(aims)}
 {arms_tables(arms)}
+Reference lesions found, by volume, of both patients and all runs together (each lesion once per run):
+
+{sizes_table(sizes)}
 Paired differences, on the same test scan and seed, each subject with the same weight. Intervals are 95 % percentile bootstrap
 intervals: over {SUBJECTS}, and within them by drawing lesions or runs again. With two subjects the first spans no more than the
 two values, and the second says how sure the difference is for these two, not for other patients. `evaluate/comparisons.tsv` has

@@ -46,7 +46,7 @@ process COMPARE {
     """
     lesionforge evaluate compare --help
     mkdir evaluate
-    touch evaluate/arms.tsv evaluate/summary.tsv evaluate/comparisons.tsv
+    touch evaluate/arms.tsv evaluate/summary.tsv evaluate/comparisons.tsv evaluate/sizes.tsv
     """
 }
 
@@ -71,7 +71,7 @@ workflow EVALUATE_SCANS {
     folder = COMPARE.out.folder
 
     emit:
-    folder // arms.tsv, summary.tsv, comparisons.tsv and charts
+    folder // arms.tsv, summary.tsv, comparisons.tsv, sizes.tsv and charts
     expected // [run, id]
     done // [run, id]
 }

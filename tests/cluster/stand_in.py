@@ -32,7 +32,7 @@ WRITES = {
     "segment": ["{id}/{id}_desc-segment.json"],
     "segment tabulate": ["scans.tsv", "scans.json"],
     "evaluate scan": ["{arm}_{id}.json"],
-    "evaluate compare": ["arms.tsv", "summary.tsv", "comparisons.tsv"],
+    "evaluate compare": ["arms.tsv", "summary.tsv", "comparisons.tsv", "sizes.tsv"],
     "report": ["index.html", "quality.tsv"],
 }
 # The commands that write these tables.

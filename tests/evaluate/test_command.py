@@ -176,7 +176,7 @@ def test_compare_writes_scans_in_one_order_and_the_paired_difference(tmp_path, r
     assert run("compare", *rows, "--out", tmp_path / "one").exit_code == 0
     assert run("compare", *reversed(rows), "--out", tmp_path / "two").exit_code == 0
     names = {path.name for path in (tmp_path / "one").iterdir()}
-    assert {"arms.tsv", "summary.tsv", "comparisons.tsv"} < names
+    assert {"arms.tsv", "summary.tsv", "comparisons.tsv", "sizes.tsv"} < names
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     arms = read_tsv(tmp_path / "one/arms.tsv")
@@ -190,6 +190,16 @@ def test_compare_writes_scans_in_one_order_and_the_paired_difference(tmp_path, r
     assert arms["dice"][1] == "n/a"
     assert "dice: neither" in arms["undefined"][1]
     assert set(read_json(tmp_path / "one/arms.json")) == set(arms)
+
+    sizes = read_tsv(tmp_path / "one/sizes.tsv")
+    for arm, scans in arms.groupby("arm"):
+        own = sizes[sizes["arm"] == arm]
+        for counted, name in (("lesions", "lesions_reference"), ("found", "lesions_found")):
+            assert own[counted].astype(int).sum() == scans[name].astype(int).sum() > 0
+        empty = own["lesions"] == "0"
+        assert empty.any() and (own.loc[empty, "recall"] == "n/a").all()
+        share = own.loc[~empty, "found"].astype(int) / own.loc[~empty, "lesions"].astype(int)
+        assert list(own.loc[~empty, "recall"].astype(float)) == pytest.approx(list(share))
 
     summary = read_tsv(tmp_path / "one/summary.tsv")
     assert set(read_json(tmp_path / "one/summary.json")) == set(summary)

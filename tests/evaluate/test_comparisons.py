@@ -15,6 +15,7 @@ from lesionforge.evaluate.bootstrap import (
     resampled_means_of_groups,
     resampled_share,
 )
+from lesionforge.evaluate.charts import sizes_chart
 from lesionforge.evaluate.comparisons import COMPARISON_COLUMNS, WITHIN, compare_arms, pairs_of_arms
 from lesionforge.images import write_json
 
@@ -188,3 +189,10 @@ def test_the_summary_has_each_subject_and_the_spread_over_seeds(table, row):
     assert list(got["dice"]) == pytest.approx([0.45, 0.4, 0.5, 0.5, 0.5])
     assert list(got["dice_seed_sd"][:3]) == pytest.approx([0.2] * 3)
     assert got["dice_seed_sd"][3:].isna().all()
+
+
+def test_arms_can_be_told_apart_in_the_figure_of_sizes(table, row):
+    arms = table(*(row(f"arm{number}", "01") for number in range(12)))
+    for axes in sizes_chart(arms).axes:
+        looks = [(line.get_marker(), line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
+        assert len({look[:2] for look in looks}) == len(looks) == 12

@@ -1,6 +1,7 @@
 """The section of docs/results.md about the experiment: aims judged by known numbers, costs counted once, all else untouched."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -89,6 +90,14 @@ def test_each_aim_is_met_or_missed_as_the_numbers_say(experiment, results):
         "+0.275", "sub-a +0.500, sub-b +0.050", "0.250 to 0.750 (x 3.0)", "sub-a 0.250, sub-b 0.250", "not measured",
         "sub-a +0.400, sub-b +0.050", "sub-a +0.300, sub-b -0.150",
     ]  # fmt: skip
+
+
+def test_lesions_found_are_told_by_size_for_each_arm(experiment, results):
+    text = experiment.sizes_table(experiment.read_tsv(results / "evaluate/sizes.tsv"))
+    for arm, found, lesions in (("real", 6, 24), ("augmented", 18, 24), ("baseline", 2, 8)):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {arm} |")]
+        counts = [(int(one), int(other)) for one, other in re.findall(r"\((\d+) of (\d+)\)", line)]
+        assert tuple(map(sum, zip(*counts, strict=True))) == (found, lesions)
 
 
 def test_one_direction_meets_no_aim(experiment, results):

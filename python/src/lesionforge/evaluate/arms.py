@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lesionforge.errors import InputError
-from lesionforge.evaluate.detection import Lesions
+from lesionforge.evaluate.detection import SIZE_BOUNDS_MM3, Lesions, size_bins
 from lesionforge.evaluate.masks import Pair, evaluate_files
 from lesionforge.evaluate.protocols import DESCRIPTIONS, Evaluation, Measured, Reasons
 from lesionforge.images import Prepared, derivative, read_json, scan_labels
@@ -75,6 +76,15 @@ SUMMARY_COLUMNS = {
     },
     **{f"{name}_seed_sd": f"standard deviation (n - 1) over the seeds of {name}; n/a for one seed" for name in SPREAD},
     "undefined": "measures without a mean, each with the reasons of the segmentations",
+}
+SIZES_COLUMNS = {
+    "arm": "experiment arm",
+    "from_mm3": "reference lesions of at least this volume in mm³, of all test scans and runs together",
+    "below_mm3": "and of less than this; n/a: without an upper bound",
+    "lesions": "number of these lesions, each once per segmentation",
+    "found": "how many of them are found",
+    "recall": "found / lesions; n/a without lesions of this size",
+    "dice": "mean Dice overlap of these lesions with the predicted lesions that touch them, 0 where none does; n/a without",
 }
 
 
@@ -217,3 +227,26 @@ def summarise(arms: pd.DataFrame) -> pd.DataFrame:
         rows.append(average(arm, NOT_GIVEN, own))
         rows += [average(arm, str(subject), scans) for subject, scans in own.groupby("subject")]
     return pd.DataFrame(rows)
+
+
+def found_by_size(arms: pd.DataFrame) -> pd.DataFrame:
+    """What each arm finds of the reference lesions of each size, with SIZES_COLUMNS; `arms` is as `read_rows` gives it.
+
+    NaN where there is no lesion of a size, and for the upper bound of the largest.
+    """
+    import pandas as pd
+
+    rows = []
+    for arm in arm_order(arms["arm"]):
+        scans = arms.loc[arms["arm"] == arm, "lesions"]
+        volumes, found, dice = (np.concatenate([scan[name] for scan in scans]) for name in ("reference_mm3", "found", "dice"))
+        bins = size_bins(volumes)
+        for place, (low, high) in enumerate(pairwise(SIZE_BOUNDS_MM3)):
+            own = bins == place
+            count = int(own.sum())
+            means = {"recall": found[own].mean(), "dice": dice[own].mean()} if count else {"recall": np.nan, "dice": np.nan}
+            above = np.nan if np.isinf(high) else high
+            rows.append(
+                {"arm": arm, "from_mm3": low, "below_mm3": above, "lesions": count, "found": int(found[own].sum()), **means}
+            )
+    return pd.DataFrame(rows, columns=list(SIZES_COLUMNS))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lesionforge.evaluate.arms import NOT_GIVEN, arm_order, mean_over_subjects
+from lesionforge.evaluate.arms import NOT_GIVEN, arm_order, found_by_size, mean_over_subjects
 from lesionforge.evaluate.comparisons import SUBJECTS, WITHIN
 from lesionforge.evaluate.detection import SIZE_BOUNDS_MM3, size_bins
 
@@ -197,14 +197,12 @@ def sizes_chart(arms: pd.DataFrame) -> Figure:
     figure = new_figure(9.4, 3.2)
     panels = figure.subplots(1, 2)
     places = range(len(SIZE_BOUNDS_MM3) - 1)
-    for number, arm in enumerate(arm_order(arms["arm"])):
-        lesions = arms.loc[arms["arm"] == arm, "lesions"]
-        bins = size_bins(np.concatenate([scan["reference_mm3"] for scan in lesions]))
-        for axes, name in zip(panels, ("found", "dice"), strict=True):
-            values = np.concatenate([scan[name] for scan in lesions])
-            means = [values[bins == place].mean() if (bins == place).any() else np.nan for place in places]
-            marker, colour = "osD^vPX"[number % 7], COLOURS[number % len(COLOURS)]
-            axes.plot(places, means, marker=marker, markersize=5, linewidth=1.3, color=colour, label=arm)
+    for number, (arm, sizes) in enumerate(found_by_size(arms).groupby("arm", sort=False)):
+        # One marker more than colours, so that they do not come round together.
+        look = {"marker": "osD^vPX*"[number % 8], "color": COLOURS[number % len(COLOURS)]}
+        look["linestyle"] = "-" if number < len(COLOURS) else "--"
+        for axes, name in zip(panels, ("recall", "dice"), strict=True):
+            axes.plot(places, sizes[name], markersize=5, linewidth=1.3, label=arm, **look)
     scans = arms.drop_duplicates(["subject", "session"])["lesions"]
     counts = np.bincount(size_bins(np.concatenate([scan["reference_mm3"] for scan in scans])), minlength=len(places))
     bounds = pairwise(SIZE_BOUNDS_MM3)

@@ -111,10 +111,20 @@ def scan(arm: str, prediction: Path, prepared: Path, fold: str | None, seed: int
 
 @evaluate.command()
 @click.argument("rows", nargs=-1, required=True, type=FILE)
-@click.option("--out", required=True, type=FOLDER, help="Folder for arms.tsv, summary.tsv, comparisons.tsv and figures.")
+@click.option(
+    "--out", required=True, type=FOLDER, help="Folder for arms.tsv, summary.tsv, comparisons.tsv, sizes.tsv and figures."
+)
 def compare(rows: tuple[Path, ...], out: Path) -> None:
     """Put the ROWS that `evaluate scan` wrote side by side: tables of scans, arms and paired differences, and figures."""
-    from lesionforge.evaluate.arms import ARMS_COLUMNS, NOT_GIVEN, SUMMARY_COLUMNS, read_rows, summarise
+    from lesionforge.evaluate.arms import (
+        ARMS_COLUMNS,
+        NOT_GIVEN,
+        SIZES_COLUMNS,
+        SUMMARY_COLUMNS,
+        found_by_size,
+        read_rows,
+        summarise,
+    )
     from lesionforge.evaluate.charts import CAPTIONS, charts_of
     from lesionforge.evaluate.comparisons import COMPARISON_COLUMNS, compare_arms
     from lesionforge.images import whole_files, write_tsv
@@ -127,6 +137,7 @@ def compare(rows: tuple[Path, ...], out: Path) -> None:
         write_tsv(shown, folder / "arms.tsv", ARMS_COLUMNS)
         write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
         write_tsv(comparisons, folder / "comparisons.tsv", COMPARISON_COLUMNS)
+        write_tsv(found_by_size(arms), folder / "sizes.tsv", SIZES_COLUMNS)
         for name, figure in charts.items():
             figure.savefig(folder / name, metadata={"Software": None})
     # Those of other rows, which this time leave nothing to draw.
