@@ -24,7 +24,7 @@ process PROBE {
     exec >said.txt 2>/dev/null
     grep -E '^(CapEff|CapBnd|NoNewPrivs):' /proc/self/status | tr -d '\\t'
     echo "user:\\$(id -u)"
-    echo "interfaces:\\$(ls /sys/class/net /proc/sys/net/ipv4/conf | grep -cE '^(eth|en|wl)')"
+    echo "interfaces:\\$(ls /proc/sys/net/ipv4/conf | grep -cE '^(eth|en|wl)')"
     touch /opt/lesionforge/written && echo root:written || echo root:kept
     echo more >>${given} && echo input:written || echo input:kept
     [ "\\$HOME" -ef . ] && echo home:task || echo "home:\\$HOME"
