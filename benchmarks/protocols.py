@@ -42,9 +42,9 @@ def predictions(mask: np.ndarray, following: np.ndarray, rng: np.random.Generato
     yield following
 
 
-def pairs_in(data: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(prediction, reference, affine) of every pair."""
-    paths = sorted((data / "derivatives" / "lesion_masks").glob("*_mask.nii.gz"))
+def pairs_in(data: Path, masks: int | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(prediction, reference, affine) of every pair of so many masks, or all."""
+    paths = sorted((data / "derivatives" / "lesion_masks").glob("*_mask.nii.gz"))[:masks]
     rng = np.random.default_rng(1)
     for number, path in enumerate(paths):
         mask, affine = read_binary_mask(path)
@@ -56,7 +56,8 @@ def pairs_in(data: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 @click.command()
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--program", "programs", multiple=True, required=True, metavar="PROTOCOL=PROGRAM", help="May be given again.")
-def protocols(data: Path, programs: tuple[str, ...]) -> None:
+@click.option("--masks", type=click.IntRange(2), help="Use so many masks of the library, five pairs each [default: all].")
+def protocols(data: Path, programs: tuple[str, ...], masks: int | None) -> None:
     """Compare the protocols with PROGRAMs on the masks in DATA."""
     asked = dict(words.split("=", 1) for words in programs)
     if not asked.keys() <= PROTOCOLS.keys():
@@ -65,7 +66,7 @@ def protocols(data: Path, programs: tuple[str, ...]) -> None:
     undefined: dict[tuple[str, str], int] = defaultdict(int)
     with tempfile.TemporaryDirectory() as folder:
         prediction, reference = Path(folder) / "prediction_mask.nii.gz", Path(folder) / "reference_mask.nii.gz"
-        for predicted, referred, affine in pairs_in(data):
+        for predicted, referred, affine in pairs_in(data, masks):
             write_mask(predicted, affine, prediction, "A prediction")
             write_mask(referred, affine, reference, "A reference")
             for name, program in asked.items():
