@@ -63,7 +63,6 @@ def protocols(data: Path, programs: tuple[str, ...], masks: int | None) -> None:
     if not asked.keys() <= PROTOCOLS.keys():
         raise click.BadParameter(f"a protocol is one of {', '.join(PROTOCOLS)}")
     differences: dict[tuple[str, str], list[float]] = defaultdict(list)
-    undefined: dict[tuple[str, str], int] = defaultdict(int)
     with tempfile.TemporaryDirectory() as folder:
         prediction, reference = Path(folder) / "prediction_mask.nii.gz", Path(folder) / "reference_mask.nii.gz"
         for predicted, referred, affine in pairs_in(data, masks):
@@ -73,14 +72,12 @@ def protocols(data: Path, programs: tuple[str, ...], masks: int | None) -> None:
                 said = subprocess.run([program, prediction, reference], check=True, capture_output=True, text=True).stdout
                 ours = evaluate_files(Pair(prediction, reference), name).measures
                 for measure, theirs in json.loads(said).items():
-                    if theirs is None or math.isnan(ours[measure]):
-                        undefined[name, measure] += 1
-                    else:
-                        differences[name, measure].append(abs(theirs - ours[measure]))
-    rows = [
-        [*key, str(len(values)), str(undefined[key]), f"{max(values):.1e}", str(sum(value > 1e-6 for value in values))]
-        for key, values in differences.items()
-    ]
+                    differences[name, measure].append(math.nan if theirs is None else abs(theirs - ours[measure]))
+    rows = []
+    for key, values in differences.items():
+        known = [value for value in values if not math.isnan(value)]
+        counts = [str(len(known)), str(len(values) - len(known))]
+        rows.append([*key, *counts, f"{max(known, default=math.nan):.1e}", str(sum(value > 1e-6 for value in known))])
     table(["protocol", "measure", "pairs", "undefined in one", "largest difference", "pairs above 1e-6"], rows)
 
 

@@ -27,8 +27,8 @@ def engineProblems(workflow) {
 }
 
 // Why the first task would find no container that starts: user namespaces that are switched off, a podman without its helpers, a GPU
-// that the engine was not set up to show (Apptainer only warns of it). A file for -c that names other options for the GPU knows what it
-// does. Images that are not there are the engine's to fetch. By SLURM tasks start on other machines, of which this one is a hint only.
+// that is not shown. Images that are not there are the engine's to fetch. By SLURM tasks start on other machines, of which this one is
+// a hint only.
 def startProblems(workflow) {
     def settings = workflow.session.config.process
     def engine = workflow.containerEngine
@@ -38,7 +38,11 @@ def startProblems(workflow) {
     if (!engine || prepared || !isProgram(engine) || !local && engine != 'apptainer') {
         return []
     }
-    def images = imagesOf(workflow, settings).keySet().toList().findAll { name -> engine == 'apptainer' ? name.startsWith('/') : ask([engine, 'image', 'inspect', name]).code == 0 }
+    // That this checkout's own are there, engineProblems has seen.
+    def images = imagesOf(workflow, settings)
+        .findAll { name, ours -> ours || (engine == 'apptainer' ? name.startsWith('/') : ask([engine, 'image', 'inspect', name]).code == 0) }
+        .keySet()
+        .toList()
     if (!images) {
         return []
     }
@@ -46,14 +50,23 @@ def startProblems(workflow) {
     if (plain.text.contains('temporary sandbox')) {
         log.warn("Apptainer cannot mount images on this machine and unpacks all of ${images[0]} into /tmp for every task: have squashfuse installed, or Apptainer's setuid part.")
     }
-    if (!local || plain.code) {
-        return local ? ["${engine} starts no container of ${images[0]} (${inOneLine(plain.text)}): mend that, or choose another engine's profile.".toString()] : []
+    if (!local) {
+        return []
     }
+    return plain.code
+        ? ["${engine} starts no container of ${images[0]} (${inOneLine(plain.text)}): mend that, or choose another engine's profile.".toString()]
+        : gpuProblems(workflow, settings, images[-1])
+}
+
+// A GPU of this machine reaches containers only where the engine was set up for it (Apptainer only warns). A file for -c that names other
+// options for it knows what it does.
+def gpuProblems(workflow, settings, image) {
+    def engine = workflow.containerEngine
     def own = [settings, settings['withLabel:gpu']].every { set -> !set?.containerOptions || set.containerOptions instanceof Closure }
     if (!own || engine == 'apptainer' || !('gpu' in workflow.profile.tokenize(','))) {
         return []
     }
-    def shown = startOf(workflow, images[-1], settings.containerOptions, 1)
+    def shown = startOf(workflow, image, settings.containerOptions, 1)
     return shown.code
         ? ["${engine} cannot show this machine's GPU to a container (${inOneLine(shown.text)}): set up NVIDIA's Container Toolkit for it, or leave the profile gpu out.".toString()]
         : []

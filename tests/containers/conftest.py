@@ -83,6 +83,12 @@ def builder(request) -> str:
 
 
 @pytest.fixture(scope="session")
+def ordinary() -> list[str]:
+    """`ORDINARY`, for tests."""
+    return ORDINARY
+
+
+@pytest.fixture(scope="session")
 def image() -> str:
     return f"lesionforge:{VERSION}"
 

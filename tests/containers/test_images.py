@@ -14,9 +14,9 @@ STRICT = ("--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--
 
 
 @pytest.fixture
-def builder(builder) -> str:
+def builder(builder, ordinary) -> str:
     """An engine in which an image can be any user's, as its own user is not the caller's."""
-    if builder == "podman" and os.environ.get("LESIONFORGE_ORDINARY"):
+    if builder == "podman" and ordinary:
         pytest.skip("an ordinary user without ranges of subordinate users has one user in a container of podman's")
     return builder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pipeline_copy import ROOT, copy_pipeline
 
-ENGINES, ORDINARY = (os.environ.get(f"LESIONFORGE_{name}", "").split() for name in ("ENGINES", "ORDINARY"))
+ENGINES = os.environ.get("LESIONFORGE_ENGINES", "").split()
 PROBE = """
 process PROBE {
     input:
@@ -65,9 +65,9 @@ def test_a_task_has_no_capability_and_cannot_get_one(said):
     assert said["NoNewPrivs"] == "1"
 
 
-def test_a_task_is_the_caller(said, engine, command, tmp_path):
+def test_a_task_is_the_caller(said, engine, ordinary, command, tmp_path):
     """User 0 of a podman container is the caller outside."""
-    caller = command(*ORDINARY, "id", "-u", folder=tmp_path).stdout.strip() if engine == "apptainer" else str(os.getuid())
+    caller = command(*ordinary, "id", "-u", folder=tmp_path).stdout.strip() if engine == "apptainer" else str(os.getuid())
     assert said["user"] == ("0" if engine == "podman" else caller)
 
 
@@ -135,13 +135,20 @@ def test_hostile_names_in_a_sheet_are_refused_each_in_a_sentence_and_change_noth
     assert [path.name for path in run.outdir.iterdir()] == ["pipeline_info"]
 
 
-def test_an_image_that_is_not_there_is_said_before_any_work(copy, engine, start, cohort, tmp_path):
-    config = copy / "nextflow.config"
+@pytest.fixture
+def config(copy) -> Iterator[Path]:
+    """The pipeline's configuration, for a test to edit."""
+    path = copy / "nextflow.config"
+    before = path.read_text()
+    yield path
+    path.write_text(before)
+
+
+def test_an_image_that_is_not_there_is_said_before_any_work(copy, config, engine, start, cohort, tmp_path):
     before = config.read_text()
     version = before.split("version         = '")[1].split("'")[0]
     config.write_text(before.replace(f"'{version}'", "'9.9.9'"))
     run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=copy / "main.nf")
-    config.write_text(before)
     assert run.code != 0
     assert (
         "make it with 'make sif'" if engine == "apptainer" else f"{engine} has no image lesionforge:9.9.9: make it with"
@@ -149,13 +156,10 @@ def test_an_image_that_is_not_there_is_said_before_any_work(copy, engine, start,
     assert "Submitted process" not in run.printed
 
 
-def test_an_engine_that_starts_no_container_is_said_before_any_work(copy, engine, start, cohort, tmp_path):
-    config = copy / "nextflow.config"
-    before = config.read_text()
+def test_an_engine_that_starts_no_container_is_said_before_any_work(copy, config, engine, start, cohort, tmp_path):
     last = "--network=none'" if engine == "apptainer" else "--read-only'"
-    config.write_text(before.replace(last, last.replace("'", " --no-such-option'")))
+    config.write_text(config.read_text().replace(last, last.replace("'", " --no-such-option'")))
     run = start(tmp_path, "--input", cohort / "cohort.csv", "-profile", f"test,{engine}", pipeline=copy / "main.nf")
-    config.write_text(before)
     assert run.code != 0
     assert f"{engine} starts no container of " in run.printed and "no-such-option" in run.printed
     assert "Submitted process" not in run.printed

@@ -70,19 +70,20 @@ def test_the_experiments_of_the_benchmarks_change_processors_and_parameters_alon
         assert json.loads(path.read_text()).keys() <= known, path.name
 
 
-def stand_in(program: Path, body: str = "") -> None:
-    """An engine that does nothing but `body`."""
-    program.write_text(f"#!/bin/sh\n{body}\n")
-    program.chmod(0o755)
+def with_stand_ins(folder: Path, bodies: dict[str, str]) -> dict[str, str]:
+    """A copy of the pipeline in `folder`, and the environment in which engines of these names do nothing but their body."""
+    copy_pipeline(folder)
+    programs = folder / "programs"
+    programs.mkdir()
+    for name, body in bodies.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    return os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
 
 
 def commands_of(profiles: str, folder: Path) -> dict[str, str]:
     """The engine's command line for a task of each label; the engines are stand-ins that do nothing."""
-    copy_pipeline(folder)
-    programs = folder / "programs"
-    programs.mkdir()
-    for engine in GPU_OPTIONS:
-        stand_in(programs / engine)
+    env = with_stand_ins(folder, dict.fromkeys(GPU_OPTIONS, ""))
     processes = [f"process {label.upper()} {{\n    label '{label}'\n\n    script:\n    'true'\n}}\n" for label in LABELS]
     calls = "".join(f"    {label.upper()}()\n" for label in LABELS)
     workflow = "\n".join([*processes, f"workflow {{\n{calls}}}\n"])
@@ -90,8 +91,7 @@ def commands_of(profiles: str, folder: Path) -> dict[str, str]:
     with (folder / "nextflow.config").open("a") as config:
         config.write(SMALL)
     # The lock of this machine's GPUs lies in TMPDIR.
-    env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(folder)}
-    done = start_probe(folder, workflow, "-profile", profiles, env=env)
+    done = start_probe(folder, workflow, "-profile", profiles, env=env | {"TMPDIR": str(folder)})
     assert done.returncode == 0, done.stdout
     commands = {}
     for script in (folder / "work").glob("??/*/.command.run"):
@@ -122,11 +122,7 @@ workflow {
 
 def said_of_an_engine(engine: str, body: str, profiles: str, folder: Path) -> str:
     """What is said at the start where the engine of this name does `body`."""
-    copy_pipeline(folder)
-    programs = folder / "programs"
-    programs.mkdir()
-    stand_in(programs / engine, body)
-    done = start_probe(folder, PROBE, "-profile", profiles, env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"})
+    done = start_probe(folder, PROBE, "-profile", profiles, env=with_stand_ins(folder, {engine: body}))
     assert done.returncode == 0, done.stdout
     return done.stdout
 

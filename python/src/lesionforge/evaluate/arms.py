@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import fields
-from itertools import pairwise
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lesionforge.errors import InputError
-from lesionforge.evaluate.detection import SIZE_BOUNDS_MM3, Lesions, size_bins
+from lesionforge.evaluate.cohort import SIZE_COLUMNS
+from lesionforge.evaluate.detection import Lesions, lesions_by_size, size_bins
 from lesionforge.evaluate.masks import Pair, evaluate_files
 from lesionforge.evaluate.protocols import DESCRIPTIONS, Evaluation, Measured, Reasons
 from lesionforge.images import Prepared, derivative, read_json, scan_labels
@@ -77,13 +77,10 @@ SUMMARY_COLUMNS = {
     **{f"{name}_seed_sd": f"standard deviation (n - 1) over the seeds of {name}; n/a for one seed" for name in SPREAD},
     "undefined": "measures without a mean, each with the reasons of the segmentations",
 }
-SIZES_COLUMNS = {
+ARM_SIZE_COLUMNS = {
     "arm": "experiment arm",
-    "from_mm3": "reference lesions of at least this volume in mm³, of all test scans and runs together",
-    "below_mm3": "and of less than this; n/a: without an upper bound",
-    "lesions": "number of these lesions, each once per segmentation",
-    "found": "how many of them are found",
-    "recall": "found / lesions; n/a without lesions of this size",
+    **{name: text for name, text in SIZE_COLUMNS.items() if name != "id"},
+    "lesions": "number of these lesions, of all test scans and runs together: each once per segmentation",
     "dice": "mean Dice overlap of these lesions with the predicted lesions that touch them, 0 where none does; n/a without",
 }
 
@@ -230,7 +227,7 @@ def summarise(arms: pd.DataFrame) -> pd.DataFrame:
 
 
 def found_by_size(arms: pd.DataFrame) -> pd.DataFrame:
-    """What each arm finds of the reference lesions of each size, with SIZES_COLUMNS; `arms` is as `read_rows` gives it.
+    """What each arm finds of the reference lesions of each size, with ARM_SIZE_COLUMNS; `arms` is as `read_rows` gives it.
 
     NaN where there is no lesion of a size, and for the upper bound of the largest.
     """
@@ -241,12 +238,7 @@ def found_by_size(arms: pd.DataFrame) -> pd.DataFrame:
         scans = arms.loc[arms["arm"] == arm, "lesions"]
         volumes, found, dice = (np.concatenate([scan[name] for scan in scans]) for name in ("reference_mm3", "found", "dice"))
         bins = size_bins(volumes)
-        for place, (low, high) in enumerate(pairwise(SIZE_BOUNDS_MM3)):
-            own = bins == place
-            count = int(own.sum())
-            means = {"recall": found[own].mean(), "dice": dice[own].mean()} if count else {"recall": np.nan, "dice": np.nan}
-            above = np.nan if np.isinf(high) else high
-            rows.append(
-                {"arm": arm, "from_mm3": low, "below_mm3": above, "lesions": count, "found": int(found[own].sum()), **means}
-            )
-    return pd.DataFrame(rows, columns=list(SIZES_COLUMNS))
+        for place, part in enumerate(lesions_by_size(volumes, found.astype(bool))):
+            overlap = dice[bins == place].mean() if part.lesions else np.nan
+            rows.append({"arm": arm} | asdict(part) | {"recall": part.recall, "dice": overlap})
+    return pd.DataFrame(rows, columns=list(ARM_SIZE_COLUMNS)).replace({"below_mm3": {np.inf: np.nan}})

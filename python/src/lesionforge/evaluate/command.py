@@ -117,9 +117,9 @@ def scan(arm: str, prediction: Path, prepared: Path, fold: str | None, seed: int
 def compare(rows: tuple[Path, ...], out: Path) -> None:
     """Put the ROWS that `evaluate scan` wrote side by side: tables of scans, arms and paired differences, and figures."""
     from lesionforge.evaluate.arms import (
+        ARM_SIZE_COLUMNS,
         ARMS_COLUMNS,
         NOT_GIVEN,
-        SIZES_COLUMNS,
         SUMMARY_COLUMNS,
         found_by_size,
         read_rows,
@@ -137,7 +137,7 @@ def compare(rows: tuple[Path, ...], out: Path) -> None:
         write_tsv(shown, folder / "arms.tsv", ARMS_COLUMNS)
         write_tsv(summary, folder / "summary.tsv", SUMMARY_COLUMNS)
         write_tsv(comparisons, folder / "comparisons.tsv", COMPARISON_COLUMNS)
-        write_tsv(found_by_size(arms), folder / "sizes.tsv", SIZES_COLUMNS)
+        write_tsv(found_by_size(arms), folder / "sizes.tsv", ARM_SIZE_COLUMNS)
         for name, figure in charts.items():
             figure.savefig(folder / name, metadata={"Software": None})
     # Those of other rows, which this time leave nothing to draw.
