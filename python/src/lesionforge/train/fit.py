@@ -28,6 +28,7 @@ from lesionforge.nets.checkpoint import (
 )
 from lesionforge.nets.devices import Device, on_device, on_one_device, threads
 from lesionforge.train.blocks import block_loss, plain_block, training_block
+from lesionforge.train.lean import for_inference
 from lesionforge.train.network import build_network, build_optimizer
 from lesionforge.train.patches import score, turn_half
 from lesionforge.train.sampling import (
@@ -394,11 +395,12 @@ def train_cascade(
             judge = replace(judge, lesion=lesion, healthy=healthy) if judge and len(lesion) else None
         else:
             cnn1, history1 = fit_network(NETWORKS[0], cnn1, first, judge, config, rng, report, device=device, record=record)
-            negatives = hard_negatives(cnn1, training, config.negatives_per_epoch, config, rng)
+            chooser = for_inference(cnn1, config.network)
+            negatives = hard_negatives(chooser, training, config.negatives_per_epoch, config, rng)
             report(f"{NETWORKS[1]}: {len(negatives)} negatives chosen by {NETWORKS[0]}")
             if judge:
                 wanted = len(judge.healthy)
-                chosen = hard_negatives(cnn1, validation, wanted, config, rng)
+                chosen = hard_negatives(chooser, validation, wanted, config, rng)
                 judge = judged_part(replace(judge, healthy=chosen), config, rng, wanted)
         cnn2 = begin(NETWORKS[1]) if begin else build_network(config.network, contrasts)
         if config.in_blocks and not begin:

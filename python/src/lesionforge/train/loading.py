@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lesionforge import nets
 from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.errors import InputError
-from lesionforge.train.lean import lean
+from lesionforge.train.lean import for_inference
 from lesionforge.train.network import build_network
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def load_cascade(folder: Path, config: CascadeConfig, contrasts: Sequence[str]) 
 
 def load_judges(folder: Path, config: CascadeConfig, contrasts: Sequence[str]) -> dict[str, keras.Model]:
     """`load_cascade` for inference alone: networks that give the same probabilities, to rounding, in less time."""
-    models = load_cascade(folder, config, contrasts)
-    return {name: lean(model) for name, model in models.items()} if config.network == "nicmslesions" else models
+    return {name: for_inference(model, config.network) for name, model in load_cascade(folder, config, contrasts).items()}
 
 
 def _layers(network: keras.Model) -> tuple[Any, ...]:
