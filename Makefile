@@ -4,7 +4,7 @@ LESIONFORGE := .venv/bin/lesionforge
 DATA ?= ../shared/data/open_ms
 DEMO := results/demo
 OPEN_MS := results/open_ms
-BASELINE ?= ../shared/data/nicmslesions
+BASELINE ?= $(wildcard ../shared/data/nicmslesions)
 EXPERIMENT := results/experiment-open-ms
 SOURCES := $(wildcard main.nf nextflow.config nextflow_schema.json) python/requirements.txt \
            $(shell find modules python/src -type f -not -name '*.pyc' -not -path '*.egg-info/*' -not -path '*/__pycache__/*')
@@ -28,7 +28,7 @@ help:
 	@echo "                      (5 GB, with its CUDA), 11 minutes; make test-jax, the same with jax, 20 minutes"
 	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about 50 minutes"
 	@echo "make experiment-open-ms DATA=D [BASELINE=M]   all arms on the open_ms scans in folder D, each annotated patient tested once, beside"
-	@echo "                      the nicMSlesions weights in folder M (model_1.hdf5, model_2.hdf5); hours, and goes on where it was stopped"
+	@echo "                      the nicMSlesions weights in folder M (model_1.hdf5, model_2.hdf5) if there is one; hours, and goes on where it was stopped"
 	@echo "make bench-prepare DATA=D   accuracy and cost of prepare and register on the open_ms scans in folder D, about half an hour"
 	@echo "make bench-synthesize DATA=D [CASCADE=M]   how real synthetic lesions are on the open_ms scans in folder D, seen by the"
 	@echo "                      cascade in model folder M if there is one, about an hour"
@@ -71,10 +71,10 @@ open-ms: setup
 	@echo "The report: $(CURDIR)/$(OPEN_MS)/report/index.html"
 
 # The sheet says who is tested, but with folds every annotated patient is in its turn.
-experiment-open-ms: $(EXPERIMENT)-baseline/model.json | setup
+experiment-open-ms: $(if $(BASELINE),$(EXPERIMENT)-baseline/model.json) | setup
 	@.venv/bin/python bin/open-ms-cohort "$(DATA)" $(EXPERIMENT)-cohort/cohort.csv
 	bin/nextflow run main.nf -c benchmarks/two_at_once.config -params-file benchmarks/experiment_open_ms.json --input $(EXPERIMENT)-cohort/cohort.csv \
-	  --lesion_library "$(DATA)/derivatives/lesion_masks" --baseline $(EXPERIMENT)-baseline --outdir $(EXPERIMENT) -resume
+	  --lesion_library "$(DATA)/derivatives/lesion_masks" $(if $(BASELINE),--baseline $(EXPERIMENT)-baseline) --outdir $(EXPERIMENT) -resume
 	.venv/bin/python benchmarks/experiment.py $(EXPERIMENT) --out docs
 	@echo "The report: $(CURDIR)/$(EXPERIMENT)/report/index.html"
 

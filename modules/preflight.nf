@@ -138,11 +138,13 @@ def isProgram(name) {
     return (System.getenv('PATH') ?: '').tokenize(':').any { folder -> java.nio.file.Files.isExecutable(file(folder, glob: false).resolve(name)) }
 }
 
-// What a program says, and its exit code.
+// What a program says, and its exit code. One that hangs is ended, as the run would hang with it without a word; an engine that
+// unpacks an image first may take minutes.
 def ask(words) {
-    def process = new ProcessBuilder(words).redirectErrorStream(true).start()
+    def process = new ProcessBuilder(['timeout', '--kill-after=5', '300'] + words).redirectErrorStream(true).start()
     def text = process.inputStream.text
-    return [code: process.waitFor(), text: text]
+    def code = process.waitFor()
+    return [code: code, text: code == 124 ? 'no answer within five minutes' : text]
 }
 
 // Problems of the output and the work folder.

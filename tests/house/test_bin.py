@@ -118,6 +118,13 @@ def test_nextflow_gets_a_locale_that_can_name_every_path(with_python: Path, tmp_
         assert answer.stdout.strip() == expected
 
 
+@pytest.mark.parametrize("weights", ["", "a folder/weights"])
+def test_the_experiment_takes_imported_weights_where_some_are_given(root: Path, weights: str) -> None:
+    told = run("make", "--dry-run", "experiment-open-ms", f"BASELINE={weights}", cwd=root)
+    assert told.returncode == 0, told.stderr
+    assert ("--baseline" in told.stdout) == (f'"{weights}/model_1.hdf5"' in told.stdout) == bool(weights)
+
+
 @pytest.mark.parametrize("data", ["", "no/such/folder", "."])
 def test_open_ms_cohort_without_the_scans_says_one_sentence(root: Path, tmp_path: Path, data: str) -> None:
     answer = run(root / "bin/open-ms-cohort", data, tmp_path / "sheet" / "cohort.csv", cwd=tmp_path)

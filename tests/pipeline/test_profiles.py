@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -120,9 +121,9 @@ workflow {
 """
 
 
-def said_of_an_engine(engine: str, body: str, profiles: str, folder: Path) -> str:
-    """What is said at the start where the engine of this name does `body`."""
-    done = start_probe(folder, PROBE, "-profile", profiles, env=with_stand_ins(folder, {engine: body}))
+def said_of_an_engine(engine: str, body: str, profiles: str, folder: Path, **others: str) -> str:
+    """What is said at the start where the engine of this name does `body`, and other programs what `others` say."""
+    done = start_probe(folder, PROBE, "-profile", profiles, env=with_stand_ins(folder, {engine: body, **others}))
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -146,6 +147,13 @@ def test_an_engine_that_starts_no_container_is_said_before_any_work(engine: str,
     said = said_of_an_engine(engine, body, engine, tmp_path)
     assert f"{engine} starts no container of " in said
     assert "(user namespaces are off): mend that, or choose another engine's profile." in said
+
+
+def test_an_engine_that_hangs_is_said_and_not_waited_for(tmp_path: Path) -> None:
+    sooner = f'[ "$2" = 300 ] && shift 2 && exec {shutil.which("timeout")} 3 "$@"'
+    said = said_of_an_engine("docker", 'case "$1" in run) sleep 600 ;; esac', "docker", tmp_path, timeout=sooner)
+    assert "docker starts no container of lesionforge:" in said
+    assert "(no answer within five minutes): mend that, or choose another engine's profile." in said
 
 
 @pytest.mark.parametrize("profiles", ["apptainer", "apptainer,slurm"])

@@ -33,7 +33,7 @@ engine_option = click.option(
     show_default=True,
     help="What finds the brain where no mask is given; all but builtin and given call a program of that name.",
 )
-denoise_option = click.option("--denoise", is_flag=True, help="Remove noise from all scans first (non-local means).")
+denoise_option = click.option("--denoise", is_flag=True, help="Remove noise from the scans before they come to the working grid (non-local means).")
 out_option = click.option(
     "--out", type=folder, required=True, help="Output folder; a folder named by the scan is written into it."
 )
