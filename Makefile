@@ -129,7 +129,7 @@ test-slow: setup
 # Beside .venv, not in it: TensorFlow's tests shall not find them.
 test-torch test-jax: test-%: setup
 	.setup/uv/bin/uv pip install -q --no-cache --python .venv/bin/python --target .setup/$* -c python/requirements.txt $(PACKAGE_OF_$*)
-	KERAS_BACKEND=$* PYTHONPATH=$(CURDIR)/.setup/$* .venv/bin/python -m pytest tests/nets tests/segment tests/synthesize tests/train \
+	KERAS_BACKEND=$* PYTHONPATH="$(CURDIR)/.setup/$*" .venv/bin/python -m pytest tests/nets tests/segment tests/synthesize tests/train \
 	  -m "not slow" $(TWO_WORKERS) --durations=12
 
 test-cluster: setup

@@ -1,6 +1,6 @@
 // The container engine that the profiles ask for, looked at before anything is queued: its program, its images, their code.
 
-include { ask; forTask; isProgram } from './preflight'
+include { ask; forTask; forTaskIfKnown; isProgram } from './preflight'
 include { lockOfPackages; sourcesOf } from './script'
 
 // A sentence for each thing that would stop the first task; empty without an engine. Only a run on this machine needs the
@@ -72,32 +72,36 @@ def gpuProblems(workflow, settings, image) {
         : []
 }
 
-// What the engine says, and its exit code, when a container of an image is started as Nextflow starts those of tasks, whose options a
-// shell reads.
+// What the engine says, and its exit code, when a container of an image writes a file into a folder of the work folder, started as Nextflow
+// starts those of tasks, whose options a shell reads.
 def startOf(workflow, image, containerOptions, accelerator) {
     def engine = workflow.containerEngine
     def set = workflow.session.config[engine]
     def options = [set?.runOptions, forTask(containerOptions, [accelerator: accelerator, attempt: 1, cpus: 1, memory: 1.GB])]
     def words = engine == 'apptainer'
-        ? ['env - PATH="$PATH" apptainer', set?.engineOptions, 'exec --no-home --pid']
-        : [engine, set?.engineOptions, 'run --rm --cpu-shares 1024 --memory 1024m']
+        ? ['env - PATH="$PATH" apptainer', set?.engineOptions, 'exec --no-home --pid -B "$PWD"']
+        : [engine, set?.engineOptions, 'run --rm --cpu-shares 1024 --memory 1024m -v "$PWD":"$PWD" -w "$PWD"']
     def line = (words + options).findAll { word -> word }.join(' ')
-    return ask(['bash', '-c', "export NXF_TASK_WORKDIR=\"\$PWD\"; ${line} \"\$0\" /bin/bash -c true".toString(), image])
+    def folder = java.nio.file.Files.createTempDirectory(workflow.workDir, '.try')
+    def answer = ask(['bash', '-c', "cd \"\$1\"; export NXF_TASK_WORKDIR=\"\$PWD\"; ${line} \"\$0\" /bin/bash -c ': > \"\$0\"/started' \"\$PWD\"".toString(), image, folder.toString()])
+    folder.deleteDir()
+    return answer
 }
 
 def inOneLine(text) {
     return text.readLines().findAll { line -> line.trim() }.join(' ')
 }
 
-// The images of a run, and whether each is this checkout's own, as the profiles name them by a closure. One that the user names as
-// text, for all tasks or for those with the label gpu, may be the engine's to fetch, unless it is a file.
+// The images of a run, and whether each is this checkout's own. One that the user names, for all tasks or for those with the label gpu,
+// may be the engine's to fetch, unless it is a file. An engine without a profile of ours has no image, or those of single processes.
 def imagesOf(workflow, settings) {
     def gpu = 'gpu' in workflow.profile.tokenize(',')
-    def given = [settings.container, settings['withLabel:gpu']?.container].collect { set -> set && !(set instanceof Closure) ? set.toString() : null }
-    // An engine without a profile of ours has no image, or those of single processes.
-    def own = settings.container instanceof Closure
-    def images = own ? [(ownImage(workflow, '')): true] : given[0] ? [(given[0]): false] : [:]
-    return given[1] ? images + [(given[1]): false] : own && gpu ? images + [(ownImage(workflow, '-gpu')): true] : images
+    def of_gpu = settings['withLabel:gpu']?.container
+    def asked = [[settings.container, null]] + (of_gpu || gpu ? [[of_gpu ?: settings.container, gpu ? 1 : null]] : [])
+    return asked
+        .collect { set, accelerator -> forTaskIfKnown(set, [accelerator: accelerator, attempt: 1, cpus: 1, memory: 1.GB])?.toString() }
+        .findAll { image -> image }
+        .collectEntries { image -> [image, image in [ownImage(workflow, ''), ownImage(workflow, '-gpu')]] }
 }
 
 def ownImage(workflow, kind) {

@@ -12,7 +12,8 @@ def machineProblems(profiles, given, settings) {
     if ('slurm' in profiles) {
         return slurmProblems(given, settings, gpu)
     }
-    return gpu && !hereIsGpu() ? [noGpu('this machine has none')] : []
+    // Of another scheduler, that a file for -c names, nothing is known.
+    return gpu && settings.executor in [null, 'local'] && !hereIsGpu() ? [noGpu('this machine has none')] : []
 }
 
 // The first kind of problem that SLURM has, the later ones being asked of what the earlier ones are about.
@@ -41,7 +42,7 @@ def slurmProblems(given, settings, gpu) {
     def where = "no node of the partition ${of_gpu.collect { partition -> partition.name }.unique().join(', ')} has one (sinfo shows no GRES gpu)"
     // A file for -c may send single processes elsewhere.
     def known = !settings.any { name, value -> name.toString().startsWith('withName:') && value instanceof Map && value.queue }
-    return (gpu && !hasGpu ? [noGpu(where)] : []) + (known ? timeProblems(partitions, queues, settings) : []) + optionProblems(given, settings, gpu)
+    return (gpu && !hasGpu ? [noGpu(where)] : []) + (known ? timeProblems(partitions, queues, settings) : []) + optionProblems(given, settings, gpu) + environmentProblems(given, settings, gpu)
 }
 
 def noGpu(where) {
@@ -98,14 +99,25 @@ def longestTime(set) {
     return durationOf(forTask(set, [attempt: 3]))
 }
 
-// What a setting comes to for a task with these properties; anything but a closure is the same for all.
+// What a setting comes to for a task with these properties; anything but a closure is the same for all. What else a closure may name
+// stands empty in it until a task is there.
 def forTask(set, task) {
     if (!(set instanceof Closure)) {
         return set
     }
-    def asked = set.rehydrate([task: task], set.owner, set.thisObject)
+    def asked = set.rehydrate([task: task, workflow: workflow, projectDir: projectDir, params: params], set.owner, set.thisObject)
     asked.resolveStrategy = Closure.DELEGATE_FIRST
     return asked.call()
+}
+
+// The same of a setting that may be a user's own: null where it asks for more of a task than is known before there is one.
+def forTaskIfKnown(set, task) {
+    try {
+        return forTask(set, task)
+    }
+    catch (Exception _unknown) {
+        return null
+    }
 }
 
 def durationOf(set) {
@@ -121,12 +133,34 @@ def secondsOf(limit) {
     return [words, [1, 60, 3600, 86400]].transpose().collect { number, unit -> number * unit }.sum()
 }
 
-// Text in place of the profile's own closure would drop the account and the GPU without a word.
+// Others in place of the profile's own would drop the account, the GPU and --slurm_options without a word.
 def optionProblems(given, settings, gpu) {
-    def replaced = ([settings] + settings.values().findAll { value -> value instanceof Map }).any { one -> one.clusterOptions && !(one.clusterOptions instanceof Closure) }
-    return replaced && (gpu || given.slurm_account || given.slurm_options)
+    def asked = [given.slurm_account ? "account=${given.slurm_account}" : null, gpu ? given.slurm_gpu : null, given.slurm_options].findAll { option -> option }.join(' ').tokenize(' ')
+    def dropped = scopesOf(settings).findAll { scope -> scope.clusterOptions }.any { scope ->
+        def told = [forTaskIfKnown(scope.clusterOptions, [accelerator: gpu ? 1 : null, attempt: 1, cpus: 1, memory: 1.GB])].flatten().join(' ')
+        return asked.any { option -> !option.tokenize('=').every { part -> told.contains(part) } }
+    }
+    return dropped
         ? ['clusterOptions in a file for -c takes the place of what asks for the account, the GPU and --slurm_options; leave it out there, and give --slurm_options, which is added to the others.']
         : []
+}
+
+// The settings of all tasks, and those of each label and name.
+def scopesOf(settings) {
+    return [settings] + settings.findAll { name, value -> name.toString() =~ /^with(Label|Name):/ && value instanceof Map }.values()
+}
+
+// sbatch lets variables count more than the script of a job, into which Nextflow writes what the run asks for. Only where it asks for
+// nothing may they choose.
+def environmentProblems(given, settings, gpu) {
+    def asked = [SBATCH_PARTITION: [given.slurm_queue] + scopesOf(settings).collect { scope -> queueOf(scope.queue, null) }, SBATCH_ACCOUNT: [given.slurm_account]]
+    def own = (given.slurm_options ?: '').tokenize(' ').collectEntries { option -> ["SBATCH_${option.tokenize('=').first().toUpperCase().replace('-', '_')}".toString(), [option.tokenize('=').drop(1).join('=')]] }
+    def other = (asked + own).findAll { name, values -> System.getenv(name) && values.any { value -> value && value.toString() != System.getenv(name) } }.keySet()
+    def always = (['TIMELIMIT', 'MEM_PER_NODE', 'MEM_PER_CPU', 'MEM_PER_GPU', 'ARRAY_INX'] + (gpu ? ['GRES', 'GPUS', 'GPUS_PER_NODE', 'GPUS_PER_TASK'] : []))
+        .collect { name -> "SBATCH_${name}".toString() }
+        .findAll { name -> System.getenv(name) }
+    def names = (other + always).unique().join(' ')
+    return names ? ["The environment sets ${names}, which sbatch lets count more than what the run asks for; start again after 'unset ${names}'.".toString()] : []
 }
 
 // NVIDIA's devices, also those that WSL lends.
@@ -199,6 +233,16 @@ def cohortProblems(outdir, files) {
     def there = table.exists() ? table.splitCsv(header: true, sep: '\t').collect { row -> normalized(row.t1w) } : []
     def given = files.collect { path -> normalized(path) } as Set
     return there && !there.any { path -> path in given } ? ["--outdir ${outdir} holds the results of another cohort (${there.size()} scans, such as ${there.first()}); give a folder of its own, or remove that one.".toString()] : []
+}
+
+// Parameters that nextflow.config itself reads, before it reads a file for -c.
+def lateProblems(given, config) {
+    return [
+        given.outdir && !config.trace.enabled ? 'outdir' : null,
+        given.slurm_time && config.process.resourceLimits?.time?.toString() == '1000d' ? 'slurm_time' : null,
+    ]
+        .findAll { name -> name }
+        .collect { name -> "${name} in a configuration file comes too late for the run's own settings; give --${name} on the command line, or in a file for -params-file.".toString() }
 }
 
 def normalized(path) {

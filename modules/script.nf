@@ -73,14 +73,15 @@ def mountProblem(path) {
         : null
 }
 
+// What is wrong with the work folder, a sentence each.
+def workFolderProblems(profiles) {
+    def spaced = 'slurm' in profiles && workflow.workDir.toString() =~ /\s/ ? 'holds white space, at which the job arrays of Nextflow break; give another.' : null
+    return [mountProblem(workflow.workDir), spaced].findAll { problem -> problem }.collect { problem -> "-work-dir ${workflow.workDir} ${problem}".toString() }
+}
+
 // An option once per value: `--arm real --arm augmented`.
 def repeated(option, values) {
     return [values].flatten().collect { value -> "${option} ${value}" }.join(' ')
-}
-
-// A training that was promised a GPU ends where none works, instead of taking days without.
-def deviceOption(task) {
-    return task.accelerator ? '--device gpu' : ''
 }
 
 // The name of what belongs to a fold and a seed: `real_fold-07_seed-2`; without folds, or with one seed, that part is left out.

@@ -69,7 +69,7 @@ process PAIR_LIBRARY {
     script:
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} register pair \\
-        --lesions ${mask} --canvas ${canvas_prepared} --canvas-transforms ${canvas_transforms} --out .
+        --lesions ${mask} --lesions-id ${donor} --canvas ${canvas_prepared} --canvas-transforms ${canvas_transforms} --out .
     """
 
     stub:

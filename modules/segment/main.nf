@@ -17,9 +17,11 @@ process SEGMENT {
     tuple val(run), val(id), path("${run}/${id}"), emit: folder
 
     script:
+    // A model from elsewhere has a name of its own.
+    def named = run == 'model' ? '' : "--name ${run}"
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} segment --prepared ${prepared} --model ${model} \
-        ${task.ext.args} --out ${run}
+        ${named} ${task.ext.args} --out ${run}
     """
 
     stub:

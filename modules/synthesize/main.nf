@@ -1,6 +1,6 @@
 // synthesize: a generator learns scans from their intensity levels, then paints transplanted lesions onto canvases.
 
-include { codeOf; deviceOption; repeated; runName } from '../script'
+include { codeOf; repeated; runName } from '../script'
 
 process LEVELS {
     tag "${id}"
@@ -42,7 +42,7 @@ process TRAIN_GENERATOR {
     def name = runName('generator', fold)
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} synthesize train-generator \\
-        --root . --cohort cohort ${task.ext.args} ${deviceOption(task)} --out ${name}
+        --root . --cohort cohort ${task.ext.args} ${task.ext.device} --out ${name}
     """
 
     stub:

@@ -1,7 +1,7 @@
 // train: the cascade of two networks, once per arm, fold and seed.
 
 include { describe } from '../publish'
-include { codeOf; deviceOption; runName } from '../script'
+include { codeOf; runName } from '../script'
 
 process TRAIN {
     tag "${run}"
@@ -19,7 +19,7 @@ process TRAIN {
     def init_option = init ? "--init ${init}" : ''
     """
     lesionforge --threads ${task.cpus} ${task.ext.common} train --index ${index} --seed ${seed} \
-        ${options} ${init_option} ${task.ext.args} ${deviceOption(task)} --out ${run}
+        ${options} ${init_option} ${task.ext.args} ${task.ext.device} --out ${run}
     """
 
     stub:

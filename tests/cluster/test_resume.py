@@ -61,6 +61,14 @@ def test_a_changed_parameter_runs_again_only_what_depends_on_it(finished, option
     assert run.named("COMPLETED").keys() == again
 
 
+def test_trainings_that_get_a_gpu_are_others(finished):
+    site = finished.folder / "gpu.config"
+    site.write_text("process { withLabel: '(gpu)' { accelerator = 1 } }\n")
+    run = finished.start("-resume", "-c", site).end()
+    assert run.code == 0, run.printed
+    assert run.named("COMPLETED").keys() == GENERATED
+
+
 @pytest.mark.slow
 def test_an_option_of_some_trainings_trains_no_other_anew(finished, write_cascade_folder):
     baseline = ("--baseline", write_cascade_folder(finished.folder / "model"))

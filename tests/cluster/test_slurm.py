@@ -275,9 +275,31 @@ def test_without_a_queue_the_default_partition_must_have_what_is_asked_for(clust
     assert "Submitted process" not in run.printed
 
 
-def test_options_of_a_file_do_not_take_the_place_of_account_and_gpu(shared, on_slurm):
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [((), "SBATCH_GRES"), (("--slurm_queue", "main"), "SBATCH_PARTITION SBATCH_GRES")],
+    ids=["gpu", "queue"],
+)
+def test_variables_that_sbatch_lets_count_more_are_refused(cluster, shared, options, refused):
+    """sbatch lets them: the job of a script that asks for another partition goes to theirs."""
+    env = cluster.env | {"SBATCH_PARTITION": "gpu", "SBATCH_GRES": "gpu:1", "SBATCH_ACCOUNT": "lab"}
+    script = shared.folder / "job.sh"
+    script.write_text("#!/bin/bash\n#SBATCH -p main -t 1 -o /dev/null\ntrue\n")
+    number = subprocess.check_output(["sbatch", "--parsable", script], env=env, text=True).strip()
+    assert "Partition=gpu" in subprocess.check_output(["scontrol", "show", "job", number], env=env, text=True).split()
+    run = shared.start("-profile", "slurm,gpu", "--slurm_account", "lab", *options, launch="refused", env=env).end()
+    assert run.code != 0
+    assert (
+        f"The environment sets {refused}, which sbatch lets count more than what the run asks for; start again after"
+        in run.printed
+    )
+    assert "Submitted process" not in run.printed
+
+
+@pytest.mark.parametrize("setting", ["'--qos=long'", "{ '--qos=long' }"], ids=["text", "closure"])
+def test_options_of_a_file_do_not_take_the_place_of_account_and_gpu(shared, on_slurm, setting):
     site = shared.folder / "options.config"
-    site.write_text("process.clusterOptions = '--qos=long'\n")
+    site.write_text(f"process.clusterOptions = {setting}\n")
     run = on_slurm("-c", site, "--slurm_account", "lab", launch="refused").end()
     assert run.code != 0
     assert "clusterOptions in a file for -c takes the place of what asks for the account, the GPU and" in run.printed

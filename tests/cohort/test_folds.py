@@ -151,6 +151,17 @@ def test_folds_need_two_annotated_patients(sheet):
     assert "needs at least 2 patients with a lesion mask outside split validation, but there is 1;" in result.stderr
 
 
+def test_with_folds_an_empty_mask_helps_nobody_whatever_its_split(sheet, write_scan, shape):
+    for row, split in ((0, "train"), (1, "test")):
+        sheet.rows[row]["split"] = split
+        write_scan(sheet.path(row, "lesion_mask"), np.zeros(shape, np.uint8))
+    result = sheet.run(*FOLDS)
+    assert result.exit_code == 2
+    assert (
+        result.stderr.count("holds no lesions, but with --folds every annotated patient is learned from; leave the mask out") == 2
+    )
+
+
 def test_arms_of_annotated_scans_need_one(sheet):
     for row in (0, 1):
         sheet.rows[row]["lesion_mask"] = ""

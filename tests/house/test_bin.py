@@ -76,6 +76,14 @@ def test_set_up_with_a_python_that_makes_no_environments_says_so(bare: Path, tmp
     assert "python3.12-venv" in says_one_sentence(bootstrap(bare, tmp_path / "p"))
 
 
+def test_set_up_whose_python_is_gone_is_done_again(with_python: Path, tmp_path: Path) -> None:
+    said = [bootstrap(with_python, tmp_path / "tools").stdout for _ in range(2)]
+    assert ["making .venv" in text for text in said] == [True, False]
+    (with_python / ".venv" / "bin" / "python").unlink()
+    (with_python / ".venv" / "bin" / "python").symlink_to(tmp_path / "gone")
+    assert "making .venv" in bootstrap(with_python, tmp_path / "tools").stdout
+
+
 def test_set_up_without_java_says_so(with_python: Path) -> None:
     assert "Java 17" in says_one_sentence(bootstrap(with_python))
 

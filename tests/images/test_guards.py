@@ -1,6 +1,8 @@
 """What the shared code refuses, and what it must not lose."""
 
+import errno
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -98,6 +100,31 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "half").touch()
         raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+def test_of_a_link_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "model")
+    for content in ("first", "second"):
+        with new_folder(tmp_path / "link", own=("card",)) as folder:
+            (folder / "card").write_text(content)
+        assert (tmp_path / "elsewhere" / "model" / "card").read_text() == content
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["model"]
+
+
+def test_what_was_there_stays_when_the_new_folder_cannot_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "card").write_text("old")
+    with pytest.raises(OSError, match="busy"), new_folder(tmp_path / "made", own=("card",)) as folder:
+        (folder / "card").write_text("new")
+        rename = Path.replace
+        monkeypatch.setattr(Path, "replace", lambda path, to: busy() if path == folder else rename(path, to))
+    assert (tmp_path / "made" / "card").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def busy():
+    raise OSError(errno.EBUSY, "busy")
 
 
 def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path):

@@ -52,6 +52,15 @@ def test_a_model_and_a_work_folder_that_an_engine_would_split_are_refused(tmp_pa
     assert "none.csv', which does not exist" in without and "the end of a path" not in without
 
 
+def test_what_comes_too_late_and_what_job_arrays_would_split_is_refused_together(tmp_path: Path, run_nextflow) -> None:
+    (tmp_path / "site.config").write_text("params.slurm_time = '2d'\n")
+    options = ("--input", tmp_path, "-work-dir", tmp_path / "a b", "-profile", "slurm", "-c", tmp_path / "site.config")
+    printed = run_nextflow(tmp_path, tmp_path / "out", *options).printed
+    assert f"-work-dir {tmp_path}/a b holds white space, at which the job arrays of Nextflow break" in printed
+    assert "slurm_time in a configuration file comes too late" in printed
+    assert "give --slurm_time on the command line" in printed
+
+
 def test_a_path_that_an_engine_would_split_is_refused(tmp_path: Path) -> None:
     done = told(tmp_path, linked(tmp_path, {"a": tmp_path / "10:30"}))
     assert done.returncode != 0

@@ -134,7 +134,7 @@ def test_an_engine_that_cannot_show_the_gpu_is_said_before_any_work(
     engine: str, profile: str, is_said: bool, tmp_path: Path
 ) -> None:
     refusal = "echo could not select a device driver; exit 125"
-    body = f'case "$*" in run*"{GPU_OPTIONS[engine]} lesionforge:"*-gpu" /bin/bash -c true") {refusal} ;; esac'
+    body = f'case "$*" in run*"{GPU_OPTIONS[engine]} lesionforge:"*"-gpu /bin/bash -c "*) {refusal} ;; esac'
     sentence = f"{engine} cannot show this machine's GPU to a container (could not select a device driver): set up NVIDIA's"
     assert (sentence in said_of_an_engine(engine, body, f"{engine},{profile}", tmp_path)) == is_said
 
@@ -143,7 +143,7 @@ def test_an_engine_that_cannot_show_the_gpu_is_said_before_any_work(
 def test_an_engine_that_starts_no_container_is_said_before_any_work(engine: str, tmp_path: Path) -> None:
     """Asked with the options of the tasks, once the shell has read them."""
     asked = "*--network=none*/lesionforge-*" if engine == "apptainer" else '*"HOME=$PWD"*--read-only*lesionforge:*'
-    body = f'case "$*" in exec{asked}true|run*--memory{asked}true) echo user namespaces are off >&2; exit 1 ;; esac'
+    body = f'case "$*" in exec{asked}*/.try*|run*--memory{asked}*/.try*) echo user namespaces are off >&2; exit 1 ;; esac'
     said = said_of_an_engine(engine, body, engine, tmp_path)
     assert f"{engine} starts no container of " in said
     assert "(user namespaces are off): mend that, or choose another engine's profile." in said
@@ -164,3 +164,19 @@ def test_apptainer_that_would_unpack_the_image_for_every_task_is_said(profiles: 
     said = said_of_an_engine("apptainer", body, profiles, tmp_path)
     assert "Apptainer cannot mount images on this machine and unpacks all of " in said
     assert "starts no container" not in said
+
+
+OPTIONS = """
+include { forTask } from './modules/preflight'
+
+workflow {
+    println("told: ${forTask(workflow.session.config.process.clusterOptions, [accelerator: 1])}")
+}
+"""
+
+
+def test_sbatch_is_asked_for_the_gpu_beside_other_resources(tmp_path: Path) -> None:
+    copy_pipeline(tmp_path)
+    options = ("--slurm_account", "lab", "--slurm_options", "qos=long gres=lscratch:200")
+    done = start_probe(tmp_path, OPTIONS, "-profile", "slurm,gpu", *options)
+    assert "told: --account=lab --gres=gpu:1,lscratch:200 --qos=long" in done.stdout

@@ -65,6 +65,25 @@ def test_lesions_lie_where_the_world_says(tmp_path, canvas, transforms, turned):
     assert record["donor_lesions"] == record["warped_lesions"] == label_lesions(expected)[1]
 
 
+@pytest.mark.parametrize("options", [(), ("--lesions-id", "lib-xses2")], ids=["link", "id"])
+def test_a_mask_in_an_annex_is_the_one_that_is_named(tmp_path, canvas, transforms, options):
+    """The link has the mask's name, and leads to a file that has a name of its own; in a container that is all there is."""
+    mask = library_mask(tmp_path, canvas, False)
+    real = mask.rename(tmp_path / "MD5E-s100--0abc.nii.gz")
+    mask.symlink_to(real)
+    given = ["--lesions", real if options else mask, *options, "--canvas", canvas, "--canvas-transforms", transforms]
+    result = CliRunner().invoke(main, ["register", "pair", *map(str, given), "--out", str(tmp_path / "pairs")])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["lib-xses2_to_sub-h"]
+
+
+def test_an_id_that_is_none_is_refused(tmp_path, canvas, transforms):
+    given = ["--lesions", library_mask(tmp_path, canvas, False), "--canvas", canvas, "--canvas-transforms", transforms]
+    words = ["register", "pair", *map(str, given), "--lesions-id", "../x", "--out", str(tmp_path / "pairs")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2 and "--lesions-id ../x is none of lib- and letters and digits" in result.output
+
+
 def test_a_mask_without_the_transforms_of_its_canvas_is_refused(tmp_path, canvas):
     mask = library_mask(tmp_path, canvas, False)
     result = CliRunner().invoke(

@@ -1,4 +1,4 @@
-"""Laws of the tables: every voxel is counted once, a lesion is the same one on every grid, every scan is listed."""
+"""Laws of masks and tables: every voxel is counted once, a lesion is the same one on every grid, every scan is listed."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from lesionforge.cli import main
 from lesionforge.images import PLACES, read_json, read_tsv, resample, write_json
+from lesionforge.segment.cascade import lesion_mask
 from lesionforge.segment.lesions import SCAN_COLUMNS, number_lesions, numbers_on, totals, volumes_mm3
 
 AFFINE = np.diag([1.0, 1, 1, 1])
@@ -160,3 +161,16 @@ def test_an_edited_summary_is_one_sentence_that_names_the_file(tmp_path: Path, n
     result = CliRunner().invoke(main, ["segment", "tabulate", str(path), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2 and f"{path}" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_small_lesions_are_dropped_by_volume() -> None:
+    probability = np.zeros((10, 10, 10), np.float32)
+    probability[1:3, 1:3, 1:3] = 0.8
+    probability[6, 6, 6] = probability[7, 7, 7] = 0.9
+    both = lesion_mask(probability, 1.0, 0.8, 0)
+    assert both.sum() == 10
+    assert lesion_mask(probability, 1.0, 0.8, 2).sum() == 8
+    assert lesion_mask(probability, 2.0, 0.8, 2).sum() == 10
+    assert not lesion_mask(probability, 1.0, 0.95, 0).any()
+    rounded = 1.0000001**3  # a side of 1 mm in a header of single precision
+    assert lesion_mask(probability, rounded, 0.8, 2).sum() == 8, "2 voxels of 1 mm are not more than 2 mm³"

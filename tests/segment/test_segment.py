@@ -34,7 +34,7 @@ from lesionforge.images import (
 from lesionforge.images.deform import write_displacement
 from lesionforge.images.names import ALWAYS
 from lesionforge.images.prepared import GM, ROUGH_TEMPLATE_TO_T1W, WM
-from lesionforge.segment.cascade import found_lesions, grow, lesion_mask, lesion_probability, threshold_of_load
+from lesionforge.segment.cascade import found_lesions, grow, lesion_probability, threshold_of_load
 from lesionforge.segment.lesions import lesion_columns
 from lesionforge.segment.workflow import Cascade, segment_scan
 from lesionforge.train.loading import load_cascade
@@ -325,19 +325,6 @@ def test_no_lesion_is_looked_for_near_the_surface_of_the_brain(monkeypatch) -> N
     assert found[12:28, 12:28, 12:28].all() and not found[:9].any() and not found[:, :, 31:].any()
 
 
-def test_small_lesions_are_dropped_by_volume() -> None:
-    probability = np.zeros((10, 10, 10), np.float32)
-    probability[1:3, 1:3, 1:3] = 0.8
-    probability[6, 6, 6] = probability[7, 7, 7] = 0.9
-    both = lesion_mask(probability, 1.0, 0.8, 0)
-    assert both.sum() == 10
-    assert lesion_mask(probability, 1.0, 0.8, 2).sum() == 8
-    assert lesion_mask(probability, 2.0, 0.8, 2).sum() == 10
-    assert not lesion_mask(probability, 1.0, 0.95, 0).any()
-    rounded = 1.0000001**3  # a side of 1 mm in a header of single precision
-    assert lesion_mask(probability, rounded, 0.8, 2).sum() == 8, "2 voxels of 1 mm are not more than 2 mm³"
-
-
 def test_model_faults_are_told_before_any_work(root: Path, tmp_path: Path) -> None:
     call = ["segment", "--prepared", str(root / "prepare/sub-9"), "--model", str(tmp_path), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, call)
@@ -470,6 +457,13 @@ def test_predict_prepares_at_the_models_voxel_size(root: Path, tmp_path: Path, m
     np.testing.assert_array_equal(ours, theirs)
     tables = [(folder / "sub-9/sub-9_desc-lesions.tsv").read_text() for folder in (tmp_path, root / "segment")]
     assert tables[0] == tables[1]
+
+
+def test_results_call_the_model_as_they_are_told_to(root: Path, tmp_path: Path) -> None:
+    options = ("--prepared", root / "prepare/sub-9", "--model", root / "model", "--out", tmp_path)
+    for words, name in (((), "model"), (("--name", "baseline_fold-9"), "baseline_fold-9")):
+        run("segment", *options, *words)
+        assert read_json(tmp_path / "sub-9" / "sub-9_desc-segment.json")["model"] == name
 
 
 def test_a_third_contrast_reaches_the_networks_in_training_and_inference_alike(tmp_path: Path, write_blob_scan) -> None:

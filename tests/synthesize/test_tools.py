@@ -48,6 +48,14 @@ def test_integers_stay_integers_where_the_scan_has_no_scale(tmp_path):
         assert stored.max() == (3 if kind is np.int16 else np.float32(2.6))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32])
+def test_what_does_not_fit_an_integer_becomes_its_nearest(kind, tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), kind), np.eye(4)), tmp_path / "scan.nii")
+    like, ends = nib.load(tmp_path / "scan.nii"), np.iinfo(kind)
+    stored = as_stored(np.array([-1e12, -0.6, 254.6, 1e12], np.float32), like)
+    assert stored.tolist() == [ends.min, max(-1, ends.min), 255, ends.max]
+
+
 def test_paint_offers_every_level():
     (option,) = (option for option in tools.paint.params if option.name == "level")
     assert option.type.max == LEVEL_COUNT
@@ -68,12 +76,17 @@ def tool_run(phantom_cohort, tmp_path_factory):
 
     def run(name, *more):
         out = tmp_path_factory.mktemp(name)
-        scans = [f"--{kind.lower()}={phantom_cohort}/sub-p01/anat/sub-p01_{kind}.nii.gz" for kind in ("T1w", "FLAIR")]
-        result = CliRunner().invoke(main, [name, *scans, "--voxel-mm", "3", "--subject", "p01", "--out", str(out), *more])
+        result = CliRunner().invoke(main, words(name, phantom_cohort, out, *more))
         assert result.exit_code == 0, result.output
         return out / "sub-p01"
 
     return run
+
+
+def words(name, phantom_cohort, out, *more, scan="p01"):
+    """The command line of a tool for a phantom's raw scans, called sub-p01 whoever it is."""
+    scans = [f"--{kind.lower()}={phantom_cohort}/sub-{scan}/anat/sub-{scan}_{kind}.nii.gz" for kind in ("T1w", "FLAIR")]
+    return [name, *scans, "--voxel-mm", "3", "--subject", "p01", "--out", str(out), *more]
 
 
 def test_fill_takes_the_lesions_out_of_the_scans_as_given(tool_run, phantom_cohort):
@@ -103,6 +116,14 @@ def test_levels_come_on_the_working_grid_and_on_both_grids_as_given(tool_run, ph
     native = read_volume(find_image(folder, "space-T1w_res-native_desc-levelsFLAIR_dseg.nii.gz"))[0]
     assert (native[lesion] > 0).mean() > 0.7
     assert (native[~lesion] > 0).mean() < 0.05
+    files = sorted(folder.iterdir())
+    for fault, refused in (
+        ("holds other files, such as sub-p01_desc-levels.json", words("fill", phantom_cohort, folder.parent)),
+        ("holds other scans under the same name", words("levels", phantom_cohort, folder.parent, scan="p02")),
+    ):
+        result = CliRunner().invoke(main, refused)
+        assert result.exit_code == 2 and fault in result.output
+    assert sorted(folder.iterdir()) == files
 
 
 def test_paint_changes_the_scans_as_given_at_the_mask_and_nowhere_else(tool_run, phantom_cohort, tmp_path):

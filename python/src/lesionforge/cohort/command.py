@@ -265,9 +265,7 @@ def check_files(rows: list[Row], needs: Needs | None, seed: int, skip: bool) -> 
     left = sound(rows, file_problems)
     if needs:
         left = rotate(left) if needs.folds else choose_splits(left, seed, needs)
-        # Who is tested in turn is also learned from.
-        learned_from = [replace(row, split="train") if needs.folds and row.split == "test" else row for row in left]
-        file_problems += judge_lesions(learned_from, facts)
+        file_problems += judge_lesions(left, facts, in_turn=bool(needs.folds))
         left = sound(left, file_problems)
     masks = [row.lesion_mask for row in left if row.lesion_mask]
     loads_ml = {path: facts[path, True].inside_ml for path in masks}

@@ -41,15 +41,22 @@ def judge_files(rows: list[Row], facts: Mapping[tuple[str, bool], Facts]) -> lis
     return problems
 
 
-def judge_lesions(rows: list[Row], facts: Mapping[tuple[str, bool], Facts]) -> list[Problem]:
-    """Problems of masks without lesions that would be learned from: those of patients in train or validation."""
+def judge_lesions(rows: list[Row], facts: Mapping[tuple[str, bool], Facts], in_turn: bool = False) -> list[Problem]:
+    """Problems of masks without lesions that would be learned from: those of patients in train or validation.
+
+    With `in_turn` those that are tested in their turn are among them.
+    """
     problems = []
     for row in rows:
-        if not row.lesion_mask or row.role != "patient" or row.split not in ("train", "validation"):
+        if not row.lesion_mask or row.role != "patient" or (row.split not in ("train", "validation") and not in_turn):
             continue
         if facts[row.lesion_mask, True].maximum <= 0.5:
             split = f"{row.split}, chosen by seed" if row.split_drawn else row.split
-            fault = f"holds no lesions, but the patient is in split {split}; set its split to test or leave the mask out"
+            fault = (
+                "holds no lesions, but with --folds every annotated patient is learned from; leave the mask out"
+                if in_turn
+                else f"holds no lesions, but the patient is in split {split}; set its split to test or leave the mask out"
+            )
             problems.append(row.problem(f"{row.lesion_mask}: {fault}", "lesion_mask"))
     return problems
 

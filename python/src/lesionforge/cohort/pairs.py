@@ -177,7 +177,8 @@ def draw_loads(loads_ml: Sequence[float], chosen: Sequence[int], generator: np.r
         for load_ml in sorted(np.quantile(loads_ml, shares), reverse=True):
             able = [n for n in reach_ml if reach_ml[n] >= load_ml] or [max(reach_ml, key=lambda n: reach_ml[n])]
             scan = able[int(generator.integers(len(able)))]
-            found[scan] = round(float(load_ml), 3)
+            # No load is none: TRANSPLANT takes only more.
+            found[scan] = max(round(float(load_ml), 3), 0.001)
             del reach_ml[scan]
         drawn += [found[n] for n in sorted(found)]
     return drawn

@@ -175,9 +175,9 @@ def whole_files(folder: Path) -> Iterator[Path]:
 def new_folder(path: str | Path, *inputs: str | Path | None, own: Iterable[str] = DERIVATIVES) -> Iterator[Path]:
     """Give an empty temporary folder beside `path`; it replaces `path` if the block ends well, else it is deleted.
 
-    Raises InputError, before the block, as `refuse_loss` does.
+    Of a link, what it leads to is replaced. Raises InputError, before the block, as `refuse_loss` does.
     """
-    path = Path(path)
+    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     refuse_loss(path, *inputs, own=own)
     with made_folder(path.parent):
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -185,11 +185,24 @@ def new_folder(path: str | Path, *inputs: str | Path | None, own: Iterable[str] 
             temporary.chmod(0o755)
             with naming(path, temporary):
                 yield temporary
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
+            _swap(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Rename a folder to `path`; what was there goes only then, as deleting may stop half-way."""
+    if not path.exists():
+        new.replace(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    path.replace(old)
+    try:
+        new.replace(path)
+    except OSError:
+        old.replace(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def refuse_overwritten_input(outputs: Iterable[Path], *inputs: str | Path | None) -> None:

@@ -25,10 +25,11 @@ def result_folder(inputs: BaseInterfaceInputSpec, name: str) -> AbstractContextM
 def run(interface: type, *, out: Path, **inputs: object) -> Path:
     """Run one of our interfaces here and now; the path of the folder it wrote into `out`.
 
-    Paths become absolute (nipype changes the working folder while it runs); inputs that are None are left out.
+    Paths become absolute (nipype changes the working folder while it runs), but links keep their names, which may say what they
+    are; inputs that are None are left out.
     """
     given = {
-        name: str(value.resolve()) if isinstance(value, Path) else value for name, value in inputs.items() if value is not None
+        name: str(value.absolute()) if isinstance(value, Path) else value for name, value in inputs.items() if value is not None
     }
     with made_folder(out):
         result = interface(out=str(out.resolve()), **given).run(cwd=str(out.resolve()))

@@ -33,7 +33,9 @@ engine_option = click.option(
     show_default=True,
     help="What finds the brain where no mask is given; all but builtin and given call a program of that name.",
 )
-denoise_option = click.option("--denoise", is_flag=True, help="Remove noise from the scans before they come to the working grid (non-local means).")
+denoise_option = click.option(
+    "--denoise", is_flag=True, help="Remove noise from the scans before they come to the working grid (non-local means)."
+)
 out_option = click.option(
     "--out", type=folder, required=True, help="Output folder; a folder named by the scan is written into it."
 )
@@ -73,7 +75,7 @@ def brain_mask_of(value: str | None) -> str | None:
         return value
     if not Path(value).is_file():
         raise InputError(f"{value}: no such brain mask; give a file or the word stripped")
-    return str(Path(value).resolve())
+    return str(Path(value).absolute())
 
 
 @click.group(cls=OwnOptionsGroup, invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -10,12 +11,16 @@ from typing import Any
 
 import click
 
-from lesionforge.images import derivative, refuse_loss
+from lesionforge.errors import InputError
+from lesionforge.images import derivative, read_json, refuse_loss, write_json
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.engines import require_engine
 from lesionforge.prepare.interfaces import STRIPPED, Align, Strip, Tissues
 from lesionforge.prepare.quality import judge, read_figures, read_limits, remedies
+
+# The checksums of the T1w and the FLAIR that a folder was made of.
+GIVEN = "desc-given"
 
 
 def prepare_scan(
@@ -34,7 +39,8 @@ def prepare_scan(
     """Strip, align, classify and normalise one scan; the path of the prepared folder `out/<scan_id>`.
 
     `further` holds the contrasts besides T1w and FLAIR, by name. `brain_mask` is a file on the T1w grid, the word "stripped",
-    or None. Raises InputError for a file that cannot be prepared, before any work, and as the three steps do.
+    or None. Raises InputError, before any work, for a file that cannot be prepared and where `out` has another scan of this id,
+    and as the three steps do.
     """
     require_engine(engine)
     brain_file = None if brain_mask == STRIPPED else brain_mask
@@ -45,6 +51,8 @@ def prepare_scan(
     for mask in (lesion_mask, brain_file):
         if mask is not None:
             check_mask(mask)
+    given = {"T1w": checksum(t1w), "FLAIR": checksum(flair)}
+    refuse_other_scan(out / scan_id, given)
     out.mkdir(parents=True, exist_ok=True)
     steps = Path(tempfile.mkdtemp(prefix=".prepare-", dir=out))
     scans: dict[str, Any] = {"scan_id": scan_id, "t1w": t1w, "flair": flair}
@@ -56,11 +64,27 @@ def prepare_scan(
         align = run(Align, **scans, lesion_mask=lesion_mask, stripped=strip, denoise=denoise, out=steps / "align")
         click.echo(f"{scan_id}: tissues and normalisation", err=True)
         folder = run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, out=out)
+        write_json(given, folder / derivative(scan_id, GIVEN, extension=".json"))
     finally:
         shutil.rmtree(steps, ignore_errors=True)
     for sentence in doubts(folder):
         click.echo(f"Warning: {scan_id}: {sentence}", err=True)
     return folder
+
+
+def checksum(scan: Path) -> str:
+    """SHA-256 of a file."""
+    with scan.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_other_scan(folder: Path, given: dict[str, str]) -> None:
+    """Raise InputError when a prepared folder was made of other scans than those with these checksums."""
+    record = folder / derivative(folder.name, GIVEN, extension=".json")
+    if record.is_file() and read_json(record) != given:
+        raise InputError(
+            f"{folder}: holds other scans under the same name, which would be replaced; give another --subject or another --out"
+        )
 
 
 def doubts(folder: Path) -> list[str]:

@@ -36,6 +36,7 @@ def register(ctx: click.Context, prepared: Path | None, out: Path | None) -> Non
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Instead of --donor: a lesion mask in template space.",
 )
+@click.option("--lesions-id", help="Id of that mask, lib-<label> [default: by its file's name].")
 @click.option("--canvas", type=existing_folder, required=True, help="Prepared folder of the scan that receives them.")
 @click.option("--donor-transforms", type=existing_folder, help="Folder that register wrote for the donor.")
 @click.option("--canvas-transforms", type=existing_folder, help="Folder that register wrote for the canvas.")
@@ -43,6 +44,7 @@ def register(ctx: click.Context, prepared: Path | None, out: Path | None) -> Non
 def pair(
     donor: Path | None,
     lesions: Path | None,
+    lesions_id: str | None,
     canvas: Path,
     donor_transforms: Path | None,
     canvas_transforms: Path | None,
@@ -63,8 +65,11 @@ def pair(
     if lesions is not None:
         if canvas_transforms is None or donor_transforms is not None:
             raise InputError("--lesions is a mask in template space; give --canvas-transforms with it, and no --donor-transforms")
-        click.echo(f"paired {run(LibraryPair, lesions=lesions, canvas=canvas, canvas_transforms=canvas_transforms, out=out)}")
+        own = {"lesions": lesions, "lesions_id": lesions_id}
+        click.echo(f"paired {run(LibraryPair, **own, canvas=canvas, canvas_transforms=canvas_transforms, out=out)}")
         return
+    if lesions_id is not None:
+        raise click.UsageError("--lesions-id belongs to --lesions.")
     if (donor_transforms is None) != (canvas_transforms is None):
         given, lacking = ("canvas", "donor") if donor_transforms is None else ("donor", "canvas")
         raise InputError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface
+from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, SimpleInterface, isdefined, traits
 from scipy import ndimage
 
 from lesionforge.errors import InputError
@@ -30,6 +31,7 @@ from lesionforge.images.check import check_mask
 from lesionforge.images.deform import FINE, affine_and_syn, displacement_field, folding_fraction
 from lesionforge.images.geometry import box_around
 from lesionforge.images.interfaces import FolderOutput, result_folder
+from lesionforge.images.names import shown
 from lesionforge.images.prepared import GM, WM
 from lesionforge.images.template import load_template
 from lesionforge.register.deformation import source_voxels, tissue_overlap, warp_tissues
@@ -133,6 +135,7 @@ class Pair(SimpleInterface):
 
 class LibraryPairInput(BaseInterfaceInputSpec):
     lesions = File(exists=True, mandatory=True, desc="lesion mask in template space")
+    lesions_id = traits.Str(desc="id of the mask; by default as its file's name says")
     canvas = Directory(exists=True, mandatory=True, desc="prepared folder of the canvas")
     canvas_transforms = Directory(exists=True, mandatory=True, desc="folder that ToTemplate wrote for the canvas")
     out = Directory(mandatory=True)
@@ -153,7 +156,9 @@ class LibraryPair(SimpleInterface):
         scan = canvas.read()
         check_mask(self.inputs.lesions)
         lesion, lesion_affine = read_mask(self.inputs.lesions)
-        donor = library_id(Path(self.inputs.lesions).name)
+        donor = self.inputs.lesions_id if isdefined(self.inputs.lesions_id) else library_id(Path(self.inputs.lesions).name)
+        if not re.fullmatch(r"lib-[A-Za-z0-9]+", donor):
+            raise InputError(f"--lesions-id {shown(donor)} is none of lib- and letters and digits; give one such as lib-01")
         name = f"{donor}_to_{canvas.scan_id}"
         template = load_template(TEMPLATE_MM)
         grey = resample(template.gm, template.affine, (lesion.shape, lesion_affine)) > 0.5

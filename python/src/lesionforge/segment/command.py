@@ -39,6 +39,7 @@ def threshold_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=OwnOptionsGroup, invoke_without_command=True)
 @click.option("--prepared", type=click.Path(path_type=Path), help="Folder of one prepared scan.")
 @click.option("--model", type=model_path, help=MODEL_HELP)
+@click.option("--name", help="What the results call the model [default: its folder's name].")
 @threshold_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for <id>/.")
 @click.pass_context
@@ -46,6 +47,7 @@ def segment(
     ctx: click.Context,
     prepared: Path | None,
     model: Path | None,
+    name: str | None,
     lesion_threshold: float | None,
     min_volume_mm3: float | None,
     out: Path | None,
@@ -57,7 +59,7 @@ def segment(
         raise click.UsageError("--prepared, --model and --out are needed.")
     cascade = Cascade.open(model, lesion_threshold, min_volume_mm3)
     nets.set_up(seed=0)
-    click.echo(in_words(segment_scan(prepared, cascade, out)) + f" -> {out}")
+    click.echo(in_words(segment_scan(prepared, cascade, out, name)) + f" -> {out}")
 
 
 @segment.command()

@@ -90,14 +90,19 @@ def write_native(
     return volumes_mm3(own, int(numbers.max(initial=0)), like.affine)
 
 
-def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str, object]:
+# What `segment` writes; the folder of another tool is not replaced.
+OWN = tuple(f"sub-*_{ending}" for ending in ("label-lesion_*", "desc-lesions.*", "desc-segment.json"))
+
+
+def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path, model_name: str | None = None) -> dict[str, object]:
     """Segment one prepared scan into `out/<id>/`; returns the content of `desc-segment.json`.
 
+    There the model is called `model_name`, without it as its folder.
     Every file is written even when no lesion is found. A synthetic scan has no native grids. Raises InputError when the
     folder is incomplete, lacks a contrast of the model or was prepared at another voxel size than the model's.
     """
     prepared = Prepared.open(prepared_folder)
-    refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder)
+    refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder, own=OWN)
     prepared.refuse_lacking(cascade.contrasts)
     scan = prepared.unmarked().read()
     voxel_mm = voxel_side_mm(scan.affine)
@@ -117,7 +122,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
     mask, threshold = found_lesions(probability, scan, config)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)
-    with new_folder(out / prepared.scan_id) as folder:
+    with new_folder(out / prepared.scan_id, own=OWN) as folder:
         name = (prepared.scan_id, prepared.grid)
         target = folder / derivative(*name, "label-lesion_probseg")
         write_volume(probability, scan.affine, target, sidecar=PROBABILITY_SIDECAR)
@@ -139,7 +144,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path) -> dict[str
             "min_volume_mm3": config.min_volume_mm3,
             "growth_mm": config.growth_mm,
             "voxel_mm": voxel_mm,
-            "model": cascade.folder.resolve().name,
+            "model": model_name or cascade.folder.resolve().name,
             "model_checksums": cascade.checksums,
             "versions": nets.versions(),
         }

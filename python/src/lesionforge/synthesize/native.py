@@ -37,6 +37,11 @@ from lesionforge.synthesize.levels import LEVEL_COUNT, SUFFIXES, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.stage import images_of, level_entity, levels_of_scan, scales_of_scan
 
+# What each tool writes; the folder of another is not replaced.
+FILLED_FILES = tuple(f"sub-*_{ending}" for ending in ("desc-filled_*", "desc-fill.json"))
+PAINTED_FILES = tuple(
+    f"sub-*_{ending}" for ending in ("label-lesion_mask.*", "desc-levels*_dseg.*", "desc-painted_*", "desc-paint.json")
+)
 PAINTED = "lesions painted by lesionforge"
 # Rims of lesions are less bright than their cores.
 RAMP_MM = 2.0
@@ -71,7 +76,7 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
     record["filled"] = "lesion mask" if prepared.lesion else "hyperintensities of white matter"
     scan = prepared.read()
     levels = None if prepared.lesion else levels_of_scan(prepared, scan)[0]["flair"]
-    with new_folder(out / prepared.scan_id, prepared.folder, *scans.values()) as folder:
+    with new_folder(out / prepared.scan_id, prepared.folder, *scans.values(), own=FILLED_FILES) as folder:
         for space, path in scans.items():
             entities = f"space-{space}_res-native"
             like = read_image(path)
@@ -155,7 +160,7 @@ def write_painted_native(
     the grids of the scans as given, in their own intensities.
     """
     card, config = read_generator_card(generator, tuple(name.lower() for name in scans))
-    refuse_loss(out / prepared.scan_id, prepared.folder, *scans.values(), mask, generator)
+    refuse_loss(out / prepared.scan_id, prepared.folder, *scans.values(), mask, generator, own=PAINTED_FILES)
     nets.set_up(card["seed"])
     scan = prepared.read()
     lesion = mask_on_working_grid(mask, prepared, scan, scans)
@@ -173,7 +178,7 @@ def write_painted_native(
         "generator_checksum": card["checksums"]["generator.keras"],
         "versions": nets.versions(),
     }
-    with new_folder(out / prepared.scan_id) as folder:
+    with new_folder(out / prepared.scan_id, own=PAINTED_FILES) as folder:
 
         def path(*parts: str, extension: str = ".nii.gz") -> Path:
             return folder / derivative(prepared.scan_id, *parts, extension=extension)
@@ -203,7 +208,10 @@ def levels_on(levels: np.ndarray, affine: np.ndarray, prepared: Prepared, space:
 
 
 def as_stored(data: np.ndarray, like: nib.Nifti1Image) -> np.ndarray:
-    """Data rounded to the integer type of an image that holds unscaled integers; as it is for any other."""
+    """Data rounded to the integer type of an image that holds unscaled integers, within its range; as it is for any other."""
     kind = like.get_data_dtype()
     unscaled = (getattr(like.dataobj, "slope", 1), getattr(like.dataobj, "inter", 0)) == (1, 0)
-    return np.rint(data).astype(kind) if kind.kind in "iu" and unscaled else data
+    if kind.kind not in "iu" or not unscaled:
+        return data
+    # In float64, as float32 does not hold the ends of 32-bit integers.
+    return np.rint(data.astype(np.float64)).clip(np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)

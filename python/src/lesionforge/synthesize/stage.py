@@ -59,6 +59,10 @@ def images_of(scan: Scan, contrasts: Sequence[str] | None = None) -> dict[str, n
     return {name.lower(): image for name, image in scan.images(wanted).items()}
 
 
+# What `levels` writes; the folder of another tool is not replaced.
+LEVELS_FILES = tuple(f"sub-*_{ending}" for ending in ("desc-filled_*", "desc-levels*_dseg.*", "desc-levels.json"))
+
+
 def write_levels(
     prepared: Prepared, out: Path, seed: int, also: Callable[[Path, dict[str, np.ndarray]], None] = lambda folder, levels: None
 ) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def write_levels(
     `also` may add files before the folder appears: it gets the folder and the levels. Raises InputError when the scan has no
     usable grey or white matter.
     """
-    refuse_loss(out / prepared.scan_id, prepared.folder)
+    refuse_loss(out / prepared.scan_id, prepared.folder, own=LEVELS_FILES)
     scan = prepared.read()
     levels, scales = levels_of_scan(prepared, scan)
     hyperintense = (levels["flair"] > 0) & scan.brain
@@ -89,7 +93,7 @@ def write_levels(
         "filling": asdict(filling),
         "versions": nets.versions(),
     }
-    with new_folder(out / prepared.scan_id) as folder:
+    with new_folder(out / prepared.scan_id, own=LEVELS_FILES) as folder:
         stem = (prepared.scan_id, prepared.grid)
         for image, suffix in zip(filled, scan.contrasts, strict=True):
             write_volume(image, scan.affine, folder / derivative(*stem, f"desc-filled_{suffix}"))

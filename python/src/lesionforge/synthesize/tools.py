@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def prepared(
+    own: Iterable[str],
     *,
     t1w: Path,
     flair: Path,
@@ -61,13 +62,16 @@ def prepared(
     subject: str,
     out: Path,
 ) -> tuple[Prepared, dict[str, Path]]:
-    """Prepare one scan into `out/prepare/<id>`; returns that and the scans as given, by contrast."""
+    """Prepare one scan into `out/prepare/<id>`; returns that and the scans as given, by contrast.
+
+    Raises InputError as `refuse_loss` does for `out/<id>`, in which the tool's `own` files may lie.
+    """
     from lesionforge.images import Prepared, refuse_loss
     from lesionforge.prepare.workflow import prepare_scan
 
     scan_id = scan_id_of(subject, session=None)
     further = further_scans(t2w, pdw)
-    refuse_loss(out / scan_id, t1w, flair, *further.values(), lesion_mask)
+    refuse_loss(out / scan_id, t1w, flair, *further.values(), lesion_mask, own=own)
     folder = prepare_scan(
         t1w=t1w,
         flair=flair,
@@ -87,9 +91,9 @@ def prepared(
 @SEED
 def fill(seed: int, out: Path, **scan: Any) -> None:
     """Prepare, fill on the grids of the scans as given."""
-    from lesionforge.synthesize.native import write_filled
+    from lesionforge.synthesize.native import FILLED_FILES, write_filled
 
-    made, scans = prepared(out=out, **scan)
+    made, scans = prepared(FILLED_FILES, out=out, **scan)
     click.echo(f"{made.scan_id}: filling", err=True)
     record = write_filled(made, scans, out, seed)
     click.echo(f"{record['id']}: {record['T1w']['voxels']} voxels of the T1w filled ({record['filled']}) -> {out / record['id']}")
@@ -101,9 +105,9 @@ def fill(seed: int, out: Path, **scan: Any) -> None:
 def levels(seed: int, out: Path, **scan: Any) -> None:
     """Prepare, find the levels, write them on the working grid and on the grids of the scans as given."""
     from lesionforge.synthesize.native import write_native_levels
-    from lesionforge.synthesize.stage import write_levels
+    from lesionforge.synthesize.stage import LEVELS_FILES, write_levels
 
-    made, scans = prepared(out=out, **scan)
+    made, scans = prepared(LEVELS_FILES, out=out, **scan)
     click.echo(f"{made.scan_id}: levels", err=True)
     record = write_levels(made, out, seed, lambda folder, levels: write_native_levels(made, levels, scans, folder))
     click.echo(f"{made.scan_id}: {sum(record['level_volumes_ml']['flair']):.1f} ml in levels 1 to 12 -> {out / made.scan_id}")
@@ -119,11 +123,11 @@ def paint(mask: Path, level: int, generator: Path, out: Path, **scan: Any) -> No
     from lesionforge.images.check import check_mask
     from lesionforge.synthesize.generator_folder import read_generator_card
     from lesionforge.synthesize.levels import SUFFIXES
-    from lesionforge.synthesize.native import write_painted_native
+    from lesionforge.synthesize.native import PAINTED_FILES, write_painted_native
 
     check_mask(mask)
     read_generator_card(generator, tuple(name for name in SUFFIXES if scan[name]))
-    made, scans = prepared(out=out, **scan)
+    made, scans = prepared(PAINTED_FILES, out=out, **scan)
     click.echo(f"{made.scan_id}: painting", err=True)
     record = write_painted_native(made, scans, mask, level, generator, out)
     click.echo(f"{record['id']}: {record['lesion_volume_ml']:.2f} ml of lesions painted -> {out / record['id']}")
