@@ -1,6 +1,6 @@
 // The container engine that the profiles ask for, looked at before anything is queued: its program, its images, their code.
 
-include { ask; forTask; forTaskIfKnown; isProgram } from './preflight'
+include { anyTask; ask; forTaskIfKnown; isProgram } from './preflight'
 include { lockOfPackages; sourcesOf } from './script'
 
 // A sentence for each thing that would stop the first task; empty without an engine. Only a run on this machine needs the
@@ -35,7 +35,9 @@ def startProblems(workflow) {
     def local = settings.executor in [null, 'local']
     // What a site's own script, text in place of our closure, prepares for each task is not here.
     def prepared = settings.beforeScript && !(settings.beforeScript instanceof Closure)
-    if (!engine || prepared || !isProgram(engine) || !local && engine != 'apptainer') {
+    // Options that name more of a task than is known before there is one.
+    def unknown = settings.containerOptions && forTaskIfKnown(settings.containerOptions, anyTask(false)) == null
+    if (!engine || prepared || unknown || !isProgram(engine) || !local && engine != 'apptainer') {
         return []
     }
     // That this checkout's own are there, engineProblems has seen.
@@ -46,7 +48,7 @@ def startProblems(workflow) {
     if (!images) {
         return []
     }
-    def plain = startOf(workflow, images[0], settings.containerOptions, null)
+    def plain = startOf(workflow, images[0], settings.containerOptions, false)
     if (plain.text.contains('temporary sandbox')) {
         log.warn("Apptainer cannot mount images on this machine and unpacks all of ${images[0]} into /tmp for every task: have squashfuse installed, or Apptainer's setuid part.")
     }
@@ -66,7 +68,7 @@ def gpuProblems(workflow, settings, image) {
     if (!own || engine == 'apptainer' || !('gpu' in workflow.profile.tokenize(','))) {
         return []
     }
-    def shown = startOf(workflow, image, settings.containerOptions, 1)
+    def shown = startOf(workflow, image, settings.containerOptions, true)
     return shown.code
         ? ["${engine} cannot show this machine's GPU to a container (${inOneLine(shown.text)}): set up NVIDIA's Container Toolkit for it, or leave the profile gpu out.".toString()]
         : []
@@ -74,10 +76,10 @@ def gpuProblems(workflow, settings, image) {
 
 // What the engine says, and its exit code, when a container of an image writes a file into a folder of the work folder, started as Nextflow
 // starts those of tasks, whose options a shell reads.
-def startOf(workflow, image, containerOptions, accelerator) {
+def startOf(workflow, image, containerOptions, gpu) {
     def engine = workflow.containerEngine
     def set = workflow.session.config[engine]
-    def options = [set?.runOptions, forTask(containerOptions, [accelerator: accelerator, attempt: 1, cpus: 1, memory: 1.GB])]
+    def options = [set?.runOptions, forTaskIfKnown(containerOptions, anyTask(gpu))]
     def words = engine == 'apptainer'
         ? ['env - PATH="$PATH" apptainer', set?.engineOptions, 'exec --no-home --pid -B "$PWD"']
         : [engine, set?.engineOptions, 'run --rm --cpu-shares 1024 --memory 1024m -v "$PWD":"$PWD" -w "$PWD"']
@@ -97,9 +99,9 @@ def inOneLine(text) {
 def imagesOf(workflow, settings) {
     def gpu = 'gpu' in workflow.profile.tokenize(',')
     def of_gpu = settings['withLabel:gpu']?.container
-    def asked = [[settings.container, null]] + (of_gpu || gpu ? [[of_gpu ?: settings.container, gpu ? 1 : null]] : [])
+    def asked = [[settings.container, false]] + (of_gpu || gpu ? [[of_gpu ?: settings.container, gpu]] : [])
     return asked
-        .collect { set, accelerator -> forTaskIfKnown(set, [accelerator: accelerator, attempt: 1, cpus: 1, memory: 1.GB])?.toString() }
+        .collect { set, on_gpu -> forTaskIfKnown(set, anyTask(on_gpu))?.toString() }
         .findAll { image -> image }
         .collectEntries { image -> [image, image in [ownImage(workflow, ''), ownImage(workflow, '-gpu')]] }
 }

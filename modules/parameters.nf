@@ -62,6 +62,9 @@ def combinationProblems(given, profiles) {
         given.synthetic == 0 && given.mode != 'segment' && made
             ? "--synthetic 0 leaves nothing for the ${made.size() > 1 ? 'arms' : 'arm'} ${made.join(' and ')}: give a number above 0, or --arms real."
             : null,
+        ['slurm', 'gpu'].every { name -> name in profiles } && given.slurm_options =~ /gres=\S*gpu|gpus/
+            ? "--slurm_options ${given.slurm_options} asks for a GPU for every job; say how by --slurm_gpu, which those that need one get."
+            : null,
         given.reproducible && 'gpu' in profiles
             ? '-profile reproducible and gpu exclude each other: a GPU does not give the same bytes twice.'
             : null,

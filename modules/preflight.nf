@@ -42,7 +42,7 @@ def slurmProblems(given, settings, gpu) {
     def where = "no node of the partition ${of_gpu.collect { partition -> partition.name }.unique().join(', ')} has one (sinfo shows no GRES gpu)"
     // A file for -c may send single processes elsewhere.
     def known = !settings.any { name, value -> name.toString().startsWith('withName:') && value instanceof Map && value.queue }
-    return (gpu && !hasGpu ? [noGpu(where)] : []) + (known ? timeProblems(partitions, queues, settings) : []) + optionProblems(given, settings, gpu) + environmentProblems(given, settings, gpu)
+    return (gpu && !hasGpu ? [noGpu(where)] : []) + (known ? timeProblems(partitions, queues, settings) : []) + optionProblems(given, settings, gpu) + environmentProblems(settings, gpu)
 }
 
 def noGpu(where) {
@@ -90,13 +90,13 @@ def timeProblems(partitions, queues, settings) {
 // The times that tasks with a label are given: by the label, and by their names in a file for -c.
 def timesOf(label, settings) {
     def named = settings.findAll { name, value -> name.toString().startsWith('withName:') && value instanceof Map }
-    def own = named.findAll { name, _value -> (label == 'gpu') == ['TRAIN_GENERATOR', 'PAINT', 'TRAIN', 'SEGMENT'].any { process -> process ==~ name.toString() - 'withName:' } }
+    def own = named.findAll { name, _value -> (label == 'gpu') == isOfGpu(name) }
     return [settings["withLabel:${label}".toString()]?.time] + own.collect { _name, value -> value.time }
 }
 
 // What a setting of the directive time comes to at the last try; null without one.
 def longestTime(set) {
-    return durationOf(forTask(set, [attempt: 3]))
+    return durationOf(forTaskIfKnown(set, [attempt: 3]))
 }
 
 // What a setting comes to for a task with these properties; anything but a closure is the same for all. What else a closure may name
@@ -135,31 +135,45 @@ def secondsOf(limit) {
 
 // Others in place of the profile's own would drop the account, the GPU and --slurm_options without a word.
 def optionProblems(given, settings, gpu) {
-    def asked = [given.slurm_account ? "account=${given.slurm_account}" : null, gpu ? given.slurm_gpu : null, given.slurm_options].findAll { option -> option }.join(' ').tokenize(' ')
-    def dropped = scopesOf(settings).findAll { scope -> scope.clusterOptions }.any { scope ->
-        def told = [forTaskIfKnown(scope.clusterOptions, [accelerator: gpu ? 1 : null, attempt: 1, cpus: 1, memory: 1.GB])].flatten().join(' ')
-        return asked.any { option -> !option.tokenize('=').every { part -> told.contains(part) } }
+    def dropped = scopesOf(settings).findAll { _name, scope -> scope.clusterOptions }.any { name, scope ->
+        def told = forTaskIfKnown(scope.clusterOptions, anyTask(gpu))
+        def text = [told].flatten().join(' ')
+        def account = given.slurm_account && !['--account=', '--account ', '-A', '-A '].any { option -> " ${text} ".contains(" ${option}${given.slurm_account} ".toString()) }
+        def device = gpu && isOfGpu(name) && !(text =~ /--gres\S*gpu|--gpus/)
+        def options = (given.slurm_options ?: '').tokenize(' ').any { option -> !option.startsWith('gres=') && !("--${option}".toString() in text.tokenize(' ')) }
+        return told != null && (account || device || options)
     }
     return dropped
-        ? ['clusterOptions in a file for -c takes the place of what asks for the account, the GPU and --slurm_options; leave it out there, and give --slurm_options, which is added to the others.']
+        ? ['clusterOptions in a file for -c takes the place of what asks for the account, the GPU and --slurm_options; leave it out there and give --slurm_options, which is added to the others, or ask for all of them in it.']
         : []
 }
 
-// The settings of all tasks, and those of each label and name.
+// The settings of all tasks, by the name '', and those of each label and name.
 def scopesOf(settings) {
-    return [settings] + settings.findAll { name, value -> name.toString() =~ /^with(Label|Name):/ && value instanceof Map }.values()
+    return ['': settings] + settings.findAll { name, value -> name.toString() =~ /^with(Label|Name):/ && value instanceof Map }
 }
 
-// sbatch lets variables count more than the script of a job, into which Nextflow writes what the run asks for. Only where it asks for
-// nothing may they choose.
-def environmentProblems(given, settings, gpu) {
-    def asked = [SBATCH_PARTITION: [given.slurm_queue] + scopesOf(settings).collect { scope -> queueOf(scope.queue, null) }, SBATCH_ACCOUNT: [given.slurm_account]]
-    def own = (given.slurm_options ?: '').tokenize(' ').collectEntries { option -> ["SBATCH_${option.tokenize('=').first().toUpperCase().replace('-', '_')}".toString(), [option.tokenize('=').drop(1).join('=')]] }
-    def other = (asked + own).findAll { name, values -> System.getenv(name) && values.any { value -> value && value.toString() != System.getenv(name) } }.keySet()
-    def always = (['TIMELIMIT', 'MEM_PER_NODE', 'MEM_PER_CPU', 'MEM_PER_GPU', 'ARRAY_INX'] + (gpu ? ['GRES', 'GPUS', 'GPUS_PER_NODE', 'GPUS_PER_TASK'] : []))
-        .collect { name -> "SBATCH_${name}".toString() }
-        .findAll { name -> System.getenv(name) }
-    def names = (other + always).unique().join(' ')
+// Whether the settings of this name are, among others, those of tasks that get a GPU.
+def isOfGpu(name) {
+    def pattern = name.toString() - ~/^with(Label|Name):/
+    return ['', 'gpu', 'TRAIN_GENERATOR', 'PAINT', 'TRAIN', 'SEGMENT'].any { text -> text ==~ pattern }
+}
+
+// What a setting may name of a task before there is one.
+def anyTask(gpu) {
+    return [accelerator: gpu ? [request: 1, limit: 1] : null, attempt: 1, cpus: 1, memory: 1.GB]
+}
+
+// sbatch lets variables count more than the script of a job, into which Nextflow writes what the run asks for. Where it asks for
+// nothing they may choose, but for what differs from task to task.
+def environmentProblems(settings, gpu) {
+    def asked = scopesOf(settings).collectMany { _name, scope ->
+        def options = [forTaskIfKnown(scope.clusterOptions, anyTask(gpu))].flatten().join(' ').tokenize(' ').findAll { option -> option ==~ /--[a-z-]+=.+/ }
+        return [['PARTITION', forTaskIfKnown(scope.queue, anyTask(gpu))]] + options.collect { option -> [option.drop(2).tokenize('=').first().toUpperCase().replace('-', '_'), option.substring(option.indexOf('=') + 1)] }
+    }
+    def other = asked.findAll { name, value -> value && System.getenv("SBATCH_${name}") && System.getenv("SBATCH_${name}") != value.toString() }.collect { name, _value -> name }
+    def always = (['TIMELIMIT', 'MEM_PER_NODE', 'MEM_PER_CPU', 'MEM_PER_GPU', 'ARRAY_INX'] + (gpu ? ['GRES', 'GPUS', 'GPUS_PER_NODE', 'GPUS_PER_TASK'] : [])).findAll { name -> System.getenv("SBATCH_${name}") }
+    def names = (other + always).unique().collect { name -> "SBATCH_${name}" }.join(' ')
     return names ? ["The environment sets ${names}, which sbatch lets count more than what the run asks for; start again after 'unset ${names}'.".toString()] : []
 }
 
@@ -178,7 +192,7 @@ def ask(words) {
     def process = new ProcessBuilder(['timeout', '--kill-after=5', '300'] + words).redirectErrorStream(true).start()
     def text = process.inputStream.text
     def code = process.waitFor()
-    return [code: code, text: code == 124 ? 'no answer within five minutes' : text]
+    return [code: code, text: code in [124, 137] ? 'no answer within five minutes' : text]
 }
 
 // Problems of the output and the work folder.
@@ -238,8 +252,8 @@ def cohortProblems(outdir, files) {
 // Parameters that nextflow.config itself reads, before it reads a file for -c.
 def lateProblems(given, config) {
     return [
-        given.outdir && !config.trace.enabled ? 'outdir' : null,
-        given.slurm_time && config.process.resourceLimits?.time?.toString() == '1000d' ? 'slurm_time' : null,
+        given.outdir && [config.trace, config.timeline, config.report, config.dag].any { record -> record?.file?.toString()?.startsWith('null/') } ? 'outdir' : null,
+        given.slurm_time && given.slurm_time != '1000d' && config.process.resourceLimits?.time?.toString() == '1000d' ? 'slurm_time' : null,
     ]
         .findAll { name -> name }
         .collect { name -> "${name} in a configuration file comes too late for the run's own settings; give --${name} on the command line, or in a file for -params-file.".toString() }

@@ -3,6 +3,7 @@
 import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,8 @@ from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import new_folder, read_image, read_json, read_tsv, read_volume, refuse_loss
+from lesionforge.images.interfaces import run
+from lesionforge.prepare.command import brain_mask_of
 
 
 def test_a_model_folder_never_replaces_the_files_of_others(tmp_path):
@@ -102,6 +105,20 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_interfaces_are_given_the_name_of_a_link(tmp_path):
+    """Where data sets keep files under their checksums, only the link says what a file is."""
+    (tmp_path / "0abc").touch()
+    (tmp_path / "scan.nii.gz").symlink_to(tmp_path / "0abc")
+    given = {}
+
+    def interface(**inputs):
+        given.update(inputs)
+        return SimpleNamespace(run=lambda cwd: SimpleNamespace(outputs=SimpleNamespace(out_folder=cwd)))
+
+    run(interface, t1w=tmp_path / "scan.nii.gz", out=tmp_path / "out")
+    assert given["t1w"] == brain_mask_of(str(tmp_path / "scan.nii.gz")) == str(tmp_path / "scan.nii.gz")
+
+
 def test_of_a_link_what_it_leads_to_is_replaced(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "model")
     for content in ("first", "second"):
@@ -112,13 +129,14 @@ def test_of_a_link_what_it_leads_to_is_replaced(tmp_path):
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["model"]
 
 
-def test_what_was_there_stays_when_the_new_folder_cannot_take_its_place(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stuck", ["new", "old"])
+def test_what_was_there_stays_when_the_new_folder_cannot_take_its_place(tmp_path, monkeypatch, stuck):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "card").write_text("old")
     with pytest.raises(OSError, match="busy"), new_folder(tmp_path / "made", own=("card",)) as folder:
         (folder / "card").write_text("new")
-        rename = Path.replace
-        monkeypatch.setattr(Path, "replace", lambda path, to: busy() if path == folder else rename(path, to))
+        rename, still = Path.replace, folder if stuck == "new" else tmp_path / "made"
+        monkeypatch.setattr(Path, "replace", lambda path, to: busy() if path == still else rename(path, to))
     assert (tmp_path / "made" / "card").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 

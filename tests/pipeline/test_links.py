@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from pipeline_copy import copy_pipeline, start_probe
+from pipeline_copy import ROOT, copy_pipeline, start_probe
 
 PROBE = """
 include { fileOf } from './modules/script'
@@ -59,6 +59,17 @@ def test_what_comes_too_late_and_what_job_arrays_would_split_is_refused_together
     assert f"-work-dir {tmp_path}/a b holds white space, at which the job arrays of Nextflow break" in printed
     assert "slurm_time in a configuration file comes too late" in printed
     assert "give --slurm_time on the command line" in printed
+
+
+def test_an_output_folder_in_a_file_comes_too_late_and_a_run_may_do_without_records(tmp_path: Path, run_nextflow) -> None:
+    (tmp_path / "outdir.config").write_text(f"params.outdir = '{tmp_path}/out'\n")
+    (tmp_path / "trace.config").write_text("trace.enabled = false\n")
+    words = [ROOT / "bin" / "nextflow", "run", ROOT / "main.nf", "--input", tmp_path, "-c", tmp_path / "outdir.config"]
+    done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+    assert "outdir in a configuration file comes too late for the run's own settings; give --outdir" in done.stdout
+    sheet = tmp_path / "none.csv"
+    printed = run_nextflow(tmp_path, tmp_path / "out", "--input", sheet, "-c", tmp_path / "trace.config").printed
+    assert "none.csv', which does not exist" in printed and "too late" not in printed
 
 
 def test_a_path_that_an_engine_would_split_is_refused(tmp_path: Path) -> None:

@@ -149,9 +149,10 @@ def test_an_engine_that_starts_no_container_is_said_before_any_work(engine: str,
     assert "(user namespaces are off): mend that, or choose another engine's profile." in said
 
 
-def test_an_engine_that_hangs_is_said_and_not_waited_for(tmp_path: Path) -> None:
-    sooner = f'[ "$2" = 300 ] && shift 2 && exec {shutil.which("timeout")} 3 "$@"'
-    said = said_of_an_engine("docker", 'case "$1" in run) sleep 600 ;; esac', "docker", tmp_path, timeout=sooner)
+@pytest.mark.parametrize("hangs", [":", 'trap "" TERM'], ids=["ends", "ignores"])
+def test_an_engine_that_hangs_is_said_and_not_waited_for(hangs: str, tmp_path: Path) -> None:
+    sooner = f'[ "$2" = 300 ] && shift 2 && exec {shutil.which("timeout")} -k 1 3 "$@"'
+    said = said_of_an_engine("docker", f'case "$1" in run) {hangs}; sleep 600 ;; esac', "docker", tmp_path, timeout=sooner)
     assert "docker starts no container of lesionforge:" in said
     assert "(no answer within five minutes): mend that, or choose another engine's profile." in said
 
@@ -180,3 +181,30 @@ def test_sbatch_is_asked_for_the_gpu_beside_other_resources(tmp_path: Path) -> N
     options = ("--slurm_account", "lab", "--slurm_options", "qos=long gres=lscratch:200")
     done = start_probe(tmp_path, OPTIONS, "-profile", "slurm,gpu", *options)
     assert "told: --account=lab --gres=gpu:1,lscratch:200 --qos=long" in done.stdout
+
+
+# What a site's file may set clusterOptions to, for whom, with the profile gpu or without, and whether the account lab is kept.
+SITES = [
+    ("", "'--account=lab --gres=gpu:1'", True, "taken"),
+    ("'withLabel:gpu'", '{ "--account=lab --gres=gpu:${task.accelerator.request}" }', True, "taken"),
+    ("'withLabel:(gpu)'", "'-A lab --gpus=1'", True, "taken"),
+    ("'withName:TRAIN'", "'--account=lab'", True, "refused"),
+    ("'withLabel:cpu_small'", "{ '--account=lab --qos=short' }", True, "taken"),
+    ("'withLabel:cpu_small'", "'--qos=short'", False, "refused"),
+    ("", "'--account=lab2'", False, "refused"),
+    ("", "{ \"--account=${task.process.tokenize(':').last()}\" }", False, "taken"),
+]
+
+
+def test_a_sites_own_options_are_taken_where_they_ask_for_all_or_cannot_be_known(tmp_path: Path) -> None:
+    copy_pipeline(tmp_path)
+    lines = []
+    for number, (name, options, gpu, _) in enumerate(SITES):
+        settings = f"[{name}: [clusterOptions: {options}]]" if name else f"[clusterOptions: {options}]"
+        verdict = f"optionProblems(given, {settings}, {str(gpu).lower()}) ? 'refused' : 'taken'"
+        lines.append(f"    println('row {number}: ' + ({verdict}))")
+    given = "    given = [slurm_account: 'lab', slurm_gpu: 'gres=gpu:1']"
+    probe = "\n".join(["include { optionProblems } from './modules/preflight'", "workflow {", given, *lines, "}"])
+    done = start_probe(tmp_path, probe)
+    found = dict(re.findall(r"^row (\d+): (\w+)$", done.stdout, re.MULTILINE))
+    assert found == {str(number): verdict for number, (*_, verdict) in enumerate(SITES)}, done.stdout

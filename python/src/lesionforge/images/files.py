@@ -196,11 +196,12 @@ def _swap(new: Path, path: Path) -> None:
         new.replace(path)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    path.replace(old)
     try:
+        path.replace(old)
         new.replace(path)
     except OSError:
-        old.replace(path)
+        # Empty where the first of the two failed; what was there is then still in its place.
+        old.rmdir() if path.exists() else old.replace(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

@@ -83,7 +83,8 @@ def refuse_other_scan(folder: Path, given: dict[str, str]) -> None:
     record = folder / derivative(folder.name, GIVEN, extension=".json")
     if record.is_file() and read_json(record) != given:
         raise InputError(
-            f"{folder}: holds other scans under the same name, which would be replaced; give another --subject or another --out"
+            f"{folder}: was made of other scans, or of these as they were before; remove that folder, or give another "
+            "--subject or --out"
         )
 
 
