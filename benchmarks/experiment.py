@@ -189,7 +189,7 @@ def seconds(text: str) -> float:
 
 
 def tasks_of(results: Path) -> pd.DataFrame:
-    """The tasks that the results are made of: process, seconds, cores.
+    """The tasks that the results are made of: process, seconds, cores, and seconds of processor time.
 
     The last start that made the report lists them all, those it took over too.
     """
@@ -199,13 +199,13 @@ def tasks_of(results: Path) -> pd.DataFrame:
         if tasks["process"].str.endswith(":REPORT").any():
             break
     else:
-        return pd.DataFrame(columns=["process", "seconds", "cores"])
+        return pd.DataFrame(columns=["process", "seconds", "cores", "processor"])
+    took = tasks["realtime"].map(seconds)
+    cores = pd.to_numeric(tasks["cpus"], errors="coerce").fillna(1)
+    # Of tasks that last no second Nextflow has no measure.
+    share = pd.to_numeric(tasks["%cpu"].str.rstrip("%"), errors="coerce").fillna(100 * cores) / 100
     return pd.DataFrame(
-        {
-            "process": tasks["process"].str.split(":").str[-1],
-            "seconds": tasks["realtime"].map(seconds),
-            "cores": pd.to_numeric(tasks["cpus"], errors="coerce").fillna(1),
-        }
+        {"process": tasks["process"].str.split(":").str[-1], "seconds": took, "cores": cores, "processor": took * share}
     )
 
 
@@ -222,7 +222,8 @@ def cost(results: Path) -> str:
     hours = (tasks["seconds"] * tasks["cores"]).sum() / 3600
     sentence = (
         f"Tasks took {tasks['seconds'].sum() / 3600:.2f} hours one after the other, {hours:.2f} hours of the cores that they "
-        f"were given, so {hours / CORES:.2f} hours at least on {CORES} cores (aim: {MOST_HOURS} hours)."
+        f"were given, so {hours / CORES:.2f} hours at least on {CORES} cores (aim: {MOST_HOURS} hours). Of these they worked "
+        f"{tasks['processor'].sum() / 3600:.2f} (processor time) and waited, for files or other work on the machine, the rest."
     )
     return f"{sentence}\n\n{markdown(['process', 'tasks', 'seconds', 'mean', 'longest'], rows)}"
 

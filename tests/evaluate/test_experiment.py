@@ -12,11 +12,11 @@ from lesionforge.cli import main
 from lesionforge.images import write_json
 
 FILE = Path(__file__).parents[2] / "benchmarks/experiment.py"
-TRACE = """task_id\tstatus\tprocess\trealtime\tcpus
-1\tCOMPLETED\tL:TRAIN_ARMS:TRAIN\t1h 30m\t2
-2\tCACHED\tL:PREPARE:STRIP\t1m 0.5s\t1
-3\tFAILED\tL:PREPARE:STRIP\t1h\t1
-4\tCOMPLETED\tL:REPORT_ALL:REPORT\t500ms\t1
+TRACE = """task_id\tstatus\tprocess\trealtime\tcpus\t%cpu
+1\tCOMPLETED\tL:TRAIN_ARMS:TRAIN\t1h 30m\t2\t150.0%
+2\tCACHED\tL:PREPARE:STRIP\t1m 0.5s\t1\t90.5%
+3\tFAILED\tL:PREPARE:STRIP\t1h\t1\t100.0%
+4\tCOMPLETED\tL:REPORT_ALL:REPORT\t500ms\t1\t-
 """
 BEFORE, AFTER = "# Results\n\nbefore\n\n", "\n\n## After\n"
 
@@ -44,7 +44,7 @@ def results(tmp_path, row):
     assert done.exit_code == 0, done.output
     (tmp_path / "results/pipeline_info").mkdir()
     # The last piece of a run that was whole lists the tasks that it took over too, and not what another version had made.
-    starts = (TRACE.replace("TRAIN", "EARLIER"), TRACE, TRACE.splitlines(keepends=True)[0] + "1\tABORTED\tL:A:STOPPED\t1h\t1\n")
+    starts = (TRACE.replace("TRAIN", "EARLIER"), TRACE, TRACE.splitlines(keepends=True)[0] + "1\tABORTED\tL:A:STOPPED\t1h\t1\t-\n")
     for day, trace in enumerate(starts, 1):
         (tmp_path / f"results/pipeline_info/trace_2026-01-0{day}_10-00-00.tsv").write_text(trace)
     write_json({"train_seeds": 3, "outdir": "/somewhere/else", "none": None}, tmp_path / "results/pipeline_info/params.json")
@@ -114,3 +114,5 @@ def test_the_tasks_of_the_last_start_are_what_the_results_cost(experiment, resul
         "Tasks took 1.52 hours one after the other, 3.02 hours of the cores that they were given, so 1.51 hours"
         in text.replace("\n", " ")
     )
+    # 1.5 h on one and a half cores, a minute nearly whole, and what is too short to be measured.
+    assert "Of these they worked 2.27 (processor time)" in text
