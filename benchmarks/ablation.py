@@ -206,11 +206,14 @@ def inference(results: Path, arm: str, judge: str, changes: dict[str, Any]) -> N
 @click.option("--seed", default=1, show_default=True)
 @click.option("--epochs", default=3, show_default=True)
 @click.option("--steps", default=150, show_default=True)
+@click.option("--configuration", type=click.Choice([*CONFIGURATIONS]), default="lesionforge", show_default=True)
 @JUDGE
 @CHANGES
-def train(results: Path, arm: str, seed: int, epochs: int, steps: int, judge: str, changes: dict[str, Any]) -> None:
+def train(
+    results: Path, arm: str, seed: int, epochs: int, steps: int, configuration: str, judge: str, changes: dict[str, Any]
+) -> None:
     """Train ARM of each fold in RESULTS with changed settings and print its table."""
-    config = changed(replace(DEFAULT, epochs=epochs, steps_per_epoch=steps), changes)
+    config = changed(replace(CONFIGURATIONS[configuration], epochs=epochs, steps_per_epoch=steps), changes)
     left, rows = gather(results), []
     for run in runs_of(arm, left.indices, results):
         judged_scans = judged_by(judge, arm, left, run)
@@ -219,7 +222,8 @@ def train(results: Path, arm: str, seed: int, epochs: int, steps: int, judge: st
             nets.set_up(seed)
             models, _ = train_cascade(scans.scans["train"], [], config, seed, say, contrasts=scans.contrasts)
         rows += [judged(run, models, scans.contrasts, prepared, config) for prepared in judged_scans]
-    click.echo(" ".join([f"seed {seed}", *(f"{name}={value}" for name, value in changes.items())]))
+    how = [f"{configuration}, {epochs} epochs of {steps} steps, seed {seed}"]
+    click.echo(" ".join(how + [f"{name}={value}" for name, value in changes.items()]))
     table(HEADER, rows)
 
 
