@@ -13,7 +13,7 @@ def helpText() {
         def lines = group.properties.collect { name, rule ->
             def choices = rule['enum'] ? " [${rule['enum'].join(' | ')}]" : ''
             def initial = rule.containsKey('default') ? " [default: ${rule.default}]" : ''
-            return "  --${name.padRight(18)}${rule.description}${choices}${initial}"
+            return "  --${name.padRight(20)}${rule.description}${choices}${initial}"
         }
         return ([group.title] + lines).join('\n')
     }

@@ -251,9 +251,12 @@ def cohortProblems(outdir, files) {
 
 // Parameters that nextflow.config itself reads, before it reads a file for -c.
 def lateProblems(given, config) {
+    // Nextflow warns of one that is asked for and was not given.
+    def outdir = given.containsKey('outdir') ? given.outdir : null
+    def time = given.containsKey('slurm_time') ? given.slurm_time : null
     return [
-        given.outdir && [config.trace, config.timeline, config.report, config.dag].any { record -> record?.file?.toString()?.startsWith('null/') } ? 'outdir' : null,
-        given.slurm_time && given.slurm_time != '1000d' && config.process.resourceLimits?.time?.toString() == '1000d' ? 'slurm_time' : null,
+        outdir && [config.trace, config.timeline, config.report, config.dag].any { record -> record?.file?.toString()?.startsWith('null/') } ? 'outdir' : null,
+        time && time != '1000d' && config.process.resourceLimits?.time?.toString() == '1000d' ? 'slurm_time' : null,
     ]
         .findAll { name -> name }
         .collect { name -> "${name} in a configuration file comes too late for the run's own settings; give --${name} on the command line, or in a file for -params-file.".toString() }

@@ -25,7 +25,7 @@ process ASSEMBLE {
     stub:
     def name = runName(arm, fold)
     """
-    lesionforge assemble --help
+    lesionforge assemble --help > /dev/null
     mkdir -p assemble
     printf 'arm\\tfolder\\n' > assemble/${name}.tsv
     for folder in ${prepared} ${synthetic} ${made}; do
@@ -55,7 +55,7 @@ process CLASSICAL {
 
     stub:
     """
-    lesionforge assemble classical --help
+    lesionforge assemble classical --help > /dev/null
     mkdir ${id}
     touch ${id}/${id}_desc-provenance.json ${id}/${id}_desc-draw.json
     """
@@ -83,7 +83,7 @@ process MIX {
 
     stub:
     """
-    lesionforge assemble mix --help
+    lesionforge assemble mix --help > /dev/null
     mkdir ${id}
     touch ${id}/${id}_desc-provenance.json ${id}/${id}_desc-draw.json
     """

@@ -39,7 +39,7 @@ process CHECK {
     def init_option = (init ? "--init ${init} " : '') + (baseline ? "--baseline ${baseline}" : '')
     def library_option = library ? "--lesion-library ${quoted(library)}" : ''
     """
-    lesionforge cohort --help
+    lesionforge cohort --help > /dev/null
     lesionforge --threads ${task.cpus} ${task.ext.common} cohort \\
         --input ${quoted(source)} ${repeated('--arm', arms)} \\
         ${model_option} ${init_option} ${library_option} ${task.ext.args} --out cohort

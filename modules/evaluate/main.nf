@@ -22,7 +22,7 @@ process EVALUATE {
 
     stub:
     """
-    lesionforge evaluate scan --help
+    lesionforge evaluate scan --help > /dev/null
     touch ${run}_${id}.json
     """
 }
@@ -44,7 +44,7 @@ process COMPARE {
 
     stub:
     """
-    lesionforge evaluate compare --help
+    lesionforge evaluate compare --help > /dev/null
     mkdir evaluate
     touch evaluate/arms.tsv evaluate/summary.tsv evaluate/comparisons.tsv evaluate/sizes.tsv
     """

@@ -25,7 +25,7 @@ process STRIP {
 
     stub:
     """
-    lesionforge prepare strip --help
+    lesionforge prepare strip --help > /dev/null
     mkdir ${id}
     """
 }
@@ -52,7 +52,7 @@ process ALIGN {
 
     stub:
     """
-    lesionforge prepare align --help
+    lesionforge prepare align --help > /dev/null
     mkdir ${id}
     """
 }
@@ -77,7 +77,7 @@ process TISSUES {
 
     stub:
     """
-    lesionforge prepare tissues --help
+    lesionforge prepare tissues --help > /dev/null
     mkdir ${id}
     touch ${id}/${id}_desc-prepare.json
     """

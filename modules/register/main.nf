@@ -22,7 +22,7 @@ process TO_TEMPLATE {
 
     stub:
     """
-    lesionforge register --help
+    lesionforge register --help > /dev/null
     mkdir ${id}
     touch ${id}/${id}_desc-register.json
     """
@@ -49,7 +49,7 @@ process PAIR {
 
     stub:
     """
-    lesionforge register pair --help
+    lesionforge register pair --help > /dev/null
     mkdir ${donor}_to_${canvas}
     """
 }
@@ -74,7 +74,7 @@ process PAIR_LIBRARY {
 
     stub:
     """
-    lesionforge register pair --help
+    lesionforge register pair --help > /dev/null
     mkdir ${donor}_to_${canvas}
     """
 }
@@ -99,7 +99,7 @@ process PAIR_DIRECTLY {
 
     stub:
     """
-    lesionforge register pair --help
+    lesionforge register pair --help > /dev/null
     mkdir ${donor}_to_${canvas}
     """
 }

@@ -37,7 +37,7 @@ process REPORT {
 
     stub:
     """
-    lesionforge report --help
+    lesionforge report --help > /dev/null
     mkdir report
     touch report/index.html report/quality.tsv
     """

@@ -26,7 +26,7 @@ process SEGMENT {
 
     stub:
     """
-    lesionforge segment --help
+    lesionforge segment --help > /dev/null
     mkdir -p ${run}/${id}
     touch ${run}/${id}/${id}_desc-segment.json
     """
@@ -49,7 +49,7 @@ process TABULATE {
 
     stub:
     """
-    lesionforge segment tabulate --help
+    lesionforge segment tabulate --help > /dev/null
     touch scans.tsv scans.json
     """
 }

@@ -21,7 +21,7 @@ process LEVELS {
 
     stub:
     """
-    lesionforge synthesize levels --help
+    lesionforge synthesize levels --help > /dev/null
     mkdir ${id}
     touch ${id}/${id}_desc-levels.json
     """
@@ -48,7 +48,7 @@ process TRAIN_GENERATOR {
     stub:
     def name = runName('generator', fold)
     """
-    lesionforge synthesize train-generator --help
+    lesionforge synthesize train-generator --help > /dev/null
     mkdir ${name}
     touch ${name}/model.json
     """
@@ -74,7 +74,7 @@ process STATISTICS {
 
     stub:
     """
-    lesionforge synthesize statistics --help
+    lesionforge synthesize statistics --help > /dev/null
     mkdir statistics
     """
 }
@@ -100,7 +100,7 @@ process TRANSPLANT {
 
     stub:
     """
-    lesionforge synthesize transplant --help
+    lesionforge synthesize transplant --help > /dev/null
     mkdir ${id}
     touch ${id}/${id}_desc-draw.json
     """
@@ -127,7 +127,7 @@ process PAINT {
 
     stub:
     """
-    lesionforge synthesize paint --help
+    lesionforge synthesize paint --help > /dev/null
     mkdir ${id}
     cp ${transplant}/${id}_desc-draw.json ${id}
     touch ${id}/${id}_desc-provenance.json

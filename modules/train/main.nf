@@ -24,7 +24,7 @@ process TRAIN {
 
     stub:
     """
-    lesionforge train --help
+    lesionforge train --help > /dev/null
     mkdir ${run}
     touch ${run}/model.json
     """

@@ -242,6 +242,15 @@ def test_a_rater_that_an_output_would_replace_is_refused(tmp_path, table):
     assert rater.read_text() == "{}"
 
 
+def test_tables_of_another_protocol_stay(tmp_path, table):
+    first = run("cohort", table, "--protocol", "isbi2015", "--out", tmp_path / "out")
+    assert first.exit_code == 0, first.output
+    before = (tmp_path / "out/measures.tsv").read_bytes()
+    refused(run("cohort", table, "--protocol", "wmh2017", "--out", tmp_path / "out"), "holds measures under isbi2015")
+    assert (tmp_path / "out/measures.tsv").read_bytes() == before
+    assert run("cohort", table, "--protocol", "isbi2015", "--out", tmp_path / "out").exit_code == 0
+
+
 def test_a_table_beside_its_outputs_stays(table):
     before = table.read_bytes()
     result = run("cohort", table, "--out", table.parent)

@@ -44,7 +44,11 @@ def results(tmp_path, row):
     assert done.exit_code == 0, done.output
     (tmp_path / "results/pipeline_info").mkdir()
     # The last piece of a run that was whole lists the tasks that it took over too, and not what another version had made.
-    starts = (TRACE.replace("TRAIN", "EARLIER"), TRACE, TRACE.splitlines(keepends=True)[0] + "1\tABORTED\tL:A:STOPPED\t1h\t1\t-\n")
+    starts = (
+        TRACE.replace("TRAIN", "EARLIER"),
+        TRACE,
+        TRACE.splitlines(keepends=True)[0] + "1\tABORTED\tL:A:STOPPED\t1h\t1\t-\n",
+    )
     for day, trace in enumerate(starts, 1):
         (tmp_path / f"results/pipeline_info/trace_2026-01-0{day}_10-00-00.tsv").write_text(trace)
     write_json({"train_seeds": 3, "outdir": "/somewhere/else", "none": None}, tmp_path / "results/pipeline_info/params.json")

@@ -44,6 +44,10 @@ def counts(tasks):
     return Counter(task["process"].rsplit(":", 1)[1] for task in tasks)
 
 
+def test_a_run_without_faults_has_no_warnings_of_nextflow(experiment):
+    assert "undefined parameter" not in experiment.printed
+
+
 def test_each_process_of_the_experiment_runs_as_often_as_the_cohort_asks(experiment):
     assert counts(experiment.tasks) == {"CHECK": 1, **PER_SCAN, **SYNTHESIS, **TWO_ARMS, "REPORT": 1}
 

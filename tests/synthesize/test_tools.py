@@ -119,7 +119,7 @@ def test_levels_come_on_the_working_grid_and_on_both_grids_as_given(tool_run, ph
     files = sorted(folder.iterdir())
     for fault, refused in (
         ("holds other files, such as sub-p01_desc-levels.json", words("fill", phantom_cohort, folder.parent)),
-        ("was made of other scans, or of these as they were before", words("levels", phantom_cohort, folder.parent, scan="p02")),
+        ("was made with another T1w, FLAIR; remove that folder", words("levels", phantom_cohort, folder.parent, scan="p02")),
     ):
         result = CliRunner().invoke(main, refused)
         assert result.exit_code == 2 and fault in result.output

@@ -14,6 +14,7 @@ from lesionforge.errors import InputError
 from lesionforge.evaluate.agreement import AGREEMENT_DESCRIPTIONS, SCORE_DESCRIPTION, isbi2015_score, volume_agreement
 from lesionforge.evaluate.calibration import CALIBRATION_DESCRIPTIONS
 from lesionforge.evaluate.masks import Pair, evaluate_files, measure_descriptions
+from lesionforge.images import read_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,15 @@ SIZE_COLUMNS = {
     "found": "how many of them are found under the protocol",
     "recall": "found / lesions; n/a without lesions of this size",
 }
+
+
+def refuse_other_protocol(measures: Path, protocol: str) -> None:
+    """Raise InputError when a table of measures is there under another protocol, and would be replaced."""
+    if not measures.is_file():
+        return
+    there = read_tsv(measures)
+    if other := sorted({*there["protocol"]} - {protocol} if "protocol" in there else ()):
+        raise InputError(f"{measures}: holds measures under {', '.join(other)}, which would be replaced; give another --out")
 
 
 def read_pairs(table: Path) -> dict[str, Pair]:

@@ -75,12 +75,20 @@ def evaluate(
 @click.option("--out", required=True, type=FOLDER, help="Folder for measures.tsv, sizes.tsv and agreement.tsv.")
 def cohort(table: Path, protocol: str, rater: Path | None, out: Path) -> None:
     """Measure the pairs of a TABLE: a TSV with id, prediction, reference and, if wanted, probability and brain_mask."""
-    from lesionforge.evaluate.cohort import AGREEMENT_COLUMNS, SIZE_COLUMNS, evaluate_cohort, read_pairs, summarise_cohort
+    from lesionforge.evaluate.cohort import (
+        AGREEMENT_COLUMNS,
+        SIZE_COLUMNS,
+        evaluate_cohort,
+        read_pairs,
+        refuse_other_protocol,
+        summarise_cohort,
+    )
     from lesionforge.evaluate.masks import read_rater
     from lesionforge.images import refuse_overwritten_input, whole_files, write_tsv
 
     tables = [out / f"{name}.tsv" for name in ("measures", "sizes", "agreement")]
     refuse_overwritten_input([*tables, *(path.with_suffix(".json") for path in tables)], table, rater)
+    refuse_other_protocol(tables[0], protocol)
     scans, columns, by_size = evaluate_cohort(read_pairs(table), protocol, read_rater(rater, protocol))
     agreement = summarise_cohort(scans, columns, protocol)
     contents = zip(tables, (scans, by_size, agreement), (columns, SIZE_COLUMNS, AGREEMENT_COLUMNS), strict=True)

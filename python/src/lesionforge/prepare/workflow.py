@@ -12,14 +12,14 @@ from typing import Any
 import click
 
 from lesionforge.errors import InputError
-from lesionforge.images import derivative, read_json, refuse_loss, write_json
+from lesionforge.images import derivative, read_image, read_json, read_mask_on, refuse_loss, write_json
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.engines import require_engine
 from lesionforge.prepare.interfaces import STRIPPED, Align, Strip, Tissues
 from lesionforge.prepare.quality import judge, read_figures, read_limits, remedies
 
-# The checksums of the T1w and the FLAIR that a folder was made of.
+# What a folder was made of: checksums of scans and masks, and settings.
 GIVEN = "desc-given"
 
 
@@ -39,8 +39,8 @@ def prepare_scan(
     """Strip, align, classify and normalise one scan; the path of the prepared folder `out/<scan_id>`.
 
     `further` holds the contrasts besides T1w and FLAIR, by name. `brain_mask` is a file on the T1w grid, the word "stripped",
-    or None. Raises InputError, before any work, for a file that cannot be prepared and where `out` has another scan of this id,
-    and as the three steps do.
+    or None. Raises InputError, before any work, for a file that cannot be prepared, for a lesion mask on another grid and where
+    `out` has this id made of other files, and as the three steps do.
     """
     require_engine(engine)
     brain_file = None if brain_mask == STRIPPED else brain_mask
@@ -51,8 +51,13 @@ def prepare_scan(
     for mask in (lesion_mask, brain_file):
         if mask is not None:
             check_mask(mask)
-    given = {"T1w": checksum(t1w), "FLAIR": checksum(flair)}
-    refuse_other_scan(out / scan_id, given)
+    if lesion_mask is not None:
+        images = {name: read_image(path) for name, path in {"T1w": t1w, "FLAIR": flair}.items()}
+        read_mask_on(lesion_mask, {name: (image.shape, image.affine) for name, image in images.items()})
+    files = {"T1w": t1w, "FLAIR": flair, **others, "lesion mask": lesion_mask, "brain mask": brain_file}
+    given: dict[str, Any] = {name: checksum(Path(path)) for name, path in files.items() if path is not None}
+    given |= {"skull stripping": engine if brain_mask is None else "given", "denoised": denoise, "voxel_mm": voxel_mm}
+    refuse_others(out / scan_id, given)
     out.mkdir(parents=True, exist_ok=True)
     steps = Path(tempfile.mkdtemp(prefix=".prepare-", dir=out))
     scans: dict[str, Any] = {"scan_id": scan_id, "t1w": t1w, "flair": flair}
@@ -78,13 +83,13 @@ def checksum(scan: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refuse_other_scan(folder: Path, given: dict[str, str]) -> None:
-    """Raise InputError when a prepared folder was made of other scans than those with these checksums."""
+def refuse_others(folder: Path, given: dict[str, Any]) -> None:
+    """Raise InputError when a prepared folder was made of other scans or masks, or with other settings, than these."""
     record = folder / derivative(folder.name, GIVEN, extension=".json")
-    if record.is_file() and read_json(record) != given:
+    before = read_json(record) if record.is_file() else given
+    if other := [name for name in given | before if before.get(name) != given.get(name)]:
         raise InputError(
-            f"{folder}: was made of other scans, or of these as they were before; remove that folder, or give another "
-            "--subject or --out"
+            f"{folder}: was made with another {', '.join(other)}; remove that folder, or give another --subject or --out"
         )
 
 
