@@ -4,11 +4,11 @@
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
 include { combinationProblems; helpText; parameterProblems } from './modules/parameters'
-include { cohortProblems; folderProblems; forgetDamaged; lateProblems; machineProblems } from './modules/preflight'
+include { cohortProblems; folderProblems; forgetDamaged; lateProblems; machineProblems; workFolderProblems } from './modules/preflight'
 include { engineProblems; startProblems } from './modules/engine'
 include { failuresIn; failuresInWords; writeFailures } from './modules/failures'
 include { lockOf; partialFolder; publish } from './modules/publish'
-include { runName; workFolderProblems } from './modules/script'
+include { runName } from './modules/script'
 include { COHORT; filesOf } from './modules/cohort/main'
 include { PREPARE         } from './modules/prepare/main'
 include { REGISTER        } from './modules/register/main'
@@ -248,7 +248,7 @@ workflow {
     else {
         // Act 1: refuse what cannot end well.
         profiles = workflow.profile.tokenize(',')
-        refuse(parameterProblems(params) + combinationProblems(params, profiles) + lateProblems(params, workflow.session.config) + workFolderProblems(profiles) + engineProblems(workflow))
+        refuse(parameterProblems(params) + combinationProblems(params, profiles) + lateProblems(params, workflow.session.config) + workFolderProblems(workflow.workDir, profiles) + engineProblems(workflow))
         source = pathOf(params.input)
         outdir = pathOf(params.outdir).normalize()
         refuse(machineProblems(profiles, params, workflow.session.config.process) + folderProblems(outdir, workflow.workDir))

@@ -25,7 +25,7 @@ import numpy as np
 from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import NETWORKS, CascadeConfig
-from lesionforge.images import write_json
+from lesionforge.images import checksum, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 FAR = 10_000
@@ -127,7 +127,7 @@ def write_model(folder: Path) -> Path:
     files = [folder / f"{name}.keras" for name in NETWORKS]
     for file in files:
         file.write_bytes(b"weights")
-    sums = {"checksums": {file.name: nets.checksum(file) for file in files}}
+    sums = {"checksums": {file.name: checksum(file) for file in files}}
     write_json(cascade_entries(CascadeConfig(), 1.0) | sums, folder / nets.CARD)
     return folder
 

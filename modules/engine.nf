@@ -1,6 +1,6 @@
 // The container engine that the profiles ask for, looked at before anything is queued: its program, its images, their code.
 
-include { anyTask; ask; forTaskIfKnown; isProgram } from './preflight'
+include { anyTask; ask; forTask; isProgram } from './preflight'
 include { lockOfPackages; sourcesOf } from './script'
 
 // A sentence for each thing that would stop the first task; empty without an engine. Only a run on this machine needs the
@@ -36,7 +36,7 @@ def startProblems(workflow) {
     // What a site's own script, text in place of our closure, prepares for each task is not here.
     def prepared = settings.beforeScript && !(settings.beforeScript instanceof Closure)
     // Options that name more of a task than is known before there is one.
-    def unknown = settings.containerOptions && forTaskIfKnown(settings.containerOptions, anyTask(false)) == null
+    def unknown = settings.containerOptions && forTask(settings.containerOptions, anyTask(false)) == null
     if (!engine || prepared || unknown || !isProgram(engine) || !local && engine != 'apptainer') {
         return []
     }
@@ -48,7 +48,7 @@ def startProblems(workflow) {
     if (!images) {
         return []
     }
-    def plain = startOf(workflow, images[0], settings.containerOptions, false)
+    def plain = startOf(workflow, images[0], false)
     if (plain.text.contains('temporary sandbox')) {
         log.warn("Apptainer cannot mount images on this machine and unpacks all of ${images[0]} into /tmp for every task: have squashfuse installed, or Apptainer's setuid part.")
     }
@@ -68,7 +68,7 @@ def gpuProblems(workflow, settings, image) {
     if (!own || engine == 'apptainer' || !('gpu' in workflow.profile.tokenize(','))) {
         return []
     }
-    def shown = startOf(workflow, image, settings.containerOptions, true)
+    def shown = startOf(workflow, image, true)
     return shown.code
         ? ["${engine} cannot show this machine's GPU to a container (${inOneLine(shown.text)}): set up NVIDIA's Container Toolkit for it, or leave the profile gpu out.".toString()]
         : []
@@ -76,10 +76,10 @@ def gpuProblems(workflow, settings, image) {
 
 // What the engine says, and its exit code, when a container of an image writes a file into a folder of the work folder, started as Nextflow
 // starts those of tasks, whose options a shell reads.
-def startOf(workflow, image, containerOptions, gpu) {
+def startOf(workflow, image, gpu) {
     def engine = workflow.containerEngine
     def set = workflow.session.config[engine]
-    def options = [set?.runOptions, forTaskIfKnown(containerOptions, anyTask(gpu))]
+    def options = [set?.runOptions, forTask(workflow.session.config.process.containerOptions, anyTask(gpu))]
     def words = engine == 'apptainer'
         ? ['env - PATH="$PATH" apptainer', set?.engineOptions, 'exec --no-home --pid -B "$PWD"']
         : [engine, set?.engineOptions, 'run --rm --cpu-shares 1024 --memory 1024m -v "$PWD":"$PWD" -w "$PWD"']
@@ -101,7 +101,7 @@ def imagesOf(workflow, settings) {
     def of_gpu = settings['withLabel:gpu']?.container
     def asked = [[settings.container, false]] + (of_gpu || gpu ? [[of_gpu ?: settings.container, gpu]] : [])
     return asked
-        .collect { set, on_gpu -> forTaskIfKnown(set, anyTask(on_gpu))?.toString() }
+        .collect { set, on_gpu -> forTask(set, anyTask(on_gpu))?.toString() }
         .findAll { image -> image }
         .collectEntries { image -> [image, image in [ownImage(workflow, ''), ownImage(workflow, '-gpu')]] }
 }

@@ -1,5 +1,7 @@
 // What can be found wrong before any work is queued: the machine, the cluster and the folders, a sentence each.
 
+include { mountProblem } from './script'
+
 // Below this a single scan cannot be worked on.
 def leastFree() {
     return 200.MB
@@ -41,7 +43,7 @@ def slurmProblems(given, settings, gpu) {
     def hasGpu = of_gpu.any { partition -> partition.gres =~ /(^|,)gpu(?![^:(,])/ }
     def where = "no node of the partition ${of_gpu.collect { partition -> partition.name }.unique().join(', ')} has one (sinfo shows no GRES gpu)"
     // A file for -c may send single processes elsewhere.
-    def known = !settings.any { name, value -> name.toString().startsWith('withName:') && value instanceof Map && value.queue }
+    def known = !scopesOf(settings).any { name, scope -> name.startsWith('withName:') && scope.queue }
     return (gpu && !hasGpu ? [noGpu(where)] : []) + (known ? timeProblems(partitions, queues, settings) : []) + optionProblems(given, settings, gpu) + environmentProblems(settings, gpu)
 }
 
@@ -89,31 +91,26 @@ def timeProblems(partitions, queues, settings) {
 
 // The times that tasks with a label are given: by the label, and by their names in a file for -c.
 def timesOf(label, settings) {
-    def named = settings.findAll { name, value -> name.toString().startsWith('withName:') && value instanceof Map }
-    def own = named.findAll { name, _value -> (label == 'gpu') == isOfGpu(name) }
+    def own = scopesOf(settings).findAll { name, _scope -> name.startsWith('withName:') && (label == 'gpu') == isOfGpu(name) }
     return [settings["withLabel:${label}".toString()]?.time] + own.collect { _name, value -> value.time }
 }
 
 // What a setting of the directive time comes to at the last try; null without one.
 def longestTime(set) {
-    return durationOf(forTaskIfKnown(set, [attempt: 3]))
+    return durationOf(forTask(set, [attempt: 3]))
 }
 
-// What a setting comes to for a task with these properties; anything but a closure is the same for all. What else a closure may name
-// stands empty in it until a task is there.
+// What a setting comes to for a task with these properties; anything but a closure is the same for all. Null where a closure, which may
+// be a user's own, asks for more of a task than is known before there is one.
 def forTask(set, task) {
     if (!(set instanceof Closure)) {
         return set
     }
+    // What else a closure may name stands empty in it until a task is there.
     def asked = set.rehydrate([task: task, workflow: workflow, projectDir: projectDir, params: params], set.owner, set.thisObject)
     asked.resolveStrategy = Closure.DELEGATE_FIRST
-    return asked.call()
-}
-
-// The same of a setting that may be a user's own: null where it asks for more of a task than is known before there is one.
-def forTaskIfKnown(set, task) {
     try {
-        return forTask(set, task)
+        return asked.call()
     }
     catch (Exception _unknown) {
         return null
@@ -136,26 +133,36 @@ def secondsOf(limit) {
 // Others in place of the profile's own would drop the account, the GPU and --slurm_options without a word.
 def optionProblems(given, settings, gpu) {
     def dropped = scopesOf(settings).findAll { _name, scope -> scope.clusterOptions }.any { name, scope ->
-        def told = forTaskIfKnown(scope.clusterOptions, anyTask(gpu))
-        def text = [told].flatten().join(' ')
-        def account = given.slurm_account && !['--account=', '--account ', '-A', '-A '].any { option -> " ${text} ".contains(" ${option}${given.slurm_account} ".toString()) }
-        def device = gpu && isOfGpu(name) && !(text =~ /--gres\S*gpu|--gpus/)
-        def options = (given.slurm_options ?: '').tokenize(' ').any { option -> !option.startsWith('gres=') && !("--${option}".toString() in text.tokenize(' ')) }
-        return told != null && (account || device || options)
+        def text = optionsOf(scope, gpu)
+        return text != null && lacksOptions(text, given, gpu && isOfGpu(name))
     }
     return dropped
         ? ['clusterOptions in a file for -c takes the place of what asks for the account, the GPU and --slurm_options; leave it out there and give --slurm_options, which is added to the others, or ask for all of them in it.']
         : []
 }
 
+// Whether options in place of the profile's own leave out the account, a GPU or --slurm_options, where these are asked for.
+def lacksOptions(text, given, gpu) {
+    def account = given.slurm_account && !['--account=', '--account ', '-A', '-A '].any { option -> " ${text} ".contains(" ${option}${given.slurm_account} ".toString()) }
+    def device = gpu && !(text =~ /--gres\S*gpu|--gpus/)
+    def options = (given.slurm_options ?: '').tokenize(' ').any { option -> !option.startsWith('gres=') && !("--${option}".toString() in text.tokenize(' ')) }
+    return account || device || options
+}
+
 // The settings of all tasks, by the name '', and those of each label and name.
 def scopesOf(settings) {
-    return ['': settings] + settings.findAll { name, value -> name.toString() =~ /^with(Label|Name):/ && value instanceof Map }
+    return ['': settings] + settings.findAll { name, value -> name.toString() =~ /^with(Label|Name):/ && value instanceof Map }.collectEntries { name, scope -> [name.toString(), scope] }
+}
+
+// What settings ask of sbatch; null where that cannot be known.
+def optionsOf(scope, gpu) {
+    def told = forTask(scope.clusterOptions, anyTask(gpu))
+    return told == null ? null : [told].flatten().join(' ')
 }
 
 // Whether the settings of this name are, among others, those of tasks that get a GPU.
 def isOfGpu(name) {
-    def pattern = name.toString() - ~/^with(Label|Name):/
+    def pattern = name - ~/^with(Label|Name):/
     return ['', 'gpu', 'TRAIN_GENERATOR', 'PAINT', 'TRAIN', 'SEGMENT'].any { text -> text ==~ pattern }
 }
 
@@ -168,8 +175,8 @@ def anyTask(gpu) {
 // nothing they may choose, but for what differs from task to task.
 def environmentProblems(settings, gpu) {
     def asked = scopesOf(settings).collectMany { _name, scope ->
-        def options = [forTaskIfKnown(scope.clusterOptions, anyTask(gpu))].flatten().join(' ').tokenize(' ').findAll { option -> option ==~ /--[a-z-]+=.+/ }
-        return [['PARTITION', forTaskIfKnown(scope.queue, anyTask(gpu))]] + options.collect { option -> [option.drop(2).tokenize('=').first().toUpperCase().replace('-', '_'), option.substring(option.indexOf('=') + 1)] }
+        def options = (optionsOf(scope, gpu) ?: '').tokenize(' ').findAll { option -> option ==~ /--[a-z-]+=.+/ }
+        return [['PARTITION', forTask(scope.queue, anyTask(gpu))]] + options.collect { option -> [option.drop(2).tokenize('=').first().toUpperCase().replace('-', '_'), option.substring(option.indexOf('=') + 1)] }
     }
     def other = asked.findAll { name, value -> value && System.getenv("SBATCH_${name}") && System.getenv("SBATCH_${name}") != value.toString() }.collect { name, _value -> name }
     def always = (['TIMELIMIT', 'MEM_PER_NODE', 'MEM_PER_CPU', 'MEM_PER_GPU', 'ARRAY_INX'] + (gpu ? ['GRES', 'GPUS', 'GPUS_PER_NODE', 'GPUS_PER_TASK'] : [])).findAll { name -> System.getenv("SBATCH_${name}") }
@@ -193,6 +200,12 @@ def ask(words) {
     def text = process.inputStream.text
     def code = process.waitFor()
     return [code: code, text: code in [124, 137] ? 'no answer within five minutes' : text]
+}
+
+// What an engine or the job arrays of Nextflow make of the path of the work folder.
+def workFolderProblems(workDir, profiles) {
+    def spaced = 'slurm' in profiles && workDir.toString() =~ /\s/ ? 'holds white space, at which the job arrays of Nextflow break; give another.' : null
+    return [mountProblem(workDir), spaced].findAll { problem -> problem }.collect { problem -> "-work-dir ${workDir} ${problem}".toString() }
 }
 
 // Problems of the output and the work folder.

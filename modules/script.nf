@@ -73,12 +73,6 @@ def mountProblem(path) {
         : null
 }
 
-// What is wrong with the work folder, a sentence each.
-def workFolderProblems(profiles) {
-    def spaced = 'slurm' in profiles && workflow.workDir.toString() =~ /\s/ ? 'holds white space, at which the job arrays of Nextflow break; give another.' : null
-    return [mountProblem(workflow.workDir), spaced].findAll { problem -> problem }.collect { problem -> "-work-dir ${workflow.workDir} ${problem}".toString() }
-}
-
 // An option once per value: `--arm real --arm augmented`.
 def repeated(option, values) {
     return [values].flatten().collect { value -> "${option} ${value}" }.join(' ')

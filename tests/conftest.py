@@ -14,7 +14,7 @@ from lesionforge import nets
 from lesionforge.cascade.card import cascade_entries
 from lesionforge.cascade.settings import NETWORKS, CascadeConfig
 from lesionforge.cli import main
-from lesionforge.images import derivative, grid_entities, write_json, write_mask, write_volume
+from lesionforge.images import checksum, derivative, grid_entities, write_json, write_mask, write_volume
 
 pytest_plugins = ["cluster_of_two"]
 VOXEL_MM = 2.0
@@ -61,7 +61,7 @@ def write_cascade_folder() -> Callable[..., Path]:
         files = [folder / f"{name}.keras" for name in NETWORKS]
         for file in files:
             file.write_bytes(b"weights")
-        sums = {"checksums": {file.name: nets.checksum(file) for file in files}}
+        sums = {"checksums": {file.name: checksum(file) for file in files}}
         write_json(cascade_entries(CascadeConfig(), voxel_mm) | sums | entries, folder / nets.CARD)
         return folder
 

@@ -193,6 +193,7 @@ SITES = [
     ("'withLabel:cpu_small'", "'--qos=short'", False, "refused"),
     ("", "'--account=lab2'", False, "refused"),
     ("", "{ \"--account=${task.process.tokenize(':').last()}\" }", False, "taken"),
+    ("'withLabel:gpu'", "{ task.process.contains('TRAIN') ? '--qos=long' : '' }", True, "taken"),
 ]
 
 

@@ -19,6 +19,7 @@ from lesionforge.images import (
     PLACES,
     Prepared,
     Scan,
+    checksum,
     derivative,
     label_lesions,
     read_image,
@@ -370,7 +371,7 @@ def test_code_in_a_network_is_refused_and_not_run(root: Path, tmp_path: Path) ->
     keras.Model(given, code(given)).save(network)
     assert ran.exists()
     card = read_json(model / "model.json")
-    write_json(card | {"checksums": card["checksums"] | {network.name: nets.checksum(network)}}, model / "model.json")
+    write_json(card | {"checksums": card["checksums"] | {network.name: checksum(network)}}, model / "model.json")
     ran.unlink()
     assert refused(root, tmp_path, model).startswith(f"Error: {network}: is no network that Keras can load")
     assert not ran.exists()

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from lesionforge import nets
 from lesionforge.cli import main
-from lesionforge.images import Prepared, Scan, find_image, read_json, read_volume, write_json, write_volume
+from lesionforge.images import Prepared, Scan, checksum, find_image, read_json, read_volume, write_json, write_volume
 from lesionforge.synthesize import stage
 from lesionforge.synthesize.config import CARD_VERSION
 
@@ -189,7 +188,7 @@ def cut(generator: Path) -> None:
 
 def cut_before_its_card_was_written(generator: Path) -> None:
     cut(generator)
-    change_card(generator, checksums={"generator.keras": nets.checksum(generator / "generator.keras")})
+    change_card(generator, checksums={"generator.keras": checksum(generator / "generator.keras")})
 
 
 def flip(generator: Path) -> None:

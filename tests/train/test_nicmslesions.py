@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from lesionforge import nets
 from lesionforge.cli import main
-from lesionforge.images import read_json
+from lesionforge.images import checksum, read_json
 from lesionforge.train.lean import lean
 from lesionforge.train.patches import PatchVolume, score
 
@@ -139,7 +139,7 @@ def test_whole_saved_networks_are_read_like_weights_alone(model: Path, write_wei
 
 def test_the_card_says_where_weights_come_from_and_how_they_are_used(model: Path, pair) -> None:
     card = nets.read_card(model, "cascade")
-    assert card["source_checksums"] == [nets.checksum(path) for path in pair]
+    assert card["source_checksums"] == [checksum(path) for path in pair]
     assert card["contrasts"] == ["T1w", "FLAIR"] and card["voxel_mm"] == 1.0
     used = {"network": "nicmslesions", "candidate_flair_z": 0.5, "cnn1_threshold": 0.8, "lesion_threshold": 0.5}
     assert card["parameters"].items() >= (used | {"min_volume_mm3": 10.0}).items()

@@ -48,16 +48,15 @@ def judge_lesions(rows: list[Row], facts: Mapping[tuple[str, bool], Facts], in_t
     """
     problems = []
     for row in rows:
-        if not row.lesion_mask or row.role != "patient" or (row.split not in ("train", "validation") and not in_turn):
+        learned_from = in_turn or row.split in ("train", "validation")
+        if not row.lesion_mask or row.role != "patient" or not learned_from:
             continue
         if facts[row.lesion_mask, True].maximum <= 0.5:
             split = f"{row.split}, chosen by seed" if row.split_drawn else row.split
-            fault = (
-                "holds no lesions, but with --folds every annotated patient is learned from; leave the mask out"
-                if in_turn
-                else f"holds no lesions, but the patient is in split {split}; set its split to test or leave the mask out"
-            )
-            problems.append(row.problem(f"{row.lesion_mask}: {fault}", "lesion_mask"))
+            fault = f"the patient is in split {split}; set its split to test or leave the mask out"
+            if in_turn:
+                fault = "with --folds every annotated patient is learned from; leave the mask out"
+            problems.append(row.problem(f"{row.lesion_mask}: holds no lesions, but {fault}", "lesion_mask"))
     return problems
 
 

@@ -1,6 +1,9 @@
 """Reading, writing, geometry, names and lesions: what every stage shares."""
 
 from lesionforge.images.files import (
+    checksum,
+    files_of_a_tool,
+    grids_of,
     made_folder,
     naming,
     new_folder,
@@ -37,11 +40,14 @@ __all__ = [
     "Prepared",
     "Scan",
     "ants_scratch",
+    "checksum",
     "derivative",
+    "files_of_a_tool",
     "find_image",
     "find_images",
     "from_ants",
     "grid_entities",
+    "grids_of",
     "label_lesions",
     "least_voxels_above",
     "lesions_touching",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 DERIVATIVES = tuple(f"{kind}-*_{entity}-*" for kind in ("sub", "lib") for entity in ("space", "desc", "label", "from"))
 """What the files are called in the folder of a scan, real or synthetic, or of a pair."""
+
+
+def files_of_a_tool(*endings: str) -> tuple[str, ...]:
+    """What one tool's files in the folder of a scan are called: `own` of `new_folder`, so that those of another are not lost."""
+    return tuple(f"sub-*_{ending}" for ending in endings)
 
 
 def read_image(path: str | Path) -> nib.Nifti1Image:
@@ -82,6 +88,12 @@ def read_mask(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return data > 0.5, affine
 
 
+def grids_of(scans: Mapping[str, str | Path]) -> dict[str, Grid]:
+    """The grids of scans by name, without reading their voxels; raises InputError as `read_image` does."""
+    images = {name: read_image(path) for name, path in scans.items()}
+    return {name: (image.shape, image.affine) for name, image in images.items()}
+
+
 def read_mask_on(path: str | Path, given: dict[str, Grid]) -> tuple[tuple[np.ndarray, np.ndarray], str]:
     """Read a mask that lies on the grid of one of a subject's scans: (mask and affine as `read_mask`, the name of the scan).
 
@@ -93,6 +105,12 @@ def read_mask_on(path: str | Path, given: dict[str, Grid]) -> tuple[tuple[np.nda
         if same_grid(mask.shape, affine, *grid):
             return (mask, affine), name
     raise InputError(f"{path}: lies neither on the grid of the {' nor of the '.join(given)}; resample it to one of them")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -200,8 +218,11 @@ def _swap(new: Path, path: Path) -> None:
         path.replace(old)
         new.replace(path)
     except OSError:
-        # Empty where the first of the two failed; what was there is then still in its place.
-        old.rmdir() if path.exists() else old.replace(path)
+        if path.exists():
+            # The first of the two failed.
+            old.rmdir()
+        else:
+            old.replace(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from importlib import metadata
@@ -14,7 +13,7 @@ import numpy as np
 
 from lesionforge import __version__
 from lesionforge.errors import InputError
-from lesionforge.images import naming, read_json, write_json
+from lesionforge.images import checksum, naming, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -54,11 +53,6 @@ def versions() -> dict[str, str]:
     """Versions of lesionforge and of the libraries that shape its results; of Keras' backends those that are installed."""
     names = ["antspyx", "keras", "nibabel", "nipype", "numpy", *(name for name in BACKENDS if find_spec(name))]
     return {"lesionforge": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in names}
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save_models(folder: Path, models: dict[str, keras.Model], card: dict[str, Any]) -> None:

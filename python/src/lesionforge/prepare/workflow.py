@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from lesionforge.errors import InputError
-from lesionforge.images import derivative, read_image, read_json, read_mask_on, refuse_loss, write_json
+from lesionforge.images import checksum, derivative, grids_of, read_json, read_mask_on, refuse_loss, write_json
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.engines import require_engine
@@ -52,8 +51,7 @@ def prepare_scan(
         if mask is not None:
             check_mask(mask)
     if lesion_mask is not None:
-        images = {name: read_image(path) for name, path in {"T1w": t1w, "FLAIR": flair}.items()}
-        read_mask_on(lesion_mask, {name: (image.shape, image.affine) for name, image in images.items()})
+        read_mask_on(lesion_mask, grids_of({"T1w": t1w, "FLAIR": flair}))
     files = {"T1w": t1w, "FLAIR": flair, **others, "lesion mask": lesion_mask, "brain mask": brain_file}
     given: dict[str, Any] = {name: checksum(Path(path)) for name, path in files.items() if path is not None}
     given |= {"skull stripping": engine if brain_mask is None else "given", "denoised": denoise, "voxel_mm": voxel_mm}
@@ -75,12 +73,6 @@ def prepare_scan(
     for sentence in doubts(folder):
         click.echo(f"Warning: {scan_id}: {sentence}", err=True)
     return folder
-
-
-def checksum(scan: Path) -> str:
-    """SHA-256 of a file."""
-    with scan.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_others(folder: Path, given: dict[str, Any]) -> None:

@@ -65,8 +65,8 @@ def pair(
     if lesions is not None:
         if canvas_transforms is None or donor_transforms is not None:
             raise InputError("--lesions is a mask in template space; give --canvas-transforms with it, and no --donor-transforms")
-        own = {"lesions": lesions, "lesions_id": lesions_id}
-        click.echo(f"paired {run(LibraryPair, **own, canvas=canvas, canvas_transforms=canvas_transforms, out=out)}")
+        mask = {"lesions": lesions, "lesions_id": lesions_id}
+        click.echo(f"paired {run(LibraryPair, **mask, canvas=canvas, canvas_transforms=canvas_transforms, out=out)}")
         return
     if lesions_id is not None:
         raise click.UsageError("--lesions-id belongs to --lesions.")

@@ -19,7 +19,7 @@ from lesionforge.prepare.command import (
     t2w_option,
 )
 from lesionforge.segment.command import MODEL_HELP, model_path, threshold_options
-from lesionforge.segment.workflow import OWN, Cascade, in_words, segment_scan
+from lesionforge.segment.workflow import SEGMENT_FILES, Cascade, in_words, segment_scan
 
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -55,7 +55,7 @@ def predict(
 
     scan_id = scan_id_of(subject, session=None)
     further = further_scans(t2w, pdw)
-    refuse_loss(out / scan_id, t1w, flair, *further.values(), model, own=OWN)
+    refuse_loss(out / scan_id, t1w, flair, *further.values(), model, own=SEGMENT_FILES)
     cascade = Cascade.open(model, lesion_threshold, min_volume_mm3)
     refuse_missing_contrasts(model, cascade.contrasts, ("T1w", "FLAIR", *further))
     nets.set_up(seed=0)

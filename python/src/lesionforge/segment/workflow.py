@@ -14,6 +14,7 @@ from lesionforge.errors import InputError
 from lesionforge.images import (
     Prepared,
     derivative,
+    files_of_a_tool,
     find_image,
     find_images,
     new_folder,
@@ -40,6 +41,7 @@ from lesionforge.segment.lesions import (
 )
 from lesionforge.train.loading import load_judges
 
+SEGMENT_FILES = files_of_a_tool("label-lesion_*", "desc-lesions.*", "desc-segment.json")
 MASK_MEANING = "lesions found by the cascade"
 NUMBERS_SIDECAR = {"Description": "lesions found by the cascade, each with its number in desc-lesions.tsv"}
 PROBABILITY_SIDECAR = {"Description": "probability of lesion by the cascade, 0 to 1"}
@@ -90,10 +92,6 @@ def write_native(
     return volumes_mm3(own, int(numbers.max(initial=0)), like.affine)
 
 
-# What `segment` writes; the folder of another tool is not replaced.
-OWN = tuple(f"sub-*_{ending}" for ending in ("label-lesion_*", "desc-lesions.*", "desc-segment.json"))
-
-
 def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path, model_name: str | None = None) -> dict[str, object]:
     """Segment one prepared scan into `out/<id>/`; returns the content of `desc-segment.json`.
 
@@ -102,7 +100,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path, model_name:
     folder is incomplete, lacks a contrast of the model or was prepared at another voxel size than the model's.
     """
     prepared = Prepared.open(prepared_folder)
-    refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder, own=OWN)
+    refuse_loss(out / prepared.scan_id, prepared_folder, cascade.folder, own=SEGMENT_FILES)
     prepared.refuse_lacking(cascade.contrasts)
     scan = prepared.unmarked().read()
     voxel_mm = voxel_side_mm(scan.affine)
@@ -122,7 +120,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path, model_name:
     mask, threshold = found_lesions(probability, scan, config)
     numbers = number_lesions(mask)
     lesions = lesion_table(numbers, scan, in_template)
-    with new_folder(out / prepared.scan_id, own=OWN) as folder:
+    with new_folder(out / prepared.scan_id, own=SEGMENT_FILES) as folder:
         name = (prepared.scan_id, prepared.grid)
         target = folder / derivative(*name, "label-lesion_probseg")
         write_volume(probability, scan.affine, target, sidecar=PROBABILITY_SIDECAR)

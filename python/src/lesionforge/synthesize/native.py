@@ -16,7 +16,9 @@ from lesionforge.images import (
     Prepared,
     Scan,
     derivative,
+    files_of_a_tool,
     find_image,
+    grids_of,
     new_folder,
     read_image,
     read_json,
@@ -37,11 +39,8 @@ from lesionforge.synthesize.levels import LEVEL_COUNT, SUFFIXES, WHITE_MATTER
 from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.stage import images_of, level_entity, levels_of_scan, scales_of_scan
 
-# What each tool writes; the folder of another is not replaced.
-FILLED_FILES = tuple(f"sub-*_{ending}" for ending in ("desc-filled_*", "desc-fill.json"))
-PAINTED_FILES = tuple(
-    f"sub-*_{ending}" for ending in ("label-lesion_mask.*", "desc-levels*_dseg.*", "desc-painted_*", "desc-paint.json")
-)
+FILLED_FILES = files_of_a_tool("desc-filled_*", "desc-fill.json")
+PAINTED_FILES = files_of_a_tool("label-lesion_mask.*", "desc-levels*_dseg.*", "desc-painted_*", "desc-paint.json")
 PAINTED = "lesions painted by lesionforge"
 # Rims of lesions are less bright than their cores.
 RAMP_MM = 2.0
@@ -121,8 +120,7 @@ def mask_on_working_grid(path: Path, prepared: Prepared, scan: Scan, scans: dict
 
     Raises InputError where it lies on none or leaves nothing in the brain.
     """
-    images = {space: read_image(given) for space, given in scans.items()}
-    mask, space = read_mask_on(path, {space: (image.shape, image.affine) for space, image in images.items()})
+    mask, space = read_mask_on(path, grids_of(scans))
     to_given = np.linalg.inv(prepared.given_to_t1w(space))
     inside: np.ndarray = (resample(*mask, (scan.t1w.shape, scan.affine), to_given) >= 0.5) & scan.brain
     if not inside.any():

@@ -15,6 +15,7 @@ from lesionforge.images import (
     Prepared,
     Scan,
     derivative,
+    files_of_a_tool,
     find_image,
     made_folder,
     naming,
@@ -52,15 +53,13 @@ from lesionforge.synthesize.paint import paint_lesions
 from lesionforge.synthesize.tiles import StoredScan, coarsely_painted, network_images, network_levels, store_scan
 from lesionforge.synthesize.training import draw_validation, train_generator
 
+LEVELS_FILES = files_of_a_tool("desc-filled_*", "desc-levels*_dseg.*", "desc-levels.json")
+
 
 def images_of(scan: Scan, contrasts: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """A scan's volumes by contrast as this stage names them, all by default; raises InputError when it lacks one."""
     wanted = None if contrasts is None else [SUFFIXES[name] for name in contrasts]
     return {name.lower(): image for name, image in scan.images(wanted).items()}
-
-
-# What `levels` writes; the folder of another tool is not replaced.
-LEVELS_FILES = tuple(f"sub-*_{ending}" for ending in ("desc-filled_*", "desc-levels*_dseg.*", "desc-levels.json"))
 
 
 def write_levels(

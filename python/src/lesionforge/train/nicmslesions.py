@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lesionforge import nets
 from lesionforge.cascade.settings import Architecture
 from lesionforge.errors import InputError
+from lesionforge.images import checksum
 from lesionforge.train.network import build_network
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def import_network(path: Path) -> Imported:
     for layer, weights in stored.items():
         ordered = [_to_channel_last(layer, weights[weight.name]) for weight in network.get_layer(layer).weights]
         network.get_layer(layer).set_weights(ordered)
-    return Imported(network, nets.checksum(path), number)
+    return Imported(network, checksum(path), number)
 
 
 def refuse_unlike_a_pair(paths: tuple[Path, Path], pair: tuple[Imported, Imported]) -> None:
