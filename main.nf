@@ -3,8 +3,8 @@
 // lesionforge: a multiple-sclerosis lesion segmenter from very few annotated scans.
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
-include { combinationProblems; helpText; parameterProblems } from './modules/parameters'
-include { cohortProblems; folderProblems; forgetDamaged; lateProblems; machineProblems; workFolderProblems } from './modules/preflight'
+include { combinationProblems; helpText; parameterProblems; workFolderProblems } from './modules/parameters'
+include { cohortProblems; folderProblems; forgetDamaged; lateProblems; machineProblems } from './modules/preflight'
 include { engineProblems; startProblems } from './modules/engine'
 include { failuresIn; failuresInWords; writeFailures } from './modules/failures'
 include { lockOf; partialFolder; publish } from './modules/publish'

@@ -117,3 +117,9 @@ def valueProblem(name, value, rule) {
     def problem = mountProblem(path)
     return problem ? "--${name} names '${path}', which ${problem}" : null
 }
+
+// What an engine or the job arrays of Nextflow make of the path of the work folder.
+def workFolderProblems(workDir, profiles) {
+    def spaced = 'slurm' in profiles && workDir.toString() =~ /\s/ ? 'holds white space, at which the job arrays of Nextflow break; give another.' : null
+    return [mountProblem(workDir), spaced].findAll { problem -> problem }.collect { problem -> "-work-dir ${workDir} ${problem}".toString() }
+}

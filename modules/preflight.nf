@@ -1,7 +1,5 @@
 // What can be found wrong before any work is queued: the machine, the cluster and the folders, a sentence each.
 
-include { mountProblem } from './script'
-
 // Below this a single scan cannot be worked on.
 def leastFree() {
     return 200.MB
@@ -200,12 +198,6 @@ def ask(words) {
     def text = process.inputStream.text
     def code = process.waitFor()
     return [code: code, text: code in [124, 137] ? 'no answer within five minutes' : text]
-}
-
-// What an engine or the job arrays of Nextflow make of the path of the work folder.
-def workFolderProblems(workDir, profiles) {
-    def spaced = 'slurm' in profiles && workDir.toString() =~ /\s/ ? 'holds white space, at which the job arrays of Nextflow break; give another.' : null
-    return [mountProblem(workDir), spaced].findAll { problem -> problem }.collect { problem -> "-work-dir ${workDir} ${problem}".toString() }
 }
 
 // Problems of the output and the work folder.

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -133,6 +134,19 @@ def test_an_edit_reruns_nothing_before_the_stage_that_runs_the_code(root: Path) 
     assert not reached(root, "cohort") & {"synthesize", "train", "segment"}
     for stage in ("prepare", "register", "synthesize"):
         assert not reached(root, stage) & {"cascade", "train", "segment"}
+
+
+def test_a_module_that_two_others_include_includes_nothing_itself(root: Path) -> None:
+    """The strict parser of Nextflow 25.04 runs it once for each and refuses what it includes for being there twice."""
+    includes = [
+        (path, (path.parent / found).resolve().with_suffix(".nf"))
+        for path in [root / "main.nf", *sorted((root / "modules").rglob("*.nf"))]
+        for found in set(re.findall(r"^include \{.*\} from '(.+)'$", path.read_text(), re.MULTILINE))
+    ]
+    counts = Counter(found for _path, found in includes)
+    assert len(includes) > 20
+    assert all(found.is_file() for found in counts)
+    assert [str(path.relative_to(root)) for path, _found in includes if counts[path] > 1] == []
 
 
 def test_no_file_names_a_place_of_one_machine(root: Path, tracked: list[Path]) -> None:
