@@ -24,7 +24,8 @@ from lesionforge.images import read_json, read_tsv
 from lesionforge.images.files import whole_file
 
 BEGIN, END = "<!-- experiment: begin -->", "<!-- experiment: end -->"
-COMMAND = "make experiment-open-ms DATA=../shared/data/open_ms BASELINE=../shared/data/nicmslesions"
+COMMAND = "make experiment-open-ms DATA=../shared/data/open_ms BASELINE="
+WEIGHTS = "../shared/data/nicmslesions"
 PARAMETERS = Path(__file__).with_name("experiment_open_ms.json")
 CORES, MOST_HOURS = 2, 2.5
 DIRECTIONS = 2
@@ -251,7 +252,7 @@ def section(results: Path, given: Path | None) -> str:
     pictures = "\n".join(f"![{CHART_TITLES[name]}](figures/experiment-{name})\n\n{CAPTIONS[name]}\n" for name in charts)
     return f"""## The experiment on open_ms
 
-    {COMMAND}
+    {COMMAND}{WEIGHTS if (arms["arm"] == "baseline").any() else ""}
 
 makes the runs and writes this section by `benchmarks/experiment.py`. Each direction trains on one annotated patient and tests on
 the other. Figures are means over the runs (seeds) of an arm, least and most in parentheses; lesions are 26-connected, of any

@@ -1,6 +1,6 @@
 // The container engine that the profiles ask for, looked at before anything is queued: its program, its images, their code.
 
-include { anyTask; ask; forTask; isProgram } from './preflight'
+include { anyTask; ask; forTask; isProgram; noAnswer } from './preflight'
 include { lockOfPackages; sourcesOf } from './script'
 
 // A sentence for each thing that would stop the first task; empty without an engine. Only a run on this machine needs the
@@ -23,7 +23,8 @@ def engineProblems(workflow) {
         return missing.collect { image -> "The image ${image} does not exist: make it with ${remedyFor(engine, image)}, or name yours as process.container in a file for -c." }
     }
     def looked_at = engine == 'apptainer' ? (here ? files : []) : local ? images.keySet() : []
-    return looked_at.collect { image -> imageProblem(engine, image, images[image]) }.findAll { sentence -> sentence }
+    // One that hangs is not asked again.
+    return looked_at.inject([]) { found, image -> found.any { sentence -> sentence.contains(noAnswer()) } ? found : found + [imageProblem(engine, image, images[image])].findAll { sentence -> sentence } }
 }
 
 // Why the first task would find no container that starts: user namespaces that are switched off, a podman without its helpers, a GPU

@@ -62,7 +62,7 @@ def combinationProblems(given, profiles) {
         given.synthetic == 0 && given.mode != 'segment' && made
             ? "--synthetic 0 leaves nothing for the ${made.size() > 1 ? 'arms' : 'arm'} ${made.join(' and ')}: give a number above 0, or --arms real."
             : null,
-        ['slurm', 'gpu'].every { name -> name in profiles } && given.slurm_options =~ /gres=\S*gpu|gpus/
+        ['slurm', 'gpu'].every { name -> name in profiles } && given.slurm_options =~ /(^|\s)(gres=\S*gpu|gpus)/
             ? "--slurm_options ${given.slurm_options} asks for a GPU for every job; say how by --slurm_gpu, which those that need one get."
             : null,
         given.reproducible && 'gpu' in profiles

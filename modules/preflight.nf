@@ -130,9 +130,10 @@ def secondsOf(limit) {
 
 // Others in place of the profile's own would drop the account, the GPU and --slurm_options without a word.
 def optionProblems(given, settings, gpu) {
-    def dropped = scopesOf(settings).findAll { _name, scope -> scope.clusterOptions }.any { name, scope ->
+    def scopes = scopesOf(settings).values().collect { scope -> [scope, false] } + (gpu ? tasksOfGpu().collect { task -> [scopeOf(task, settings), true] } : [])
+    def dropped = scopes.findAll { scope, _of_gpu -> scope.clusterOptions }.any { scope, of_gpu ->
         def text = optionsOf(scope, gpu)
-        return text != null && lacksOptions(text, given, gpu && isOfGpu(name))
+        return text != null && lacksOptions(text, given, of_gpu)
     }
     return dropped
         ? ['clusterOptions in a file for -c takes the place of what asks for the account, the GPU and --slurm_options; leave it out there and give --slurm_options, which is added to the others, or ask for all of them in it.']
@@ -158,10 +159,35 @@ def optionsOf(scope, gpu) {
     return told == null ? null : [told].flatten().join(' ')
 }
 
+// The tasks that get a GPU, by all that selectors may call them.
+def tasksOfGpu() {
+    return [
+        [withLabel: ['gpu'], withName: ['TRAIN_GENERATOR', 'LESIONFORGE:SYNTHESIZE:TRAIN_GENERATOR']],
+        [withLabel: ['gpu', 'one_scan'], withName: ['PAINT', 'LESIONFORGE:SYNTHESIZE:PAINT']],
+        [withLabel: ['gpu'], withName: ['TRAIN', 'LESIONFORGE:TRAIN_ARMS:TRAIN']],
+        [withLabel: ['gpu', 'one_scan'], withName: ['SEGMENT', 'LESIONFORGE:SEGMENT_SCANS:SEGMENT']],
+    ]
+}
+
 // Whether the settings of this name are, among others, those of tasks that get a GPU.
 def isOfGpu(name) {
-    def pattern = name - ~/^with(Label|Name):/
-    return ['', 'gpu', 'TRAIN_GENERATOR', 'PAINT', 'TRAIN', 'SEGMENT'].any { text -> text ==~ pattern }
+    return tasksOfGpu().any { task -> isChosen(task, name) }
+}
+
+// As Nextflow reads selectors: patterns of whole names, a `!` before those that shall not match.
+def isChosen(task, selector) {
+    def kind = selector.tokenize(':').first()
+    def pattern = selector.substring(kind.length() + 1)
+    def plain = pattern - ~/^!/
+    return task[kind].any { name -> name ==~ plain } != pattern.startsWith('!')
+}
+
+// The settings that decide which options a task gets: those by its name before those by a label, and these before those of all.
+def scopeOf(task, settings) {
+    def own = ['withName:', 'withLabel:'].collectMany { kind ->
+        scopesOf(settings).findAll { name, scope -> name.startsWith(kind) && scope.clusterOptions && isChosen(task, name) }.values().toList().reverse()
+    }
+    return own ? own.first() : settings
 }
 
 // What a setting may name of a task before there is one.
@@ -173,13 +199,20 @@ def anyTask(gpu) {
 // nothing they may choose, but for what differs from task to task.
 def environmentProblems(settings, gpu) {
     def asked = scopesOf(settings).collectMany { _name, scope ->
-        def options = (optionsOf(scope, gpu) ?: '').tokenize(' ').findAll { option -> option ==~ /--[a-z-]+=.+/ }
-        return [['PARTITION', forTask(scope.queue, anyTask(gpu))]] + options.collect { option -> [option.drop(2).tokenize('=').first().toUpperCase().replace('-', '_'), option.substring(option.indexOf('=') + 1)] }
+        return [['PARTITION', forTask(scope.queue, anyTask(gpu))]] + variablesOf(optionsOf(scope, gpu) ?: '')
     }
     def other = asked.findAll { name, value -> value && System.getenv("SBATCH_${name}") && System.getenv("SBATCH_${name}") != value.toString() }.collect { name, _value -> name }
     def always = (['TIMELIMIT', 'MEM_PER_NODE', 'MEM_PER_CPU', 'MEM_PER_GPU', 'ARRAY_INX'] + (gpu ? ['GRES', 'GPUS', 'GPUS_PER_NODE', 'GPUS_PER_TASK'] : [])).findAll { name -> System.getenv("SBATCH_${name}") }
     def names = (other + always).unique().collect { name -> "SBATCH_${name}" }.join(' ')
     return names ? ["The environment sets ${names}, which sbatch lets count more than what the run asks for; start again after 'unset ${names}'.".toString()] : []
+}
+
+// What options such as `--account=lab`, `--account lab` or `-A lab` set, by the variables of sbatch that count more.
+def variablesOf(options) {
+    def letters = [A: 'ACCOUNT', C: 'CONSTRAINT', p: 'PARTITION', q: 'QOS']
+    return (options =~ /(?:^|\s)(?:--([a-z-]+)(?:=|\s+)|-([ACpq])\s*)([^\s-]\S*)/).collect { match ->
+        [letters.get(match[2]) ?: match[1].toUpperCase().replace('-', '_'), match[3]]
+    }
 }
 
 // NVIDIA's devices, also those that WSL lends.
@@ -197,7 +230,11 @@ def ask(words) {
     def process = new ProcessBuilder(['timeout', '--kill-after=5', '300'] + words).redirectErrorStream(true).start()
     def text = process.inputStream.text
     def code = process.waitFor()
-    return [code: code, text: code in [124, 137] ? 'no answer within five minutes' : text]
+    return [code: code, text: code in [124, 137] ? noAnswer() : text]
+}
+
+def noAnswer() {
+    return 'no answer within five minutes'
 }
 
 // Problems of the output and the work folder.

@@ -23,6 +23,6 @@ process QUALITY {
 
     stub:
     """
-    lesionforge prepare judge --help
+    lesionforge prepare judge --help > /dev/null
     """
 }

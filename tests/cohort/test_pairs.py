@@ -108,6 +108,11 @@ def test_loads_are_drawn_from_those_of_the_donors():
     assert np.median(drawn) == pytest.approx(np.sqrt(50), rel=0.25)
 
 
+def test_of_donors_with_hardly_a_voxel_loads_are_more_than_nothing():
+    tiny = (Donor("lib-1", "", 0.0001, "m"),)
+    assert {pair.load_ml for pair in plan_pairs([scan("h", "healthy")], tiny, 3, None, 1).pairs} == {0.001}
+
+
 def test_a_large_load_goes_to_a_donor_that_has_the_lesions_for_it():
     library = tuple(Donor(f"lib-{n}", "", float(load), "m") for n, load in enumerate(np.geomspace(1, 50, 20)))
     pairs = plan_pairs([scan("h", "healthy"), scan("g", "healthy")], library, 400, None, 1).pairs

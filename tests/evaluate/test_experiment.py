@@ -70,7 +70,7 @@ def test_the_section_is_written_between_its_markers_and_nowhere_else(experiment,
     )
     assert "\nold\n" not in text
     assert run(experiment, results).exit_code == 0 and page.read_text() == text
-    assert experiment.COMMAND in text and "`train_seeds` 3." in text and "/somewhere" not in text
+    assert experiment.COMMAND + experiment.WEIGHTS in text and "`train_seeds` 3." in text and "/somewhere" not in text
     for name in experiment.CAPTIONS:
         assert f"(figures/experiment-{name})" in text
         assert (page.parent / "figures" / f"experiment-{name}").stat().st_size < 200_000

@@ -127,8 +127,8 @@ def test_nextflow_gets_a_locale_that_can_name_every_path(with_python: Path, tmp_
 
 
 @pytest.mark.parametrize("weights", ["", "a folder/weights"])
-def test_the_experiment_takes_imported_weights_where_some_are_given(root: Path, weights: str) -> None:
-    told = run("make", "--dry-run", "experiment-open-ms", f"BASELINE={weights}", cwd=root)
+def test_the_experiment_takes_imported_weights_where_some_are_given(root: Path, tmp_path: Path, weights: str) -> None:
+    told = run("make", "--dry-run", "experiment-open-ms", f"BASELINE={weights}", f"EXPERIMENT={tmp_path}/new", cwd=root)
     assert told.returncode == 0, told.stderr
     assert ("--baseline" in told.stdout) == (f'"{weights}/model_1.hdf5"' in told.stdout) == bool(weights)
 

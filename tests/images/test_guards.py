@@ -115,7 +115,10 @@ def test_interfaces_are_given_the_name_of_a_link(tmp_path):
         given.update(inputs)
         return SimpleNamespace(run=lambda cwd: SimpleNamespace(outputs=SimpleNamespace(out_folder=cwd)))
 
-    run(interface, t1w=tmp_path / "scan.nii.gz", out=tmp_path / "out")
+    (tmp_path / "sub-01").mkdir()
+    (tmp_path / "current").symlink_to(tmp_path / "sub-01")
+    run(interface, t1w=tmp_path / "scan.nii.gz", prepared=tmp_path / "current", out=tmp_path / "out")
+    assert given["prepared"] == str(tmp_path / "sub-01")
     assert given["t1w"] == brain_mask_of(str(tmp_path / "scan.nii.gz")) == str(tmp_path / "scan.nii.gz")
 
 

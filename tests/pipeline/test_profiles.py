@@ -186,15 +186,29 @@ def test_sbatch_is_asked_for_the_gpu_beside_other_resources(tmp_path: Path) -> N
 # What a site's file may set clusterOptions to, for whom, with the profile gpu or without, and whether the account lab is kept.
 SITES = [
     ("", "'--account=lab --gres=gpu:1'", True, "taken"),
+    ("", "'--account=lab'", True, "refused"),
     ("'withLabel:gpu'", '{ "--account=lab --gres=gpu:${task.accelerator.request}" }', True, "taken"),
     ("'withLabel:(gpu)'", "'-A lab --gpus=1'", True, "taken"),
     ("'withName:TRAIN'", "'--account=lab'", True, "refused"),
+    ("'withName:.*:TRAIN'", "'--account=lab'", True, "refused"),
+    ("'withLabel:one_scan'", "'--account=lab'", True, "refused"),
+    ("'withLabel:!gpu'", "'--account=lab'", True, "taken"),
+    ("'withName:!TRAIN'", "'--account=lab'", True, "refused"),
     ("'withLabel:cpu_small'", "{ '--account=lab --qos=short' }", True, "taken"),
     ("'withLabel:cpu_small'", "'--qos=short'", False, "refused"),
     ("", "'--account=lab2'", False, "refused"),
     ("", "{ \"--account=${task.process.tokenize(':').last()}\" }", False, "taken"),
     ("'withLabel:gpu'", "{ task.process.contains('TRAIN') ? '--qos=long' : '' }", True, "taken"),
 ]
+
+
+# Options, and the variables of sbatch that count more than they.
+VARIABLES = {
+    "--account=lab --exclusive -p long": "[[ACCOUNT, lab], [PARTITION, long]]",
+    "--account lab --gpus-per-node=1": "[[ACCOUNT, lab], [GPUS_PER_NODE, 1]]",
+    "-Alab -q short": "[[ACCOUNT, lab], [QOS, short]]",
+    "--exclusive": "[]",
+}
 
 
 def test_a_sites_own_options_are_taken_where_they_ask_for_all_or_cannot_be_known(tmp_path: Path) -> None:
@@ -204,8 +218,28 @@ def test_a_sites_own_options_are_taken_where_they_ask_for_all_or_cannot_be_known
         settings = f"[{name}: [clusterOptions: {options}]]" if name else f"[clusterOptions: {options}]"
         verdict = f"optionProblems(given, {settings}, {str(gpu).lower()}) ? 'refused' : 'taken'"
         lines.append(f"    println('row {number}: ' + ({verdict}))")
+    # The account for all tasks, and for those with a GPU both.
+    settings = "[clusterOptions: '--account=lab', 'withLabel:gpu': [clusterOptions: '--account=lab --gres=gpu:1']]"
+    lines.append(f"    println('both: ' + optionProblems(given, {settings}, true))")
+    lines += [f"    println('{text}: ' + variablesOf('{text}'))" for text in VARIABLES]
     given = "    given = [slurm_account: 'lab', slurm_gpu: 'gres=gpu:1']"
-    probe = "\n".join(["include { optionProblems } from './modules/preflight'", "workflow {", given, *lines, "}"])
+    probe = "\n".join(["include { optionProblems; variablesOf } from './modules/preflight'", "workflow {", given, *lines, "}"])
     done = start_probe(tmp_path, probe)
     found = dict(re.findall(r"^row (\d+): (\w+)$", done.stdout, re.MULTILINE))
     assert found == {str(number): verdict for number, (*_, verdict) in enumerate(SITES)}, done.stdout
+    assert "both: []" in done.stdout
+    for text, variables in VARIABLES.items():
+        assert f"{text}: {variables}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"), [("gpus=1", True), ("gres=ssd:1,gpu:2", True), ("qos=gpus reservation=gpus", False)]
+)
+def test_a_gpu_for_every_job_is_refused_and_what_is_only_called_so_is_not(options: str, refused: bool, tmp_path: Path) -> None:
+    copy_pipeline(tmp_path)
+    given = f"[slurm_options: '{options}', mode: 'segment', model: 'm', arms: 'real']"
+    start = f"    println('told: ' + combinationProblems({given}, ['slurm', 'gpu']))"
+    done = start_probe(
+        tmp_path, "\n".join(["include { combinationProblems } from './modules/parameters'", "workflow {", start, "}"])
+    )
+    assert "told: [" in done.stdout and ("asks for a GPU for every job" in done.stdout) == refused

@@ -48,7 +48,7 @@ PROGRESS_EVERY = 100
 @click.option("--root", type=click.Path(path_type=Path), default=None, help="Folder of relative paths [default: the sheet's].")
 @click.option("--mode", type=click.Choice(["experiment", "augment", "segment"]), default="experiment", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Chooses empty splits and the pairs.")
-@click.option("--synthetic", type=click.IntRange(min=0), default=20, show_default=True, help="Synthetic scans to plan.")
+@click.option("--synthetic", type=click.IntRange(min=0), default=10, show_default=True, help="Synthetic scans to plan.")
 @click.option(
     "--arm", "arms", multiple=True, type=click.Choice(ARMS), default=DEFAULT_ARMS, show_default=True, help="May be repeated."
 )

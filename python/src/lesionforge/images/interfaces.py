@@ -25,11 +25,13 @@ def result_folder(inputs: BaseInterfaceInputSpec, name: str) -> AbstractContextM
 def run(interface: type, *, out: Path, **inputs: object) -> Path:
     """Run one of our interfaces here and now; the path of the folder it wrote into `out`.
 
-    Paths become absolute (nipype changes the working folder while it runs), but links keep their names, which may say what they
-    are; inputs that are None are left out.
+    Paths become absolute (nipype changes the working folder while it runs). Links to files keep their names, which may say what
+    they are; folders get their own, which are their labels. Inputs that are None are left out.
     """
     given = {
-        name: str(value.absolute()) if isinstance(value, Path) else value for name, value in inputs.items() if value is not None
+        name: str(value.resolve() if value.is_dir() else value.absolute()) if isinstance(value, Path) else value
+        for name, value in inputs.items()
+        if value is not None
     }
     with made_folder(out):
         result = interface(out=str(out.resolve()), **given).run(cwd=str(out.resolve()))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lesionforge.errors import InputError
-from lesionforge.images import checksum, derivative, grids_of, read_json, read_mask_on, refuse_loss, write_json
+from lesionforge.images import checksum, derivative, grids_of, read_mask_on, read_record, refuse_loss, write_json
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.engines import require_engine
@@ -76,12 +76,26 @@ def prepare_scan(
 
 
 def refuse_others(folder: Path, given: dict[str, Any]) -> None:
-    """Raise InputError when a prepared folder was made of other scans or masks, or with other settings, than these."""
+    """Raise InputError when a prepared folder was made of other scans or masks, or with other settings, or does not tell of which."""
     record = folder / derivative(folder.name, GIVEN, extension=".json")
-    before = read_json(record) if record.is_file() else given
+    if not record.is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder}: does not tell of which scans it was made (has no {record.name}); remove that folder, or give another "
+            "--subject or --out"
+        )
+    before = read_record(record, "T1w", "FLAIR") if record.is_file() else given
     if other := [name for name in given | before if before.get(name) != given.get(name)]:
         raise InputError(
             f"{folder}: was made with another {', '.join(other)}; remove that folder, or give another --subject or --out"
+        )
+
+
+def refuse_untold(results: Path, prepared: Path) -> None:
+    """Raise InputError when a tool would replace results, and no prepared folder tells any more of which scans they were made."""
+    if results.is_dir() and any(results.iterdir()) and not prepared.is_dir():
+        raise InputError(
+            f"{results}: holds results, and without {prepared} nothing tells of which scans; remove that folder, or give another "
+            "--subject or --out"
         )
 
 

@@ -51,11 +51,12 @@ def predict(
     out: Path,
 ) -> None:
     """Check the model first, prepare at its voxel size, segment."""
-    from lesionforge.prepare.workflow import prepare_scan
+    from lesionforge.prepare.workflow import prepare_scan, refuse_untold
 
     scan_id = scan_id_of(subject, session=None)
     further = further_scans(t2w, pdw)
     refuse_loss(out / scan_id, t1w, flair, *further.values(), model, own=SEGMENT_FILES)
+    refuse_untold(out / scan_id, out / "prepare" / scan_id)
     cascade = Cascade.open(model, lesion_threshold, min_volume_mm3)
     refuse_missing_contrasts(model, cascade.contrasts, ("T1w", "FLAIR", *further))
     nets.set_up(seed=0)

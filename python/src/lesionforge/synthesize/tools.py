@@ -50,7 +50,7 @@ def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def prepared(
     own: Iterable[str],
-    *,
+    *inputs: Path,
     t1w: Path,
     flair: Path,
     t2w: Path | None,
@@ -64,14 +64,16 @@ def prepared(
 ) -> tuple[Prepared, dict[str, Path]]:
     """Prepare one scan into `out/prepare/<id>`; returns that and the scans as given, by contrast.
 
-    Raises InputError as `refuse_loss` does for `out/<id>`, in which the tool's `own` files may lie.
+    Raises InputError as `refuse_loss` and `refuse_untold` do for `out/<id>`, in which the tool's `own` files may lie. `inputs` are
+    what else it reads.
     """
     from lesionforge.images import Prepared, refuse_loss
-    from lesionforge.prepare.workflow import prepare_scan
+    from lesionforge.prepare.workflow import prepare_scan, refuse_untold
 
     scan_id = scan_id_of(subject, session=None)
     further = further_scans(t2w, pdw)
-    refuse_loss(out / scan_id, t1w, flair, *further.values(), lesion_mask, own=own)
+    refuse_loss(out / scan_id, t1w, flair, *further.values(), lesion_mask, *inputs, own=own)
+    refuse_untold(out / scan_id, out / "prepare" / scan_id)
     folder = prepare_scan(
         t1w=t1w,
         flair=flair,
@@ -120,14 +122,16 @@ def levels(seed: int, out: Path, **scan: Any) -> None:
 @GENERATOR
 def paint(mask: Path, level: int, generator: Path, out: Path, **scan: Any) -> None:
     """Check mask and generator, prepare, paint, write the scans on the working grid and on the grids as given."""
+    from lesionforge.images import grids_of, read_mask_on
     from lesionforge.images.check import check_mask
     from lesionforge.synthesize.generator_folder import read_generator_card
     from lesionforge.synthesize.levels import SUFFIXES
     from lesionforge.synthesize.native import PAINTED_FILES, write_painted_native
 
     check_mask(mask)
+    read_mask_on(mask, grids_of({"T1w": scan["t1w"], "FLAIR": scan["flair"]} | further_scans(scan["t2w"], scan["pdw"])))
     read_generator_card(generator, tuple(name for name in SUFFIXES if scan[name]))
-    made, scans = prepared(PAINTED_FILES, out=out, **scan)
+    made, scans = prepared(PAINTED_FILES, mask, generator, out=out, **scan)
     click.echo(f"{made.scan_id}: painting", err=True)
     record = write_painted_native(made, scans, mask, level, generator, out)
     click.echo(f"{record['id']}: {record['lesion_volume_ml']:.2f} ml of lesions painted -> {out / record['id']}")

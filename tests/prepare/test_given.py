@@ -1,0 +1,81 @@
+"""What a prepared folder was made of: nothing that was made of other scans, or of unknown ones, is replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionforge.cli import main
+from lesionforge.errors import InputError
+from lesionforge.images import write_json
+from lesionforge.prepare import workflow
+from lesionforge.prepare.workflow import refuse_others, refuse_untold
+
+GIVEN = {"T1w": "a", "FLAIR": "b", "lesion mask": "c", "denoised": False, "voxel_mm": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "sub-01"
+    made.mkdir()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (GIVEN | {"FLAIR": "x"}, "another FLAIR"),
+        (GIVEN | {"lesion mask": "x"}, "another lesion mask"),
+        ({name: value for name, value in GIVEN.items() if name != "lesion mask"}, "another lesion mask"),
+        (GIVEN | {"brain mask": "x"}, "another brain mask"),
+        (GIVEN | {"denoised": True, "voxel_mm": 2}, "another denoised, voxel_mm"),
+    ],
+)
+def test_a_folder_of_other_scans_masks_or_settings_is_refused(folder: Path, given: dict[str, object], named: str) -> None:
+    write_json(GIVEN, folder / "sub-01_desc-given.json")
+    refuse_others(folder, GIVEN)
+    with pytest.raises(InputError, match=f"was made with {named}; remove that folder"):
+        refuse_others(folder, given)
+
+
+def test_a_folder_that_does_not_tell_what_it_was_made_of_is_refused(folder: Path) -> None:
+    refuse_others(folder, GIVEN)
+    (folder / "sub-01_desc-brain_mask.nii.gz").touch()
+    with pytest.raises(InputError, match="does not tell of which scans it was made"):
+        refuse_others(folder, GIVEN)
+    for content in (None, []):
+        write_json(content, folder / "sub-01_desc-given.json")
+        with pytest.raises(InputError, match="lacks T1w, FLAIR"):
+            refuse_others(folder, GIVEN)
+
+
+def test_results_whose_prepared_scan_is_gone_are_not_replaced(folder: Path, tmp_path: Path) -> None:
+    refuse_untold(folder, tmp_path / "prepare")
+    (folder / "sub-01_desc-segment.json").touch()
+    refuse_untold(folder, tmp_path)
+    with pytest.raises(InputError, match="nothing tells of which scans; remove that folder"):
+        refuse_untold(folder, tmp_path / "prepare")
+
+
+@pytest.mark.parametrize("tool", ["prepare", "fill", "levels", "paint"])
+def test_a_mask_on_another_grid_is_refused_before_stripping(
+    tool: str, phantom_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "run", lambda *_, **__: pytest.fail("work was begun"))
+    monkeypatch.setattr("lesionforge.synthesize.generator_folder.read_generator_card", lambda *_: {})
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+    scans = [
+        word
+        for name in ("T1w", "FLAIR")
+        for word in (f"--{name.lower()}", str(phantom_cohort / f"sub-p01/anat/sub-p01_{name}.nii.gz"))
+    ]
+    mask = ["--mask" if tool == "paint" else "--lesion-mask", str(tmp_path / "mask.nii.gz")]
+    generator = ["--generator", str(tmp_path)] if tool == "paint" else []
+    result = CliRunner().invoke(main, [tool, *scans, *mask, *generator, "--subject", "p01", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "mask.nii.gz: lies neither on the grid of the T1w nor of the FLAIR" in result.stderr
+    assert not (tmp_path / "out").exists()
