@@ -76,7 +76,7 @@ def prepare_scan(
 
 
 def refuse_others(folder: Path, given: dict[str, Any]) -> None:
-    """Raise InputError when a prepared folder was made of other scans or masks, or with other settings, or does not tell of which."""
+    """Raise InputError when a prepared folder was made of other scans, masks or with other settings, or does not tell which."""
     record = folder / derivative(folder.name, GIVEN, extension=".json")
     if not record.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise InputError(

@@ -64,8 +64,8 @@ def prepared(
 ) -> tuple[Prepared, dict[str, Path]]:
     """Prepare one scan into `out/prepare/<id>`; returns that and the scans as given, by contrast.
 
-    Raises InputError as `refuse_loss` and `refuse_untold` do for `out/<id>`, in which the tool's `own` files may lie. `inputs` are
-    what else it reads.
+    Raises InputError as `refuse_loss` and `refuse_untold` do for `out/<id>`, in which the tool's `own` files may lie; `inputs`
+    are what else the tool reads.
     """
     from lesionforge.images import Prepared, refuse_loss
     from lesionforge.prepare.workflow import prepare_scan, refuse_untold
