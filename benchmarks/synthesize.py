@@ -68,7 +68,7 @@ class Test:
         """Read a patient's prepared and levels folders."""
         scan = prepared.read()
         levels = {name: level * scan.lesion for name, level in found.read(scan).items()}
-        return cls(scan, found.read_filled(), levels, found.scales)
+        return cls(scan, found.read_filled(scan), levels, found.scales)
 
 
 def images_of(scan: Scan) -> Images:

@@ -56,7 +56,7 @@ class Cluster:
             *("ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "SlurmdParameters=config_overrides"),
             *("SelectType=select/cons_tres", "SelectTypeParameters=CR_Core_Memory", "DefMemPerCPU=500"),
             *("JobAcctGatherType=jobacct_gather/linux", "JobAcctGatherFrequency=1", "JobAcctGatherParams=OverMemoryKill"),
-            *("SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0", "KillWait=2", "InactiveLimit=0"),
+            *("SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0", "KillWait=10", "InactiveLimit=0"),
             *(
                 "SlurmctldTimeout=30",
                 "SlurmdTimeout=10",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,9 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
 import pytest
 from cluster_of_two import wait_for
 from pipeline_copy import ROOT, copy_pipeline, traces_in
+
+from lesionforge.cli import main
 
 NEXTFLOW = Path(os.environ.get("NEXTFLOW") or ROOT / "bin" / "nextflow")
 ROWS = [("01", "patient", "train"), ("02", "patient", "test"), ("03", "healthy", "train"), ("04", "patient", "train")]
@@ -160,12 +164,24 @@ class Workshop:
             file.write(content)
 
 
+def options_of(command: click.Command, *words: str) -> dict[str, dict[str, list[str]]]:
+    """By command: the options that it knows, and those that it must have."""
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    known = [name for option in options for name in (*option.opts, *option.secondary_opts)]
+    found = {" ".join(words): {"known": known, "required": [option.opts[0] for option in options if option.required]}}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found |= options_of(command.get_command(context, name) or command, *words, name)
+    return found
+
+
 @pytest.fixture(scope="session")
 def make_workshop(
     tmp_path_factory: pytest.TempPathFactory, sheet_writer: Callable[..., Path]
 ) -> Iterator[Callable[[], Workshop]]:
     """A function that makes a workshop; no run outlives the tests."""
-    made = []
+    made, options = [], json.dumps(options_of(main))
 
     def make() -> Workshop:
         folder = tmp_path_factory.mktemp("workshop")
@@ -173,6 +189,7 @@ def make_workshop(
         program = f'#!/bin/sh\nexec "{sys.executable}" -S -E "{folder}/stand_in.py" "{folder}/control" "{real}" "$@"\n'
         copy_pipeline(folder, program)
         shutil.copy(Path(__file__).parent / "stand_in.py", folder)
+        (folder / "options.json").write_text(options)
         (folder / "control").mkdir()
         (folder / "control" / "log").touch()
         made.append(Workshop(folder, sheet_writer))

@@ -1,11 +1,13 @@
 """Stands in for `lesionforge` in the tests of the cluster: every command but `cohort` writes a digest of all it was given.
 
 So the pipeline runs its true scripts in milliseconds each, and what comes out changes with each byte and option that went in.
+An option that the true command does not have, or one that it must have and does not get, fails (options.json beside this file).
 Tables of the cohort also name the files that they are of.
 The folder CONTROL says what goes wrong, and keeps a log of what was done. Usage: stand_in.py CONTROL REAL ARGUMENT ...
 """
 
 import hashlib
+import json
 import os
 import sys
 import time
@@ -64,6 +66,14 @@ def digest() -> str:
     return seen.hexdigest()
 
 
+def refuse_strangers(command: str) -> None:
+    """End with an error where the true command would not take the options."""
+    of_all, own = (json.loads(Path(__file__).with_name("options.json").read_text())[name] for name in ("", command))
+    given = {word for word in OPTIONS if word.startswith("--")}
+    if fault := sorted(given - {*of_all["known"], *own["known"]}) or sorted(set(own["required"]) - given):
+        sys.exit(f"Error: {command} does not take, or lacks, {' '.join(fault)}")
+
+
 def wanted(fault: str, what: str) -> bool:
     """Whether the test asks for a fault: a file of this name and place, such as hold/prepare strip sub-01."""
     return (CONTROL / fault / what).exists()
@@ -87,6 +97,7 @@ def main() -> None:
         hold("cohort")
         os.execv(REAL, [REAL, *OPTIONS])
     command = " ".join(words[:2]) if " ".join(words[:2]) in WRITES else words[0]
+    refuse_strangers(command)
     scan = (
         option("--id") or Path(option("--figures", "--prepared", "--transplant", "--canvas", "--aligned")).name.split("_desc-")[0]
     )

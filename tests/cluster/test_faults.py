@@ -45,7 +45,8 @@ def test_a_head_process_killed_in_every_stage_loses_nothing(shared, undisturbed,
         hold.unlink()
         (shared.control / "held" / what).unlink()
         assert before <= finished(run), what
-        published = digests(run.outdir)
+        # Copies under way lie in .partial, of which the next start knows.
+        published = {name: digest for name, digest in digests(run.outdir).items() if not name.startswith(".partial/")}
         assert published.items() <= digests(undisturbed.outdir).items(), what
         before, resume = finished(run), ("-resume",)
     run = shared.start("-resume", launch="killed").end()
@@ -256,7 +257,7 @@ def test_in_an_experiment_too_what_is_broken_is_skipped_and_all_else_is_done(wor
     assert digests(run.outdir) == digests(workshop.start(*arms, sheet=sheet, launch="afresh").end().outdir)
 
 
-def test_tasks_on_the_gpus_of_one_machine_take_turns(shared):
+def test_tasks_on_the_gpus_of_one_machine_take_turns(shared, tmp_path):
     """A machine whose GPU nobody looks for: one scan is not painted until another is, whichever comes first."""
     site = shared.folder / "turns.config"
     site.write_text("process { withLabel: '(gpu)' { accelerator = 1 } }\n")
@@ -266,7 +267,7 @@ def test_tasks_on_the_gpus_of_one_machine_take_turns(shared):
         trace.unlink(missing_ok=True)
     holds = [shared.cause("hold", what) for what in scans]
     before = shared.log()
-    run = shared.start("-c", site, launch="turns")
+    run = shared.start("-c", site, launch="turns", env=os.environ | {"TMPDIR": f"{tmp_path}"})
 
     def are_two() -> bool:
         return run.printed.count(":PAINT (") >= 2 and any(trace.exists() for trace in held)

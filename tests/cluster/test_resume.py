@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
@@ -61,10 +62,10 @@ def test_a_changed_parameter_runs_again_only_what_depends_on_it(finished, option
     assert run.named("COMPLETED").keys() == again
 
 
-def test_trainings_that_get_a_gpu_are_others(finished):
+def test_trainings_that_get_a_gpu_are_others(finished, tmp_path):
     site = finished.folder / "gpu.config"
     site.write_text("process { withLabel: '(gpu)' { accelerator = 1 } }\n")
-    run = finished.start("-resume", "-c", site).end()
+    run = finished.start("-resume", "-c", site, env=os.environ | {"TMPDIR": f"{tmp_path}"}).end()
     assert run.code == 0, run.printed
     assert run.named("COMPLETED").keys() == GENERATED
 

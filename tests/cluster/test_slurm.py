@@ -47,29 +47,34 @@ def troubled(cluster, shared, on_slurm):
     scarce = shared.folder / "scarce.config"
     scarce.write_text(SCARCE)
     first, too_long = shared.cause("hold", "cohort"), shared.cause("hold", "prepare strip sub-03")
-    shared.cause("hog", "synthesize levels sub-04", "6")
+    hog = shared.cause("hog", "synthesize levels sub-04", "6")
     on_node = shared.cause("hold", "register sub-01")
     options = ("--slurm_queue", "main", "--slurm_account", "lab", "--slurm_gpu", "gpus=1")
     options += ("--slurm_options", "nice=1 comment=x")
     run = on_slurm("-c", ROOT / "docs" / "site.config", "-c", scarce, *options, launch="troubled")
 
-    # The first task ends, and those after it are to be submitted, while the controller is away.
-    shared.wait_until_held("cohort")
-    cluster.stop_controller()
-    first.unlink()
-    wait_for(lambda: NOT_SUBMITTED in nextflow_log(run) or run.process.poll() is not None, "a submission that fails")
-    cluster.start_controller()
+    try:
+        # The first task ends, and those after it are to be submitted, while the controller is away.
+        shared.wait_until_held("cohort")
+        cluster.stop_controller()
+        first.unlink()
+        wait_for(lambda: NOT_SUBMITTED in nextflow_log(run) or run.process.poll() is not None, "a submission that fails")
+        cluster.start_controller()
 
-    # Its first try waits until SLURM ends it; the second one does not.
-    wait_for_try(run, "STRIP", "sub-03")
-    too_long.unlink()
+        # Its first try waits until SLURM ends it; the second one does not.
+        wait_for_try(run, "STRIP", "sub-03")
+        too_long.unlink()
 
-    node = shared.wait_until_held("register sub-01")
-    cluster.lose_node(node)
-    on_node.unlink()
-    wait_for_try(run, "TO_TEMPLATE", "sub-01", number=2)
-    cluster.return_node(node)
-    return run.end()
+        node = shared.wait_until_held("register sub-01")
+        cluster.lose_node(node)
+        on_node.unlink()
+        wait_for_try(run, "TO_TEMPLATE", "sub-01", number=2)
+        cluster.return_node(node)
+        return run.end()
+    finally:
+        # Later runs of the workshop are not to wait for these.
+        for fault in (first, too_long, on_node, hog):
+            fault.unlink(missing_ok=True)
 
 
 def nextflow_log(run):

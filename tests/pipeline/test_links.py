@@ -53,7 +53,7 @@ def test_a_model_and_a_work_folder_that_an_engine_would_split_are_refused(tmp_pa
 
 
 def test_what_comes_too_late_and_what_job_arrays_would_split_is_refused_together(tmp_path: Path, run_nextflow) -> None:
-    (tmp_path / "site.config").write_text("params.slurm_time = '2d'\n")
+    (tmp_path / "site.config").write_text("params.slurm_time = '2d'\nprofiles { slurm {} }\n")
     options = ("--input", tmp_path, "-work-dir", tmp_path / "a b", "-profile", "slurm", "-c", tmp_path / "site.config")
     printed = run_nextflow(tmp_path, tmp_path / "out", *options).printed
     assert f"-work-dir {tmp_path}/a b holds white space, at which the job arrays of Nextflow break" in printed

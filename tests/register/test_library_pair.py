@@ -127,6 +127,8 @@ def test_a_bad_mask_is_refused_in_a_sentence(tmp_path, canvas, transforms, fault
         ("sub-01_lesion.nii.gz", "lib-01"),
         ("sub-01_ses-2_run-2_FLAIR_label-lesion_mask.nii.gz", "lib-01ses2"),
         ("patient 3 mask.nii.gz", "lib-patient3mask"),
+        ("wsub-03_lesions.nii.gz", "lib-03"),
+        ("MNI_Sub-03_ses-1.nii.gz", "lib-03ses1"),
     ],
 )
 def test_the_id_of_a_mask_is_made_of_letters_and_digits(name, label):

@@ -199,6 +199,24 @@ def test_a_volume_that_cannot_be_read_costs_its_figure_not_the_page(root, tmp_pa
     assert "truncated" in words
 
 
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_mask_a_card_and_a_provenance_that_cannot_be_read_cost_their_own_figures_alone(root, tmp_path, content):
+    broken = tmp_path / "broken"
+    shutil.copytree(root, broken)
+    mask = next((broken / "prepare/sub-01").glob("*res-1mm_label-lesion_mask.nii.gz"), None) or next(
+        path for path in (broken / "prepare/sub-01").glob("*_label-lesion_mask.nii.gz") if "native" not in path.name
+    )
+    mask.write_bytes(mask.read_bytes()[:200])
+    card = next((broken / "train").glob("*/model.json"))
+    card.write_text(content)
+    provenance = next((broken / "synthesize").glob("sub-*/*_desc-provenance.json"))
+    provenance.write_text("{")
+    assert run(broken, tmp_path / "out").exit_code == 0
+    words = text_of((tmp_path / "out/index.html").read_text(encoding="utf-8"))
+    for path in (mask, card, provenance):
+        assert path.name in words
+
+
 def test_scans_segmented_with_a_given_model(root, tmp_path):
     for name in ("cohort", "prepare"):
         (tmp_path / name).symlink_to(root / name, target_is_directory=True)

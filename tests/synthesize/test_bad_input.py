@@ -54,7 +54,7 @@ def both_folders(root: Path, *scan_ids: str) -> Iterable[str | Path]:
 @pytest.mark.parametrize("scan_id", ["sub-08", "sub-09"])
 def test_a_patient_without_hyperintensities_is_its_own_filling(patients: Path, scan_id: str) -> None:
     levels, scan = stage.Levels.open(patients / "levels" / scan_id), Prepared.open(patients / "prepare" / scan_id).read()
-    for filled, image in zip(levels.read_filled().values(), (scan.t1w, scan.flair), strict=True):
+    for filled, image in zip(levels.read_filled(scan).values(), (scan.t1w, scan.flair), strict=True):
         assert np.array_equal(filled, image)
     assert read_json(next(levels.folder.glob("*_desc-levels.json")))["filled_volume_ml"] == 0
 

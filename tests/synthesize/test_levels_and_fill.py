@@ -1,7 +1,5 @@
 """Laws of intensity levels and lesion filling."""
 
-import time
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -166,9 +164,9 @@ def test_a_lesion_without_white_matter_around_it_is_filled_all_the_same(patient:
     assert abs(filled[0][island].mean() - white.mean()) < white.std()
 
 
-def test_hundreds_of_components_take_seconds(patient: Scan) -> None:
+def test_each_of_hundreds_of_components_is_filled(patient: Scan) -> None:
     specks = (np.random.default_rng(0).random(patient.lesion.shape) < 0.02) & (patient.tissues == 3)
-    started = time.monotonic()
-    _, what = fill_lesions([patient.t1w, patient.flair], specks, patient.tissues == 3, np.random.default_rng(1))
+    bright = [np.where(specks, 9, image).astype(np.float32) for image in (patient.t1w, patient.flair)]
+    filled, what = fill_lesions(bright, specks, patient.tissues == 3, np.random.default_rng(1))
     assert what.components > 200
-    assert time.monotonic() - started < 10
+    assert all(image[specks].max() < 5 for image in filled)

@@ -45,7 +45,7 @@ def test_a_lesion_takes_the_profile_of_one_near_in_size_and_place() -> None:
         for n, (volume, place) in enumerate([(v, p) for v in np.geomspace(10, 10000, 10) for p in ("deep", "juxtacortical")])
     ]
     rng = np.random.default_rng(0)
-    drawn = {int(draw_profiles(12, "deep", lesions, rng)["flair"].values[0]) for _ in range(50)}
+    drawn = {int(profiles["flair"].values[0]) for profiles in draw_profiles([(12, "deep")] * 50, lesions, rng)}
     assert len(drawn) == 5
     assert all(lesions[n].volume_mm3 < 110 for n in drawn)
     assert sum(lesions[n].place == "deep" for n in drawn) >= 3

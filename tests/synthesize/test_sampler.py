@@ -108,6 +108,14 @@ def test_loads_follow_what_is_asked_for() -> None:
         assert np.quantile(errors, 0.9) < 0.05
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_the_last_lesion_comes_only_if_the_load_comes_nearer_with_it(seed: int) -> None:
+    volumes = (1000, 400, 300, 200, 120, 80, 60)
+    chosen = draw_lesions([Candidate(n, volume) for n, volume in enumerate(volumes)], 1.0, np.random.default_rng(seed))
+    drawn = [volumes[one.lesion] * one.volume_factor for one in chosen]
+    assert len(drawn) == 1 or abs(sum(drawn) - 1000) <= abs(sum(drawn[:-1]) - 1000)
+
+
 def test_without_a_load_each_lesion_comes_once() -> None:
     assert sorted(one.lesion for one in draw(1, None).lesions) == [1, 2, 3, 4]
 

@@ -45,7 +45,7 @@ def judge_rows(rows: list[Row], root: str) -> tuple[list[Row], list[Problem]]:
             if text:
                 problems.append(row.problem(text, column))
         judged.append(replace(row, **cells))
-    problems += [*duplicate_scans(judged), *contradictions(judged, "role"), *contradictions(judged, "split")]
+    problems += [*duplicate_scans(judged), *spellings(judged), *contradictions(judged, "role"), *contradictions(judged, "split")]
     return judged, problems
 
 
@@ -144,6 +144,18 @@ def duplicate_scans(rows: list[Row]) -> Iterator[Problem]:
         if first is not row:
             scan = f"subject {row.subject}" + (f", session {row.session}," if row.session else "")
             yield row.problem(f"{scan} is already in {first.where}; remove one or give each its session", "subject")
+
+
+def spellings(rows: list[Row]) -> Iterator[Problem]:
+    """A problem for each row whose subject another row above writes in another case: it would be two subjects, in two splits."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.subject is None:
+            continue
+        before = first.setdefault(row.subject.lower(), row)
+        if before.subject != row.subject:
+            remedy = "write it the same way, or give another label"
+            yield row.problem(f"subject {row.subject} is written {before.subject} in {before.where}; {remedy}", "subject")
 
 
 def contradictions(rows: list[Row], column: str) -> Iterator[Problem]:

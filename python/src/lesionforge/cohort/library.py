@@ -47,8 +47,9 @@ class Library:
 def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
     """Judge the masks of a folder for the folds of a cohort.
 
-    A mask without lesions gives nothing. A mask whose file is named after a subject that a fold holds out of training, or holds
-    just the lesions of such a subject's mask, is barred from that fold, and left out if all folds hold it.
+    A mask without lesions gives nothing. A mask whose file is named after a subject that a fold holds out of training
+    (`sub-<label>` anywhere in it), or that holds just the lesions of such a subject's mask, is barred from that fold, and left
+    out if all folds hold it.
     """
     paths = sorted(path for path in folder.glob("*") if re.search(r"\.nii(\.gz)?$", path.name) and not path.name.startswith("."))
     if not paths:
@@ -68,12 +69,12 @@ def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
         if fault is not None:
             broken.append((path.name, problem(path, fault)))
             continue
-        donor_id, subject = library_id(path.name), subject_of(path.name)
+        donor_id, subjects = library_id(path.name), subjects_in(path.name)
         copied = copies.get(lesion_places(str(path)), "") if copies and load_ml else ""
         barred = {}
         for label, rows_of in held.items():
-            if subject.lower() in rows_of:
-                barred[label] = f"is named after {held_as(rows_of[subject.lower()])}"
+            if named := [subject for subject in subjects if subject.lower() in rows_of]:
+                barred[label] = f"is named after {held_as(rows_of[named[0].lower()])}"
             elif copied in rows_of:
                 barred[label] = f"holds the very lesions of {held_as(rows_of[copied])}"
         if barred and len(barred) == len(held):
@@ -88,7 +89,7 @@ def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
             text = f"its name gives the label {label}, as that of {other} does; give one another ses- label or take it away"
             problems.append(problem(path, text))
         else:
-            donors[donor_id] = Donor(donor_id, subject, load_ml, str(path), frozenset(barred))
+            donors[donor_id] = Donor(donor_id, subjects[0] if subjects else "", load_ml, str(path), frozenset(barred))
     return Library(list(donors.values()), problems, ids_of_broken(broken, set(donors)), remarks)
 
 
@@ -121,10 +122,9 @@ def id_of_broken(name: str) -> str:
         return f"lib-{re.sub('[^A-Za-z0-9]', '', name.split('.nii')[0]) or 'unnamed'}"
 
 
-def subject_of(name: str) -> str:
-    """The subject label in a file name, or "" without one."""
-    found = re.match(r"sub-([A-Za-z0-9]+)", name)
-    return found.group(1) if found else ""
+def subjects_in(name: str) -> list[str]:
+    """The subject labels in a file name, wherever they stand: programs put letters of their own before `sub-`."""
+    return re.findall(r"sub-([A-Za-z0-9]+)", name, re.IGNORECASE)
 
 
 def judge_mask(path: Path) -> tuple[str | None, float]:

@@ -68,7 +68,7 @@ def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml
     gives it. The first n scans are the same whatever the count.
     """
     canvases = canvases_of(rows)
-    allowed = np.array([[donor.subject != canvas.subject for canvas in canvases] for donor in donors], bool)
+    allowed = np.array([[donor.subject.lower() != str(canvas.subject).lower() for canvas in canvases] for donor in donors], bool)
     own = allowed.size > 0 and not allowed.any()
     if own:
         allowed[:] = True

@@ -52,9 +52,12 @@ def resampled_means_of_groups(groups: Sequence[np.ndarray], rng: np.random.Gener
     Each group is float [member], with at least one. A group that is drawn twice has its members drawn anew.
     """
     drawn = rng.integers(0, len(groups), (settings.resamples, len(groups)))
-    means = np.empty(drawn.shape)
-    for number, members in enumerate(groups):
-        where = drawn == number
-        picked = rng.integers(0, len(members), (np.count_nonzero(where), len(members)))
-        means[where] = members[picked].mean(axis=1)
-    return means.mean(axis=1)
+    means = np.empty(drawn.size)
+    # Where each group was drawn, in one pass for all of them.
+    where = np.split(
+        np.argsort(drawn, axis=None, kind="stable"), np.cumsum(np.bincount(drawn.ravel(), minlength=len(groups)))[:-1]
+    )
+    for members, places in zip(groups, where, strict=True):
+        picked = rng.integers(0, len(members), (len(places), len(members)))
+        means[places] = members[picked].mean(axis=1)
+    return means.reshape(drawn.shape).mean(axis=1)

@@ -59,11 +59,11 @@ def shown(path: str | Path) -> str:
 def library_id(name: str) -> str:
     """The id of a mask of a lesion library from its file name: `lib-cs01` for `sub-cs01_space-MNI152_label-lesion_mask.nii.gz`.
 
-    The label is that of the subject and of the session, if the name begins with a subject; whatever else stands in the name, a
+    The label is that of the subject and of the session, if the name holds a subject; whatever else stands in the name, a
     model's card then says whose lesions it has seen. Of another name it is what stands before the entities space, label and desc
     and before `mask`, without `sub-` and all that joins. Raises InputError when that is no label of letters and digits.
     """
-    found = re.match(r"sub-([A-Za-z0-9]+)(?:_(ses-[A-Za-z0-9]+))?", name)
+    found = re.search(r"sub-([A-Za-z0-9]+)(?:_(ses-[A-Za-z0-9]+))?", name, re.IGNORECASE)
     stem = "".join(found.groups("")) if found else re.split(r"_(?:space|label|desc)-|_mask|\.nii", name)[0]
     label = re.sub(r"sub-|[ ._-]", "", stem)
     if not re.fullmatch(r"[A-Za-z0-9]+", label):

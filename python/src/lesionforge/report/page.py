@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
+from typing import Any
 
 from lesionforge import __version__
 from lesionforge.errors import InputError
 from lesionforge.evaluate.charts import CAPTIONS, CHART_TITLES
-from lesionforge.images import read_json, read_tsv
+from lesionforge.images import read_record, read_tsv
 from lesionforge.nets import CARD, versions
 from lesionforge.nets.curves import curves_figure, loss_curves
 from lesionforge.prepare.quality import Limit
@@ -20,6 +22,8 @@ from lesionforge.report.quality import ScanQuality, worst_first
 from lesionforge.report.tables import Table
 
 MOST_FIGURES = 12
+# Each model folder has its own.
+MOST_CURVES = 60
 MOST_SYNTHETIC_FIGURES = 4
 
 
@@ -52,20 +56,22 @@ def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[
     """The HTML of the page about a run in the given mode (experiment, augment or segment), its scans judged by limits."""
     import jinja2
 
-    cards = {name: read_json(folder / CARD) for name, folder in results.models.items() if (folder / CARD).is_file()}
-    loads = {name: tables.lesion_load(scan) for name, scan in (results.prepared | results.synthetic).items()}
+    models = {name: folder / CARD for name, folder in results.models.items() if (folder / CARD).is_file()}
+    cards = readable(results, lambda card: read_record(card, "versions"), models)
+    loads = readable(results, tables.lesion_load, results.prepared | results.synthetic)
+    made_of = readable(results, partial(tables.provenance, results), {scan: scan for scan in results.synthetic})
     sections = [
         evaluation(results),
         arms_compared(results),
         cohort(results, mode, loads),
         test_scans(results),
-        synthetic(results, loads),
+        synthetic(results, loads, made_of),
         preparation(results, worst_first(quality), limits),
         training(results, cards),
     ]
     made_with = dict(versions())
     for card in cards.values():
-        made_with |= card.get("versions", {})
+        made_with |= card["versions"]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files("lesionforge.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
@@ -75,6 +81,17 @@ def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[
         sections=[section for section in sections if section],
         versions=sorted(made_with.items()),
     )
+
+
+def readable(results: Results, read: Callable[[Any], Any], what: dict[str, Any]) -> dict[str, Any]:
+    """What can be read, by name; a sentence of the results for what cannot."""
+    found = {}
+    for name, place in what.items():
+        try:
+            found[name] = read(place)
+        except InputError as error:
+            results.unreadable.append(str(error))
+    return found
 
 
 def optional(*titled: tuple[str, Table | None]) -> list[tuple[str, Table]]:
@@ -137,18 +154,18 @@ def test_scans(results: Results) -> Section:
     return section
 
 
-def synthetic(results: Results, loads: dict[str, tuple[int, float] | None]) -> Section:
+def synthetic(results: Results, loads: dict[str, tuple[int, float] | None], made_of: dict[str, dict[str, Any]]) -> Section:
     """Each synthetic scan beside the canvas it was painted on."""
     section = Section("synthesis", "Synthetic scans")
-    if results.synthetic:
-        section.tables = optional(("What each was made of", tables.synthetic_table(results, loads)))
-    painted = [scan for scan in results.synthetic if tables.provenance(results, scan).get("canvas") in results.prepared]
+    if made_of:
+        section.tables = optional(("What each was made of", tables.synthetic_table(made_of, loads)))
+    painted = [scan for scan, origin in made_of.items() if origin.get("canvas") in results.prepared]
     chosen, section.shown = limited(painted, MOST_SYNTHETIC_FIGURES)
     section.caption = pictures.SYNTHETIC_CAPTION
     for scan in chosen:
-        made_of = tables.provenance(results, scan)
-        levels = results.levels.get(made_of["canvas"]) if made_of.get("canvas_filled") else None
-        add(section, scan, pictures.synthetic, results.synthetic[scan], results.prepared[made_of["canvas"]], levels)
+        origin = made_of[scan]
+        levels = results.levels.get(origin["canvas"]) if origin.get("canvas_filled") else None
+        add(section, scan, pictures.synthetic, results.synthetic[scan], results.prepared[origin["canvas"]], levels)
     return section
 
 
@@ -186,11 +203,12 @@ def training(results: Results, cards: dict[str, dict]) -> Section:
         if (folder / "history.tsv").is_file():
             for part, history in loss_curves(read_tsv(folder / "history.tsv")).items():
                 curves[f"{name} {part}".strip()] = history
-    if curves:
+    chosen, section.shown = limited(list(curves), MOST_CURVES)
+    if chosen:
         section.caption = (
             "Loss at each epoch. Both lines should fall and level out; a validation line that turns up while training still "
             "falls means over-fitting, one that never falls means that nothing general was learnt."
             " The ring is the epoch whose weights are kept."
         )
-        section.pictures = [Picture("Training curves", data_uri(curves_figure(curves)))]
+        section.pictures = [Picture("Training curves", data_uri(curves_figure({name: curves[name] for name in chosen})))]
     return section

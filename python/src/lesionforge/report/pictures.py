@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lesionforge.errors import InputError
 from lesionforge.images import Prepared, derivative, read_mask, read_volume
+from lesionforge.images.made import read_on_grid
 from lesionforge.report.figures import PREDICTION_COLOUR, REFERENCE_COLOUR, Panel, scan_figure
 from lesionforge.report.views import axial_cut, best_slice, grey, sagittal_cut, window
 
@@ -24,7 +25,7 @@ SEGMENTATION_CAPTION = (
 SYNTHETIC_CAPTION = (
     "The axial slice with most synthetic lesion: canvas, synthetic scan, and the same with the outline of its exact mask "
     "(blue), in one window of grey. Good: lesions bright on FLAIR and dark or grey on T1w, with soft edges and the texture of "
-    "real ones; nothing changed outside the outline; no bright spot on the canvas that the mask leaves out."
+    "real ones; nothing changed beyond two voxels of the outline; no bright spot on the canvas that the mask leaves out."
 )
 PREPARATION_CAPTION = (
     "T1w with the outline of the brain mask (blue) in two planes, tissues over T1w (blue CSF, vermilion grey matter, yellow "
@@ -69,8 +70,9 @@ def synthetic(painted: Prepared, canvas: Prepared, levels: Path | None) -> str:
         raise InputError(f"{painted.folder}: has {scan.brain.shape} voxels, its canvas {before.brain.shape}; paint it again")
     images = {"FLAIR": (before.flair, scan.flair), "T1w": (before.t1w, scan.t1w)}
     if levels is not None:
+        remedy = "synthesize levels"
         images = {
-            name: (read_volume(levels / derivative(canvas.scan_id, canvas.grid, f"desc-filled_{name}"))[0], after)
+            name: (read_on_grid(levels / derivative(canvas.scan_id, canvas.grid, f"desc-filled_{name}"), before, remedy), after)
             for name, (_, after) in images.items()
         }
     cut = axial_cut(best_slice([scan.lesion], scan.brain), scan.brain)

@@ -222,15 +222,14 @@ def provenance(results: Results, scan_id: str) -> dict[str, Any]:
     return planned | flat(sidecar(results.synthetic[scan_id].folder, "desc-provenance"))
 
 
-def synthetic_table(results: Results, loads: dict[str, tuple[int, float] | None]) -> Table:
-    """One row per synthetic scan: what it was made of, what became of the donor's lesions, how much lesion it has."""
+def synthetic_table(made_of: dict[str, dict[str, Any]], loads: dict[str, tuple[int, float] | None]) -> Table:
+    """One row per synthetic scan: its `provenance`, what became of the donor's lesions, how much lesion it has."""
     fates = ("kept", "moved", "cut", "dropped")
     table = Table(["scan", "donor", "canvas", *(f"lesions {fate}" for fate in fates), "lesions", "lesion volume (ml)"])
-    for scan_id in results.synthetic:
-        made_of = provenance(results, scan_id)
-        counts = {fate: next((made_of[key] for key in made_of if key.split()[-1] == fate), None) for fate in fates}
+    for scan_id, origin in made_of.items():
+        counts = {fate: next((origin[key] for key in origin if key.split()[-1] == fate), None) for fate in fates}
         count, volume = loads.get(scan_id) or (None, None)
-        table.rows.append([scan_id, *map(show, (made_of.get("donor"), made_of.get("canvas"), *counts.values(), count, volume))])
+        table.rows.append([scan_id, *map(show, (origin.get("donor"), origin.get("canvas"), *counts.values(), count, volume))])
     table.note = (
         "Kept: the lesion lies on the canvas whole; moved: whole, up to some millimetres away, where the canvas has room; "
         "cut: only where there is room, and grown again around that; dropped: there is no room near. Lesions never touch, "

@@ -79,12 +79,19 @@ def profile_of(image: np.ndarray, mask: np.ndarray) -> Profile:
 
 
 def draw_profiles(
-    volume_mm3: float, place: str, lesions: Sequence[TrainingLesion], rng: np.random.Generator
-) -> dict[str, Profile]:
-    """The profiles of one of the training lesions nearest in size (ratio of volumes) and place, each as likely."""
-    distance = [abs(np.log(lesion.volume_mm3 / volume_mm3)) + (lesion.place != place) for lesion in lesions]
-    nearest = np.argsort(distance, kind="stable")[:NEAREST]
-    return lesions[int(rng.choice(nearest))].profiles
+    wanted: Sequence[tuple[float, str]], lesions: Sequence[TrainingLesion], rng: np.random.Generator
+) -> list[dict[str, Profile]]:
+    """For each wanted volume (mm³) and place the profiles of one of the training lesions nearest in both, each as likely.
+
+    Volumes are compared by the logarithm of their ratio; another place counts as a ratio of e.
+    """
+    sizes = np.log([lesion.volume_mm3 for lesion in lesions])
+    places_of_lesions = np.array([lesion.place for lesion in lesions])
+    drawn = []
+    for volume_mm3, place in wanted:
+        distance = np.abs(sizes - np.log(volume_mm3)) + (places_of_lesions != place)
+        drawn.append(lesions[int(rng.choice(np.argsort(distance, kind="stable")[:NEAREST]))].profiles)
+    return drawn
 
 
 def statistics_json(lesions: Sequence[TrainingLesion]) -> list[dict[str, Any]]:

@@ -75,6 +75,8 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
     record["filled"] = "lesion mask" if prepared.lesion else "hyperintensities of white matter"
     scan = prepared.read()
     levels = None if prepared.lesion else levels_of_scan(prepared, scan)[0]["flair"]
+    # One for all, else scans on one grid would have the same noise.
+    rng = np.random.default_rng(seed)
     with new_folder(out / prepared.scan_id, prepared.folder, *scans.values(), own=FILLED_FILES) as folder:
         for space, path in scans.items():
             entities = f"space-{space}_res-native"
@@ -85,7 +87,6 @@ def write_filled(prepared: Prepared, scans: dict[str, Path], out: Path, seed: in
                 lesion = read_mask(find_image(prepared.folder, f"{entities}_label-lesion_mask.nii.gz"))[0]
             else:
                 lesion = levels_on(levels, scan.affine, prepared, space, (data.shape, affine)) > 0
-            rng = np.random.default_rng(seed)
             filled, filling = fill_on_grid(data, affine, lesion, tissues == WHITE_MATTER, rng)
             record[space] = vars(filling) | {"voxels": int(lesion.sum())}
             name = derivative(prepared.scan_id, entities, f"desc-filled_{space}")

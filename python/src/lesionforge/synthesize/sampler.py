@@ -115,17 +115,18 @@ def draw_lesions(
     volumes = {candidate.lesion: candidate.volume_mm3 for candidate in candidates}
     left_mm3 = load_ml * 1000
     chosen: list[LesionDraw] = []
-    others: list[tuple[float, int, LesionDraw]] = []
+    others: list[tuple[float, LesionDraw]] = []
     for lesion in [*first, *again]:
         volume_mm3 = volumes[lesion.lesion] * lesion.volume_factor
         if volume_mm3 <= left_mm3:
             chosen.append(lesion)
             left_mm3 -= volume_mm3
         else:
-            others.append((abs(volume_mm3 - left_mm3), len(others), lesion))
-    # One more may come nearer from above.
-    if others and (min(others)[0] < left_mm3 or not chosen):
-        chosen.append(min(others)[2])
+            others.append((volume_mm3, lesion))
+    # One more may come nearer from above: the smallest, since all others are larger than what is left.
+    smallest_mm3, smallest = min(others, key=lambda other: other[0], default=(np.inf, None))
+    if smallest is not None and (smallest_mm3 - left_mm3 < left_mm3 or not chosen):
+        chosen.append(smallest)
     return tuple(chosen)
 
 

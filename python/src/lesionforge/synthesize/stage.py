@@ -159,9 +159,9 @@ class Levels:
         """The levels by contrast, uint8 [x, y, z]; raises InputError when they lie on another grid than the scan."""
         return {name: read_on_grid(path, scan, "synthesize levels").astype(np.uint8) for name, path in self.levels.items()}
 
-    def read_filled(self) -> dict[str, np.ndarray]:
-        """The filled images by contrast, float32 [x, y, z]."""
-        return {name: read_volume(path)[0] for name, path in self.filled.items()}
+    def read_filled(self, scan: Scan) -> dict[str, np.ndarray]:
+        """The filled images by contrast, float32 [x, y, z]; raises InputError when they lie on another grid than the scan."""
+        return {name: read_on_grid(path, scan, "synthesize levels") for name, path in self.filled.items()}
 
     @property
     def contrasts(self) -> tuple[str, ...]:
@@ -204,7 +204,7 @@ def store_training_scan(prepared: Prepared, levels: Levels, scratch: Path, confi
     shown = network_levels(levels.read(scan), config)
     real, filled = (
         network_images([images[name] for name in config.contrasts], scan.brain, levels.scales, config)
-        for images in (images_of(scan, config.contrasts), levels.read_filled())
+        for images in (images_of(scan, config.contrasts), levels.read_filled(scan))
     )
     folder = scratch / prepared.scan_id
     with naming(folder):
@@ -332,7 +332,7 @@ def write_painted(transplant: Path, canvas: Prepared, canvas_levels: Levels | No
         name: read_on_grid(find_image(transplant, f"{level_entity(name)}.nii.gz"), scan, remedy).astype(np.uint8)
         for name in config.contrasts
     }
-    images = canvas_levels.read_filled() if canvas_levels else images_of(scan)
+    images = canvas_levels.read_filled(scan) if canvas_levels else images_of(scan)
     shown = [images[name] for name in config.contrasts]
     scales = canvas_levels.scales if canvas_levels else scales_of_scan(canvas, scan)
     device = find_device("auto")

@@ -192,4 +192,5 @@ def _candidates(
     if profiles is None:
         return [Candidate(number, volume) for number, volume in found]
     where = places(numbers, scan.tissues, scan.brain, voxel_mm)
-    return [Candidate(number, volume, draw_profiles(volume, where[number], profiles, rng)) for number, volume in found]
+    drawn = draw_profiles([(volume, where[number]) for number, volume in found], profiles, rng)
+    return [Candidate(number, volume, of_one) for (number, volume), of_one in zip(found, drawn, strict=True)]
