@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lesionforge.cohort.cascades import subjects_of
 from lesionforge.images import read_tsv
+from lesionforge.images.names import subjects_of
 
 SEGMENT = ("--mode", "segment", "--model")
 

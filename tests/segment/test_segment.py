@@ -274,6 +274,16 @@ def test_a_rough_registration_that_cannot_be_read_is_named_before_networks_run(r
     assert result.exit_code == 2 and f"{rough}: cannot be read as a displacement" in result.output
 
 
+def test_a_transform_that_cannot_be_read_is_named_before_networks_run(root: Path, tmp_path: Path, monkeypatch) -> None:
+    shutil.copytree(root / "prepare/sub-9", tmp_path / "sub-9")
+    transform = next((tmp_path / "sub-9").glob("*_from-FLAIR_to-T1w_*xfm.mat"))
+    transform.write_bytes(transform.read_bytes()[:20])
+    monkeypatch.setattr("lesionforge.segment.workflow.lesion_probability", None)
+    call = ["segment", "--prepared", tmp_path / "sub-9", "--model", root / "model", "--out", tmp_path / "out"]
+    result = CliRunner().invoke(main, [str(word) for word in call])
+    assert result.exit_code == 2 and f"{transform}: cannot be read as a linear transform" in result.output
+
+
 @pytest.mark.parametrize("space", ["T1w", "FLAIR", "T2w"])
 def test_native_results_keep_the_users_header(root: Path, space: str) -> None:
     like = read_image(root / f"prepare/sub-9/sub-9_space-{space}_res-native_desc-brain_mask.nii.gz")

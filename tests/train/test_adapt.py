@@ -75,6 +75,10 @@ def test_blocks_are_counted_from_the_output_which_is_always_trained() -> None:
     network = build_network("valverde2017")
     retrain_last(network, 3)
     assert [type(layer).__name__ for layer in network.layers if layer.trainable_weights] == ["Dense", "Dense"]
+    network = build_network("dense")
+    retrain_last(network, 1)
+    trained = [type(layer).__name__ for layer in network.layers if layer.trainable_weights]
+    assert trained == ["Conv3D", "BatchNormalization", "Conv3D"]
 
 
 @pytest.fixture(scope="module")

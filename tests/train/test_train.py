@@ -213,9 +213,10 @@ def test_a_made_scan_says_what_it_is_made_of_and_of_no_validation_subject(folder
     call = ["train", "--index", f"{index}", "--out", f"{tmp_path}/model"]
     result = CliRunner().invoke(main, call)
     assert result.exit_code == 2 and f"{scan}: is not of a real scan, but has no *_desc-provenance.json" in result.output
-    write_json({"donor": "sub-1", "canvas": "sub-3"}, scan / "sub-0_desc-provenance.json")
-    result = CliRunner().invoke(main, call)
-    assert result.exit_code == 2 and f"{scan}: is made of sub-1, a scan of a validation subject" in result.output
+    for donor in ("sub-1", "sub-1_ses-2", "lib-1", "lib-1ses2"):
+        write_json({"donor": donor, "canvas": "sub-3"}, scan / "sub-0_desc-provenance.json")
+        result = CliRunner().invoke(main, call)
+        assert result.exit_code == 2 and f"{scan}: is made of {donor}, a scan of a validation subject" in result.output
 
 
 def test_synthetic_weight_is_the_weight_of_made_scans_alone(folders, tmp_path: Path, write_blob_scan, monkeypatch) -> None:

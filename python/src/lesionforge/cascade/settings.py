@@ -71,9 +71,14 @@ class CascadeConfig:
     """How often a made scan is drawn, against a real one: of blocks the scan, of patches its voxels."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError when the lower threshold is above the other."""
+        """Raise ValueError when the lower threshold is above the other, or an epoch has fewer samples than steps."""
         if self.lowest_threshold is not None and self.lowest_threshold > self.lesion_threshold:
             raise ValueError(f"lowest_threshold {self.lowest_threshold:g} is above lesion_threshold {self.lesion_threshold:g}")
+        if self.lesions_per_epoch + self.negatives_per_epoch < self.steps_per_epoch:
+            raise ValueError(
+                f"batch_size {self.batch_size}, steps_per_epoch {self.steps_per_epoch} and negatives_per_lesion "
+                f"{self.negatives_per_lesion} leave some steps without a sample"
+            )
 
     @property
     def in_blocks(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from lesionforge import nets
 from lesionforge.cascade.card import Lineage, contrasts_of, lineages, read_cascade_card, refuse_missing_contrasts
 from lesionforge.cohort.rows import Problem, Row
 from lesionforge.errors import InputError
-from lesionforge.images.names import ALWAYS
+from lesionforge.images.names import ALWAYS, subjects_of
 
 
 @dataclass(frozen=True)
@@ -138,14 +137,3 @@ def scans_seen(seen: Sequence[Lineage]) -> dict[str, str]:
             for subject in subjects_of(scan):
                 scan_of.setdefault(subject, scan)
     return scan_of
-
-
-def subjects_of(scan: str) -> list[str]:
-    """The subject labels, in lower case, that an entry of a card may mean: `01` of `sub-01_ses-1`, none of what is no scan.
-
-    The id of a library's mask joins subject and session, so that `lib-01ses1` may be of `01ses1` or of `01`.
-    """
-    kind, _, label = scan.lower().partition("-")
-    if kind == "sub":
-        return [label.split("_")[0]]
-    return [label, *(label[: found.start()] for found in re.finditer("ses", label))] if kind == "lib" else []

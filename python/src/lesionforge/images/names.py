@@ -73,6 +73,17 @@ def library_id(name: str) -> str:
     return f"lib-{label}"
 
 
+def subjects_of(scan: str) -> list[str]:
+    """The subject labels, in lower case, that an id may mean: `01` of `sub-01_ses-1`, none of what is no scan.
+
+    The id of a library's mask joins subject and session, so that `lib-01ses1` may be of `01ses1` or of `01`.
+    """
+    kind, _, label = scan.lower().partition("-")
+    if kind == "sub":
+        return [label.split("_")[0]]
+    return [label, *(label[: found.start()] for found in re.finditer("ses", label))] if kind == "lib" else []
+
+
 def find_images(folder: str | Path, ending: str) -> list[Path]:
     """The files of a folder whose names end with `_<ending>`, sorted."""
     return sorted(path for path in Path(folder).glob(f"*_{ending}") if not path.name.startswith("."))

@@ -7,17 +7,22 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from lesionforge.errors import InputError
 from lesionforge.images.geometry import RAS_TO_LPS
 
 
 def world_matrix(path: str | Path) -> np.ndarray:
     """The 4 x 4 matrix, RAS mm, of a linear ITK transform file: from points of the fixed image to points of the moving one.
 
-    For `from-FLAIR_to-T1w`, which resamples FLAIR images onto T1w grids, it leads from T1w points to FLAIR points.
+    For `from-FLAIR_to-T1w`, which resamples FLAIR images onto T1w grids, it leads from T1w points to FLAIR points. Raises
+    InputError when the file cannot be read.
     """
     import ants
 
-    transform = ants.read_transform(str(path))
+    try:
+        transform = ants.read_transform(str(path))
+    except Exception as error:  # ITK raises what it likes
+        raise InputError(f"{path}: cannot be read as a linear transform; prepare the scan again") from error
     corners = np.vstack([np.zeros(3), np.eye(3)])
     origin, *ends = (np.array(transform.apply_to_point(corner.tolist())) for corner in corners)
     matrix = np.eye(4)

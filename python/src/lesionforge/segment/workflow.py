@@ -110,7 +110,11 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path, model_name:
             f"prepare it with --voxel-mm {cascade.voxel_mm:g}"
         )
     config = cascade.config
+    # What cannot be read is found before the networks run.
     in_template = prepared.way_to_template()
+    spaces = prepared.contrasts if find_images(prepared.folder, native_brain_mask_name("*")) else ()
+    for space in spaces:
+        prepared.given_to_t1w(space)
     images = list(scan.images(cascade.contrasts).values())
     device = find_device("auto")
     with on_one_device(device):
@@ -127,7 +131,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path, model_name:
         write_mask(mask, scan.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING)
         target = folder / derivative(*name, "label-lesion_dseg")
         write_volume(numbers, scan.affine, target, sidecar=NUMBERS_SIDECAR)
-        for space in prepared.contrasts if find_images(prepared.folder, native_brain_mask_name("*")) else ():
+        for space in spaces:
             volumes = write_native(prepared, space, probability, numbers, scan.affine, folder)
             lesions[native_volume(space)] = volumes
         summary = totals(lesions) | {

@@ -26,6 +26,7 @@ from lesionforge.images import (
     write_tsv,
 )
 from lesionforge.images.geometry import voxel_side_mm
+from lesionforge.images.names import subjects_of
 from lesionforge.nets.checkpoint import refuse_inside
 from lesionforge.nets.curves import write_curves
 from lesionforge.nets.devices import find_device, on_one_device
@@ -78,12 +79,13 @@ def sources_of(folder: Path) -> list[str]:
 def made_of(folder: Path, row: dict[str, str], held_out: Set[str]) -> list[str]:
     """`sources_of` the scan of an index's row.
 
-    Raises InputError when a made scan names none, or a training scan has a donor or canvas of the validation subjects `held_out`.
+    Raises InputError when a made scan names none, or a training scan has a donor or canvas of the validation subjects `held_out`
+    (labels in lower case), a mask of a library among them.
     """
     sources = sources_of(folder)
     if row["origin"] != "real" and not sources:
         raise InputError(f"{folder}: is not of a real scan, but has no *_desc-provenance.json; make the scan again")
-    seen = [scan for scan in sources[:2] if scan.startswith("sub-") and scan_labels(scan)[0] in held_out]
+    seen = [scan for scan in sources[:2] if held_out & set(subjects_of(scan))]
     if seen and row["split"] == "train":
         raise InputError(f"{folder}: is made of {seen[0]}, a scan of a validation subject; take its row out of the index")
     return sources
@@ -128,22 +130,28 @@ def read_rows(index: Path) -> list[dict[str, str]]:
     return rows
 
 
-def read_arm(index: Path, config: CascadeConfig, contrasts: tuple[str, ...] | None, scratch: Path) -> Arm:
+def read_arm(index: Path, config: CascadeConfig, initial: Initial | None, scratch: Path) -> Arm:
     """The arm of a table, its scans in files of the folder `scratch`, one read at a time.
 
-    Without `contrasts` they are those of the first scan. Raises InputError when the table is not one of assemble's, has no
-    training scan, or mixes voxel sizes, and when a scan lacks a contrast or has other faults that `read_scan` finds.
+    Contrasts are those of the model to start from, without one those of the first scan. Raises InputError when the table is not
+    one of assemble's, has no training scan, or mixes voxel sizes, when its first scan has other voxels than that model, and when
+    a scan lacks a contrast or has other faults that `read_scan` finds.
     """
     rows = read_rows(index)
-    contrasts = contrasts or Prepared.open(index.parent / rows[0]["folder"]).contrasts
+    contrasts = contrasts_of(initial.card) if initial else Prepared.open(index.parent / rows[0]["folder"]).contrasts
     scans: dict[str, list[LabelledScan]] = {"train": [], "validation": []}
     sizes = {}
     sources: set[str] = set()
-    held_out = {scan_labels(row["id"])[0] for row in rows if row["split"] == "validation" and row["origin"] == "real"}
+    held_out = {scan_labels(row["id"])[0].lower() for row in rows if row["split"] == "validation" and row["origin"] == "real"}
     for row in rows:
         folder = index.parent / row["folder"]
         weight = config.synthetic_weight if row["origin"] != "real" else 1.0
         scan, sizes[row["id"]] = read_scan(folder, config, contrasts, weight)
+        if initial and abs(initial.voxel_mm - sizes[row["id"]]) > 0.01:
+            raise InputError(
+                f"{index}: its scans have voxels of {sizes[row['id']]:g} mm, but {initial.folder} is for "
+                f"{initial.voxel_mm:g} mm; prepare them with --voxel-mm {initial.voxel_mm:g}"
+            )
         scans[row["split"]].append(stored_scan(scan, scratch / row["id"]))
         sources.update(made_of(folder, row, held_out))
     if len(set(sizes.values())) > 1:
@@ -171,7 +179,7 @@ def chosen_config(
 
     A network named alone brings the settings of its own configuration; epochs and steps per epoch are those of `steps_of` where
     that names another one. Raises InputError for a configuration together with a model to start from, or with a network that does
-    not work on what it draws, blocks or patches.
+    not work on what it draws, blocks or patches, and for more steps than an epoch has samples.
     """
     if initial and configuration:
         raise InputError(f"--configuration {configuration}: {initial.folder} has settings of its own; leave --configuration out")
@@ -185,7 +193,10 @@ def chosen_config(
         )
     pace = CONFIGURATIONS[steps_of] if steps_of else config
     steps = {"epochs": pace.epochs, "steps_per_epoch": pace.steps_per_epoch}
-    return replace(config, **steps | {name: value for name, value in changes.items() if value is not None})
+    try:
+        return replace(config, **steps | {name: value for name, value in changes.items() if value is not None})
+    except ValueError as error:
+        raise InputError(f"--steps-per-epoch {changes['steps_per_epoch']}: {error}; give another number") from error
 
 
 @click.command(help="Train the two networks of the cascade on one arm's table.")
@@ -239,20 +250,15 @@ def train(
     config = chosen_config(initial, configuration, changes, steps_of)
     refuse_inside(checkpoint, out)
     say = partial(click.echo, err=True)
+    nets.set_up(seed)
+    found = find_device(device).sharing(config.batch_size)
     with scratch_folder(out.absolute().with_name(f".{out.name}.scans")) as scratch:
-        arm = read_arm(index, config, contrasts_of(initial.card) if initial else None, scratch)
+        arm = read_arm(index, config, initial, scratch)
         training = arm.scans["train"]
         card = cascade_entries(config, arm.voxel_mm, arm.contrasts)
-        nets.set_up(seed)
-        found = find_device(device).sharing(config.batch_size)
         found.say(training=True)
         begin = start = None
         if initial:
-            if abs(initial.voxel_mm - arm.voxel_mm) > 0.01:
-                raise InputError(
-                    f"{index}: its scans have voxels of {arm.voxel_mm:g} mm, but {init} is for {initial.voxel_mm:g} mm; "
-                    f"prepare them with --voxel-mm {initial.voxel_mm:g}"
-                )
             samples = sample_count(training, config.negatives_per_lesion)
             with on_one_device(found):
                 begin = initial.networks(samples).__getitem__

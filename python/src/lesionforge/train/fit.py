@@ -123,14 +123,16 @@ def batches(
     change = partial(training_block, contrasts=samples.contrasts)
     with ThreadPoolExecutor(threads()) as workers:
         for first in range(0, len(parts), MAPPED_BATCHES):
-            scans, several = [scan.mapped() for scan in samples.scans], parts[first : first + MAPPED_BATCHES]
+            several = parts[first : first + MAPPED_BATCHES]
             if config.in_blocks:
+                # Of many scans only these few are open at once.
+                scans = {number: samples.scans[number].mapped() for number in np.unique(voxels[np.concatenate(several), 0])}
                 for batch in several:
                     # Each block has a generator of its own, so that what is drawn does not depend on which thread is faster.
                     own = [np.random.default_rng(seed) for seed in rng.integers(2**63, size=len(batch))]
                     yield gather_blocks(scans, voxels[batch], change, own, each=workers.map)
             else:
-                turned = _turned(scans, [voxels[batch] for batch in several], rng)
+                turned = _turned(samples.scans, [voxels[batch] for batch in several], rng)
                 yield from zip(turned, (labels[batch] for batch in several), strict=True)
 
 

@@ -39,7 +39,7 @@ def build_network(name: str = CascadeConfig.network, contrasts: Sequence[str] = 
 
 
 def _dense(block: keras.KerasTensor) -> keras.KerasTensor:
-    """Ours: every voxel of a block is judged in one pass, from up to 44 voxels on each side of it.
+    """Ours: every voxel of a block is judged in one pass, from up to 49 voxels on each side of it.
 
     Four resolutions with additive skips. All voxels pass through few filters and a strided convolution takes them to half the
     resolution, where most filters are: that leaves two processor cores time for more steps than filters at full resolution do.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,7 +182,7 @@ def gather_pooled(scans: list[LabelledScan], voxels: np.ndarray) -> np.ndarray:
 
 
 def gather_blocks(
-    scans: Sequence[LabelledScan],
+    scans: Sequence[LabelledScan] | Mapping[int, LabelledScan],
     voxels: np.ndarray,
     block_of: Callable[..., tuple[np.ndarray, np.ndarray]],
     *more: Sequence[Any],
