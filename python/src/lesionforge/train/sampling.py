@@ -195,9 +195,8 @@ def gather_blocks(
     """
 
     def block(voxel: np.ndarray, *own: Any) -> tuple[np.ndarray, np.ndarray]:
-        number, *centre = voxel
-        scan = scans[number]
-        return block_of(scan.volume.data, scan.labels.data, scan.volume.places(centre), *own)
+        scan = scans[int(voxel[0])]
+        return block_of(scan.volume.data, scan.labels.data, scan.volume.places(voxel[1:]), *own)
 
     images, classes = zip(*each(block, voxels, *more), strict=True)
     return np.stack(images), np.stack(classes)
