@@ -242,3 +242,12 @@ def test_a_sites_own_options_are_taken_where_they_ask_for_all_or_cannot_be_known
         assert f"{text}: {variables}" in done.stdout
     for options in (*FOR_EVERY_JOB, *ONLY_CALLED_SO):
         assert f"{options}: {'refused' if options in FOR_EVERY_JOB else 'taken'}" in done.stdout
+
+
+def test_help_names_every_parameter_and_starts_nothing(tmp_path: Path) -> None:
+    words = [ROOT / "bin" / "nextflow", "run", ROOT / "main.nf", "--help"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    schema = json.loads((ROOT / "nextflow_schema.json").read_text())
+    for name in (name for group in schema["$defs"].values() for name in group["properties"]):
+        assert f"  --{name} " in done.stdout, name
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
