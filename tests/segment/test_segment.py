@@ -264,24 +264,17 @@ def test_centroids_are_in_template_space_where_the_prepared_folder_knows_the_way
     assert len(unknown) and (unknown["x_mni152_mm"] == "n/a").all()
 
 
-def test_a_rough_registration_that_cannot_be_read_is_named_before_networks_run(root: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(("ending", "said"), [("rough_xfm.nii.gz", "displacement"), ("to-T1w*xfm.mat", "linear transform")])
+def test_a_transform_that_cannot_be_read_is_named_before_networks_run(
+    root: Path, tmp_path: Path, monkeypatch, ending: str, said: str
+) -> None:
     shutil.copytree(root / "prepare/sub-9", tmp_path / "sub-9")
-    rough = next((tmp_path / "sub-9").glob("*_desc-rough_xfm.nii.gz"))
-    rough.write_bytes(rough.read_bytes()[:-20])
+    damaged = next((tmp_path / "sub-9").glob(f"*{ending}"))
+    damaged.write_bytes(damaged.read_bytes()[:20])
     monkeypatch.setattr("lesionforge.segment.workflow.lesion_probability", None)
     call = ["segment", "--prepared", tmp_path / "sub-9", "--model", root / "model", "--out", tmp_path / "out"]
     result = CliRunner().invoke(main, [str(word) for word in call])
-    assert result.exit_code == 2 and f"{rough}: cannot be read as a displacement" in result.output
-
-
-def test_a_transform_that_cannot_be_read_is_named_before_networks_run(root: Path, tmp_path: Path, monkeypatch) -> None:
-    shutil.copytree(root / "prepare/sub-9", tmp_path / "sub-9")
-    transform = next((tmp_path / "sub-9").glob("*_from-FLAIR_to-T1w_*xfm.mat"))
-    transform.write_bytes(transform.read_bytes()[:20])
-    monkeypatch.setattr("lesionforge.segment.workflow.lesion_probability", None)
-    call = ["segment", "--prepared", tmp_path / "sub-9", "--model", root / "model", "--out", tmp_path / "out"]
-    result = CliRunner().invoke(main, [str(word) for word in call])
-    assert result.exit_code == 2 and f"{transform}: cannot be read as a linear transform" in result.output
+    assert result.exit_code == 2 and f"{damaged}: cannot be read as a {said}" in result.output
 
 
 @pytest.mark.parametrize("space", ["T1w", "FLAIR", "T2w"])

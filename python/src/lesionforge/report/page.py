@@ -57,7 +57,7 @@ def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[
     import jinja2
 
     models = {name: folder / CARD for name, folder in results.models.items() if (folder / CARD).is_file()}
-    cards = readable(results, lambda card: read_record(card, "versions"), models)
+    cards = readable(results, lambda card: read_record(card, "kind"), models)
     loads = readable(results, tables.lesion_load, results.prepared | results.synthetic)
     made_of = readable(results, partial(tables.provenance, results), {scan: scan for scan in results.synthetic})
     sections = [
@@ -71,7 +71,7 @@ def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[
     ]
     made_with = dict(versions())
     for card in cards.values():
-        made_with |= card["versions"]
+        made_with |= card.get("versions", {})
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files("lesionforge.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
