@@ -203,7 +203,11 @@ def gather_blocks(
 
 
 def healthy_part(scan: LabelledScan, scans: int, rng: np.random.Generator) -> np.ndarray:
-    """The healthy candidates of a scan in a random box, whose volume times the number of scans is about two brains."""
+    """The healthy candidates of a scan in a random box, whose volume times the number of scans is about two brains.
+
+    The box lies inside the candidates' bounding box, so that with more than two scans their middle is looked at more than their
+    rim. With the same chance everywhere networks were no better (docs/results.md).
+    """
     if not len(scan.healthy):
         return scan.healthy
     low, high = scan.healthy.min(axis=0), scan.healthy.max(axis=0) + 1
