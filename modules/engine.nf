@@ -24,7 +24,11 @@ def engineProblems(workflow) {
     }
     def looked_at = engine == 'apptainer' ? (here ? files : []) : local ? images.keySet() : []
     // One that hangs is not asked again.
-    return looked_at.inject([]) { found, image -> found.any { sentence -> sentence.contains(noAnswer()) } ? found : found + [imageProblem(engine, image, images[image])].findAll { sentence -> sentence } }
+    return looked_at.inject([]) { found, image ->
+        def hangs = found.any { sentence -> sentence.contains(noAnswer()) }
+        def problem = hangs ? null : imageProblem(engine, image, images[image])
+        return problem ? found + [problem] : found
+    }
 }
 
 // Why the first task would find no container that starts: user namespaces that are switched off, a podman without its helpers, a GPU

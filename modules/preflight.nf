@@ -182,12 +182,12 @@ def isChosen(task, selector) {
     return task[kind].any { name -> name ==~ plain } != pattern.startsWith('!')
 }
 
-// The settings that decide which options a task gets: those by its name before those by a label, and these before those of all.
+// The settings that decide which options a task gets: of all tasks, of its labels, or by its name, whichever comes last.
 def scopeOf(task, settings) {
-    def own = ['withName:', 'withLabel:'].collectMany { kind ->
-        scopesOf(settings).findAll { name, scope -> name.startsWith(kind) && scope.clusterOptions && isChosen(task, name) }.values().toList().reverse()
+    def own = ['withLabel:', 'withName:'].collectMany { kind ->
+        scopesOf(settings).findAll { name, scope -> name.startsWith(kind) && scope.clusterOptions && isChosen(task, name) }.values()
     }
-    return own ? own.first() : settings
+    return ([settings] + own).last()
 }
 
 // What a setting may name of a task before there is one.

@@ -13,7 +13,7 @@ from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import write_json
 from lesionforge.prepare import workflow
-from lesionforge.prepare.workflow import refuse_others, refuse_untold
+from lesionforge.prepare.workflow import refuse_others, refuse_results
 
 GIVEN = {"T1w": "a", "FLAIR": "b", "lesion mask": "c", "denoised": False, "voxel_mm": 1}
 
@@ -54,11 +54,13 @@ def test_a_folder_that_does_not_tell_what_it_was_made_of_is_refused(folder: Path
 
 
 def test_results_whose_prepared_scan_is_gone_are_not_replaced(folder: Path, tmp_path: Path) -> None:
-    refuse_untold(folder, tmp_path / "prepare")
+    own = ("sub-*_desc-segment.json",)
+    refuse_results(tmp_path, "sub-01", own=own)
     (folder / "sub-01_desc-segment.json").touch()
-    refuse_untold(folder, tmp_path)
     with pytest.raises(InputError, match="nothing tells of which scans; remove that folder"):
-        refuse_untold(folder, tmp_path / "prepare")
+        refuse_results(tmp_path, "sub-01", own=own)
+    (tmp_path / "prepare/sub-01").mkdir(parents=True)
+    refuse_results(tmp_path, "sub-01", own=own)
 
 
 @pytest.mark.parametrize("tool", ["prepare", "fill", "levels", "paint"])

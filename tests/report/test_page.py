@@ -203,9 +203,7 @@ def test_a_volume_that_cannot_be_read_costs_its_figure_not_the_page(root, tmp_pa
 def test_a_mask_a_card_and_a_provenance_that_cannot_be_read_cost_their_own_figures_alone(root, tmp_path, content):
     broken = tmp_path / "broken"
     shutil.copytree(root, broken)
-    mask = next((broken / "prepare/sub-01").glob("*res-1mm_label-lesion_mask.nii.gz"), None) or next(
-        path for path in (broken / "prepare/sub-01").glob("*_label-lesion_mask.nii.gz") if "native" not in path.name
-    )
+    mask = Prepared.open(broken / "prepare/sub-01").lesion
     mask.write_bytes(mask.read_bytes()[:200])
     card = next((broken / "train").glob("*/model.json"))
     card.write_text(content)

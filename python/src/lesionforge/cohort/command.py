@@ -304,7 +304,7 @@ def result_line(rows: Sequence[Row], folds: Sequence[Fold], plan: Plan, left_out
         line += f", folds: {len(folds)}"
     if masks := {pair.donor.mask for pair in plan.pairs if pair.donor.mask}:
         line += f", {len(masks)} masks of the library among the donors"
-    if plan.filled and any(pair.synthetic_id.startswith("sub-syn") for pair in plan.pairs):
+    if plan.filled and any(pair.kind == "syn" for pair in plan.pairs):
         line += "; no healthy scans, so lesion-filled patients are the canvases"
     if left_out:
         line += f"; left out for broken files: {left_out}"

@@ -20,7 +20,7 @@ from lesionforge.cohort.rows import Problem, Row
 from lesionforge.errors import InputError
 from lesionforge.images import library_id, read_mask, voxel_volume_mm3
 from lesionforge.images.check import inspect_file
-from lesionforge.images.names import shown
+from lesionforge.images.names import shown, subjects_in
 from lesionforge.images.resample import covered
 from lesionforge.images.template import load_template
 
@@ -73,8 +73,8 @@ def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
         copied = copies.get(lesion_places(str(path)), "") if copies and load_ml else ""
         barred = {}
         for label, rows_of in held.items():
-            if named := [subject for subject in subjects if subject.lower() in rows_of]:
-                barred[label] = f"is named after {held_as(rows_of[named[0].lower()])}"
+            if named := [subject for subject in subjects if subject in rows_of]:
+                barred[label] = f"is named after {held_as(rows_of[named[0]])}"
             elif copied in rows_of:
                 barred[label] = f"holds the very lesions of {held_as(rows_of[copied])}"
         if barred and len(barred) == len(held):
@@ -120,11 +120,6 @@ def id_of_broken(name: str) -> str:
         return library_id(name)
     except InputError:
         return f"lib-{re.sub('[^A-Za-z0-9]', '', name.split('.nii')[0]) or 'unnamed'}"
-
-
-def subjects_in(name: str) -> list[str]:
-    """The subject labels in a file name, wherever they stand: programs put letters of their own before `sub-`."""
-    return re.findall(r"sub-([A-Za-z0-9]+)", name, re.IGNORECASE)
 
 
 def judge_mask(path: Path) -> tuple[str | None, float]:

@@ -11,6 +11,8 @@ from lesionforge.errors import InputError
 # The contrasts of a scan, in the order in which they are always given; the first two are always there.
 CONTRASTS = ("T1w", "FLAIR", "T2w", "PDw")
 ALWAYS, FURTHER = CONTRASTS[:2], CONTRASTS[2:]
+# A subject in the name of a file.
+SUBJECT = r"sub-([A-Za-z0-9]+)"
 
 
 def in_order(contrasts: Iterable[str]) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ def library_id(name: str) -> str:
     model's card then says whose lesions it has seen. Of another name it is what stands before the entities space, label and desc
     and before `mask`, without `sub-` and all that joins. Raises InputError when that is no label of letters and digits.
     """
-    found = re.search(r"sub-([A-Za-z0-9]+)(?:_(ses-[A-Za-z0-9]+))?", name, re.IGNORECASE)
+    found = re.search(rf"{SUBJECT}(?:_(ses-[A-Za-z0-9]+))?", name, re.IGNORECASE)
     stem = "".join(found.groups("")) if found else re.split(r"_(?:space|label|desc)-|_mask|\.nii", name)[0]
     label = re.sub(r"sub-|[ ._-]", "", stem)
     if not re.fullmatch(r"[A-Za-z0-9]+", label):
@@ -71,6 +73,11 @@ def library_id(name: str) -> str:
             f"{shown(name)}: its name gives no label of letters and digits; rename it, as in sub-01_label-lesion_mask.nii.gz"
         )
     return f"lib-{label}"
+
+
+def subjects_in(name: str) -> list[str]:
+    """The subject labels in a file name, in lower case, wherever they stand: programs put letters of their own before `sub-`."""
+    return [label.lower() for label in re.findall(SUBJECT, name, re.IGNORECASE)]
 
 
 def subjects_of(scan: str) -> list[str]:

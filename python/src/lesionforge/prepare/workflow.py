@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from lesionforge.prepare.quality import judge, read_figures, read_limits, remedi
 
 # What a folder was made of: checksums of scans and masks, and settings.
 GIVEN = "desc-given"
+# Where a tool keeps the prepared folders of its scans, in its output folder.
+PREPARED = "prepare"
 
 
 def prepare_scan(
@@ -90,8 +92,13 @@ def refuse_others(folder: Path, given: dict[str, Any]) -> None:
         )
 
 
-def refuse_untold(results: Path, prepared: Path) -> None:
-    """Raise InputError when a tool would replace results, and no prepared folder tells any more of which scans they were made."""
+def refuse_results(out: Path, scan_id: str, *inputs: str | Path | None, own: Iterable[str]) -> None:
+    """Raise InputError when the results of a tool, its `own` files in `out/<id>`, would take the place of something.
+
+    That is as `refuse_loss` says, and of results of which no `out/prepare/<id>` tells any more of which scans they were made.
+    """
+    results, prepared = out / scan_id, out / PREPARED / scan_id
+    refuse_loss(results, *inputs, own=own)
     if results.is_dir() and any(results.iterdir()) and not prepared.is_dir():
         raise InputError(
             f"{results}: holds results, and without {prepared} nothing tells of which scans; remove that folder, or give another "

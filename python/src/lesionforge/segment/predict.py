@@ -8,7 +8,6 @@ import click
 
 from lesionforge import nets
 from lesionforge.cascade.card import refuse_missing_contrasts
-from lesionforge.images import refuse_loss
 from lesionforge.prepare.command import (
     brain_mask_of,
     denoise_option,
@@ -51,12 +50,11 @@ def predict(
     out: Path,
 ) -> None:
     """Check the model first, prepare at its voxel size, segment."""
-    from lesionforge.prepare.workflow import prepare_scan, refuse_untold
+    from lesionforge.prepare.workflow import PREPARED, prepare_scan, refuse_results
 
     scan_id = scan_id_of(subject, session=None)
     further = further_scans(t2w, pdw)
-    refuse_loss(out / scan_id, t1w, flair, *further.values(), model, own=SEGMENT_FILES)
-    refuse_untold(out / scan_id, out / "prepare" / scan_id)
+    refuse_results(out, scan_id, t1w, flair, *further.values(), model, own=SEGMENT_FILES)
     cascade = Cascade.open(model, lesion_threshold, min_volume_mm3)
     refuse_missing_contrasts(model, cascade.contrasts, ("T1w", "FLAIR", *further))
     nets.set_up(seed=0)
@@ -65,7 +63,7 @@ def predict(
         flair=flair,
         further=further,
         scan_id=scan_id,
-        out=out / "prepare",
+        out=out / PREPARED,
         lesion_mask=None,
         brain_mask=brain_mask_of(brain_mask),
         voxel_mm=cascade.voxel_mm,

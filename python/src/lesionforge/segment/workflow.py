@@ -72,15 +72,20 @@ class Cascade:
 
 
 def write_native(
-    prepared: Prepared, space: str, probability: np.ndarray, numbers: np.ndarray, affine: np.ndarray, folder: Path
+    prepared: Prepared,
+    space: str,
+    to_t1w: np.ndarray,
+    probability: np.ndarray,
+    numbers: np.ndarray,
+    affine: np.ndarray,
+    folder: Path,
 ) -> np.ndarray:
     """Write what was found on the native grid of one contrast, such as "T1w", with that scan's own header.
 
-    Probability and numbered lesions [x, y, z] lie on the working grid with `affine`. Returns the volume in mm³ that each
-    lesion has on the native grid.
+    Probability and numbered lesions [x, y, z] lie on the working grid with `affine`, to whose points the 4 x 4 matrix `to_t1w`
+    leads. Returns the volume in mm³ that each lesion has on the native grid.
     """
     like = read_image(find_image(prepared.folder, native_brain_mask_name(space)))
-    to_t1w = prepared.given_to_t1w(space)
     grid = (like.shape, like.affine)
     name = (prepared.scan_id, f"space-{space}_res-native")
     there = resample(probability, affine, grid, to_t1w)
@@ -113,8 +118,7 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path, model_name:
     # What cannot be read is found before the networks run.
     in_template = prepared.way_to_template()
     spaces = prepared.contrasts if find_images(prepared.folder, native_brain_mask_name("*")) else ()
-    for space in spaces:
-        prepared.given_to_t1w(space)
+    to_t1w = {space: prepared.given_to_t1w(space) for space in spaces}
     images = list(scan.images(cascade.contrasts).values())
     device = find_device("auto")
     with on_one_device(device):
@@ -131,8 +135,8 @@ def segment_scan(prepared_folder: Path, cascade: Cascade, out: Path, model_name:
         write_mask(mask, scan.affine, folder / derivative(*name, "label-lesion_mask"), MASK_MEANING)
         target = folder / derivative(*name, "label-lesion_dseg")
         write_volume(numbers, scan.affine, target, sidecar=NUMBERS_SIDECAR)
-        for space in spaces:
-            volumes = write_native(prepared, space, probability, numbers, scan.affine, folder)
+        for space, matrix in to_t1w.items():
+            volumes = write_native(prepared, space, matrix, probability, numbers, scan.affine, folder)
             lesions[native_volume(space)] = volumes
         summary = totals(lesions) | {
             "id": prepared.scan_id,

@@ -64,22 +64,20 @@ def prepared(
 ) -> tuple[Prepared, dict[str, Path]]:
     """Prepare one scan into `out/prepare/<id>`; returns that and the scans as given, by contrast.
 
-    Raises InputError as `refuse_loss` and `refuse_untold` do for `out/<id>`, in which the tool's `own` files may lie; `inputs`
-    are what else the tool reads.
+    Raises InputError as `refuse_results` does, `own` being the tool's files; `inputs` are what else it reads.
     """
-    from lesionforge.images import Prepared, refuse_loss
-    from lesionforge.prepare.workflow import prepare_scan, refuse_untold
+    from lesionforge.images import Prepared
+    from lesionforge.prepare.workflow import PREPARED, prepare_scan, refuse_results
 
     scan_id = scan_id_of(subject, session=None)
     further = further_scans(t2w, pdw)
-    refuse_loss(out / scan_id, t1w, flair, *further.values(), lesion_mask, *inputs, own=own)
-    refuse_untold(out / scan_id, out / "prepare" / scan_id)
+    refuse_results(out, scan_id, t1w, flair, *further.values(), lesion_mask, *inputs, own=own)
     folder = prepare_scan(
         t1w=t1w,
         flair=flair,
         further=further,
         scan_id=scan_id,
-        out=out / "prepare",
+        out=out / PREPARED,
         lesion_mask=lesion_mask,
         brain_mask=brain_mask_of(brain_mask),
         voxel_mm=voxel_mm,

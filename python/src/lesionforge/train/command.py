@@ -134,7 +134,7 @@ def read_arm(index: Path, config: CascadeConfig, initial: Initial | None, scratc
     """The arm of a table, its scans in files of the folder `scratch`, one read at a time.
 
     Contrasts are those of the model to start from, without one those of the first scan. Raises InputError when the table is not
-    one of assemble's, has no training scan, or mixes voxel sizes, when its first scan has other voxels than that model, and when
+    one of assemble's, has no training scan, or mixes voxel sizes, when a scan has other voxels than that model, and when
     a scan lacks a contrast or has other faults that `read_scan` finds.
     """
     rows = read_rows(index)
