@@ -66,6 +66,26 @@ def test_a_mask_named_after_a_held_out_subject_is_left_out_and_said(sheet, libra
     assert f"sub-a_space-MNI152_label-lesion_mask.nii.gz, lesion_library: is named after sub-A of split {split}" in warning
 
 
+@pytest.mark.parametrize("split", ["test", "validation"])
+@pytest.mark.parametrize(("name", "subject"), [("D_mask", "d"), ("d_ses-2_mask", "D"), ("sub-x_to_sub-d", "d")])
+def test_a_mask_that_training_would_take_for_a_held_out_subjects_is_left_out(sheet, library, write_scan, name, subject, split):
+    """`train` knows a donor by its id alone, and refuses one of a validation subject when all else is done."""
+    sheet.add(subject, "patient", split)
+    write_scan(library / f"{name}.nii.gz", mask(3), load_template(2).affine)
+    assert run(sheet, library).exit_code == 0
+    assert donors(sheet) == {"sub-01", "sub-02", "lib-a", "lib-bses2", "lib-cmask"}
+    said = f"{name}.nii.gz, lesion_library: is named after sub-{subject} of split {split} and is left out"
+    assert said in (sheet.out / "warnings.txt").read_text()
+
+
+def test_a_mask_named_after_two_subjects_is_painted_onto_neither(sheet, library, write_scan):
+    del sheet.rows[3:]
+    write_scan(library / "sub-x_to_sub-02.nii.gz", mask(3), load_template(2).affine)
+    assert run(sheet, library).exit_code == 0
+    pairs = read_tsv(sheet.out / "pairs.tsv")
+    assert set(pairs["canvas"][pairs["donor"] == "lib-x"]) == {"sub-01"}
+
+
 def test_a_mask_of_a_training_subject_stays(sheet, library):
     sheet.add("a", "patient", "train")
     assert run(sheet, library).exit_code == 0
@@ -144,7 +164,7 @@ def test_what_cannot_be_a_library_is_refused_in_a_sentence_each(sheet, library, 
         "elsewhere.nii.gz, lesion_library: covers",
         "slab.nii.gz, lesion_library: covers",
         "outside.nii.gz, lesion_library: has only 0 % of its lesions in the template's brain",
-        "its name gives the label a, as that of sub-a.nii.gz does; give one another ses- label or take it away",
+        "its name gives the label a, as that of sub-a.nii.gz does; rename one, as with a ses- label, or take it away",
         "é!.nii.gz' holds a control character",
         "é.nii.gz, lesion_library: its name gives no label",
         "text.nii.gz, lesion_library: cannot be read as NIfTI",
@@ -192,7 +212,7 @@ def test_under_skip_two_masks_of_one_label_still_stop_everything(sheet, library,
     sentence = (
         "sub-a_space-MNI152_label-lesion_mask.nii.gz, lesion_library: its name gives the label a, as that of sub-a.nii.gz does"
     )
-    assert f"{sentence}; give one another ses- label or take it away" in result.stderr
+    assert f"{sentence}; rename one, as with a ses- label, or take it away" in result.stderr
     assert not sheet.out.exists()
 
 

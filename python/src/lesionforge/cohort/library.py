@@ -20,7 +20,7 @@ from lesionforge.cohort.rows import Problem, Row
 from lesionforge.errors import InputError
 from lesionforge.images import library_id, read_mask, voxel_volume_mm3
 from lesionforge.images.check import inspect_file
-from lesionforge.images.names import shown, subjects_in
+from lesionforge.images.names import shown, subjects_in, subjects_of
 from lesionforge.images.resample import covered
 from lesionforge.images.template import load_template
 
@@ -47,9 +47,9 @@ class Library:
 def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
     """Judge the masks of a folder for the folds of a cohort.
 
-    A mask without lesions gives nothing. A mask whose file is named after a subject that a fold holds out of training
-    (`sub-<label>` anywhere in it), or that holds just the lesions of such a subject's mask, is barred from that fold, and left
-    out if all folds hold it.
+    A mask without lesions gives nothing. A mask that is named after a subject that a fold holds out of training
+    (`sub-<label>` anywhere in the name of its file, or by its id, as whoever trains on it asks), or that holds just the lesions
+    of such a subject's mask, is barred from that fold, and left out if all folds hold it.
     """
     paths = sorted(path for path in folder.glob("*") if re.search(r"\.nii(\.gz)?$", path.name) and not path.name.startswith("."))
     if not paths:
@@ -69,7 +69,8 @@ def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
         if fault is not None:
             broken.append((path.name, problem(path, fault)))
             continue
-        donor_id, subjects = library_id(path.name), subjects_in(path.name)
+        donor_id = library_id(path.name)
+        subjects = dict.fromkeys([*subjects_in(path.name), *subjects_of(donor_id)])
         copied = copies.get(lesion_places(str(path)), "") if copies and load_ml else ""
         barred = {}
         for label, rows_of in held.items():
@@ -86,10 +87,10 @@ def read_library(folder: Path, folds: Sequence[Fold]) -> Library:
         elif donor_id in donors:
             other = Path(donors[donor_id].mask).name
             label = donor_id.removeprefix("lib-")
-            text = f"its name gives the label {label}, as that of {other} does; give one another ses- label or take it away"
+            text = f"its name gives the label {label}, as that of {other} does; rename one, as with a ses- label, or take it away"
             problems.append(problem(path, text))
         else:
-            donors[donor_id] = Donor(donor_id, subjects[0] if subjects else "", load_ml, str(path), frozenset(barred))
+            donors[donor_id] = Donor(donor_id, frozenset(subjects), load_ml, str(path), frozenset(barred))
     return Library(list(donors.values()), problems, ids_of_broken(broken, set(donors)), remarks)
 
 

@@ -21,11 +21,11 @@ LARGEST_SHARE = 2.0
 class Donor:
     """Who gives lesions: a patient scan, or a mask of a library (`mask` is its path, else ""); their volume in ml.
 
-    `barred` are the folds that may not use it.
+    `subjects` are the labels, in lower case, of whom they may be, `barred` the folds that may not use them.
     """
 
     donor_id: str
-    subject: str
+    subjects: frozenset[str]
     load_ml: float
     mask: str = ""
     barred: frozenset[str] = frozenset()
@@ -68,7 +68,7 @@ def plan_pairs(rows: Sequence[Row], donors: Sequence[Donor], count: int, load_ml
     gives it. The first n scans are the same whatever the count.
     """
     canvases = canvases_of(rows)
-    allowed = np.array([[donor.subject.lower() != str(canvas.subject).lower() for canvas in canvases] for donor in donors], bool)
+    allowed = np.array([[str(canvas.subject).lower() not in donor.subjects for canvas in canvases] for donor in donors], bool)
     own = allowed.size > 0 and not allowed.any()
     if own:
         allowed[:] = True
@@ -137,10 +137,10 @@ def judge_mix(folds: Sequence[Fold]) -> list[Problem]:
     """The problem of the arm mix when a fold has an annotated training patient, but no scan of another subject to mix it with."""
     for fold in folds:
         masked = training_donors(fold.rows, defaultdict(float))
-        others = {row.subject for row in canvases_of(fold.rows)}
-        if masked and not any(others - {donor.subject} for donor in masked):
+        others = {str(row.subject).lower() for row in canvases_of(fold.rows)}
+        if masked and not any(others - donor.subjects for donor in masked):
             where = f"fold {fold.label}" if fold.label else "the split train"
-            text = f"the arm mix needs scans of two training subjects, but {where} has only those of sub-{masked[0].subject}"
+            text = f"the arm mix needs scans of two training subjects, but {where} has only those of {masked[0].donor_id.split('_')[0]}"
             return [Problem(f"{text}; add a scan, or leave the arm mix out")]
     return []
 
@@ -155,7 +155,7 @@ def plan_copies(donors: Sequence[Donor], count: int, seed: int) -> tuple[Pair, .
 def training_donors(rows: Sequence[Row], loads_ml: Mapping[str, float]) -> list[Donor]:
     """The training patients with a lesion mask; `loads_ml` has the volume of each mask by its path."""
     return [
-        Donor(row.scan_id, str(row.subject), loads_ml[row.lesion_mask])
+        Donor(row.scan_id, frozenset({str(row.subject).lower()}), loads_ml[row.lesion_mask])
         for row in rows
         if row.split == "train" and row.role == "patient" and row.lesion_mask
     ]
