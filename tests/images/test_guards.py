@@ -66,7 +66,7 @@ def test_what_is_read_is_not_lost_however_deep_it_lies(tmp_path):
     assert index.exists()
 
 
-@pytest.mark.parametrize("name", ["anat/sub-a_T1w.nii.gz", "sub-a_T1w.nii.gz", "notes.txt"])
+@pytest.mark.parametrize("name", ["anat/sub-a_T1w.nii.gz", "sub-a_T1w.nii.gz", "notes.txt", "sub-a_label-lesion_mask.nii.gz"])
 def test_a_folder_of_raw_scans_is_not_replaced_by_results_of_its_name(tmp_path, write_blob_scan, name):
     prepared = write_blob_scan(tmp_path / "prepare", "sub-a", 1)
     raw = tmp_path / "bids" / "sub-a" / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -12,8 +13,11 @@ from click.testing import CliRunner
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import write_json
+from lesionforge.images.interfaces import result_folder
 from lesionforge.prepare import workflow
+from lesionforge.prepare.interfaces import ALIGN_FILES, ALIGN_RECORD, PREPARE_RECORD, PREPARED_FILES, STRIP_FILES, STRIP_RECORD
 from lesionforge.prepare.workflow import refuse_others, refuse_results
+from lesionforge.register.interfaces import PAIR_FILES, PAIR_RECORD, TEMPLATE_FILES, TEMPLATE_RECORD
 
 GIVEN = {"T1w": "a", "FLAIR": "b", "lesion mask": "c", "denoised": False, "voxel_mm": 1}
 
@@ -61,6 +65,35 @@ def test_results_whose_prepared_scan_is_gone_are_not_replaced(folder: Path, tmp_
         refuse_results(tmp_path, "sub-01", own=own)
     (tmp_path / "prepare/sub-01").mkdir(parents=True)
     refuse_results(tmp_path, "sub-01", own=own)
+
+
+@pytest.mark.parametrize(
+    ("record", "own", "written"),
+    [
+        (STRIP_RECORD, STRIP_FILES, "space-T1w_res-1mm_desc-brain_mask.nii.gz"),
+        (ALIGN_RECORD, ALIGN_FILES, "space-FLAIR_res-native_label-lesion_mask.nii.gz"),
+        (PREPARE_RECORD, PREPARED_FILES, "space-T1w_res-1p5mm_dseg.nii.gz"),
+        (TEMPLATE_RECORD, TEMPLATE_FILES, "from-T1w_to-MNI152_mode-image_xfm.h5"),
+        (PAIR_RECORD, PAIR_FILES, "space-sub02_label-lesion_dseg.nii.gz"),
+    ],
+)
+def test_a_step_replaces_its_own_results_and_no_masks_that_were_drawn(
+    record: str, own: tuple[str, ...], written: str, tmp_path: Path
+) -> None:
+    inputs = SimpleNamespace(out=str(tmp_path), get_traitsfree=dict)
+    for names in (("label-lesion_mask.nii.gz",), (written,), (written, "label-lesion_mask.nii.gz", record)):
+        folder = tmp_path / f"sub-{len(names)}{len(names[0])}"
+        folder.mkdir()
+        for name in names:
+            (folder / f"sub-01_{name}").write_text("years")
+        with pytest.raises(InputError, match="which would be lost"):
+            result_folder(inputs, folder.name, record, own).__enter__()
+    (tmp_path / "sub-01").mkdir()
+    for name in (written, record):
+        (tmp_path / f"sub-01/sub-01_{name}").touch()
+    with result_folder(inputs, "sub-01", record, own):
+        pass
+    assert not list((tmp_path / "sub-01").iterdir())
 
 
 @pytest.mark.parametrize("tool", ["prepare", "fill", "levels", "paint"])

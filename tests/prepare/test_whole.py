@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from scipy import ndimage
 
 from lesionforge.cli import main
-from lesionforge.images import Prepared, find_image, read_mask, read_volume
+from lesionforge.images import Prepared, find_image, read_mask, read_volume, refuse_loss
 from lesionforge.phantom.head import rigid, smooth_displacement
+from lesionforge.prepare.interfaces import PREPARED_FILES
 
 
 def dice(a, b):
@@ -77,6 +78,10 @@ def test_native_masks_carry_the_headers_of_the_scans(prepared_phantom, phantom_c
         for field in ("sform_code", "qform_code", "pixdim"):
             assert np.array_equal(mask.header[field], given.header[field])
         assert set(np.unique(mask.get_fdata())) == {0, 1}
+
+
+def test_it_may_be_prepared_again(prepared_phantom):
+    refuse_loss(prepared_phantom, own=PREPARED_FILES)
 
 
 def test_nothing_but_the_prepared_folder_is_left(prepared_phantom):

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from lesionforge.cli import main
 from lesionforge.errors import InputError
-from lesionforge.images import find_image, label_lesions, library_id, read_volume
+from lesionforge.images import find_image, label_lesions, library_id, read_volume, refuse_loss
+from lesionforge.register.interfaces import PAIR_FILES
 
 PLACES = [(16, 20, 20), (24, 18, 22)]
 
@@ -55,6 +56,7 @@ def test_lesions_lie_where_the_world_says(tmp_path, canvas, transforms, turned):
     result = CliRunner().invoke(main, ["register", "pair", *map(str, options)])
     assert result.exit_code == 0, result.output
     pair = tmp_path / "pairs" / "lib-xses2_to_sub-h"
+    refuse_loss(pair, own=PAIR_FILES)
     numbers = read_volume(find_image(pair, "label-lesion_dseg.nii.gz"))[0]
     expected = np.zeros(numbers.shape, bool)
     for x, y, z in PLACES:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from scipy import ndimage
 
 from lesionforge.cli import main
-from lesionforge.images import Prepared, Scan, deform, find_image, label_lesions, read_volume, to_ants, write_volume
+from lesionforge.images import Prepared, Scan, deform, find_image, label_lesions, read_volume, refuse_loss, to_ants, write_volume
 from lesionforge.images.deform import folding_fraction, jacobian_determinant
 from lesionforge.register import interfaces
 from lesionforge.register.deformation import tissue_overlap
@@ -57,6 +57,7 @@ def test_a_phantom_meets_the_template_without_folding(registered):
     assert figures["folding_fraction"] < 0.001
     assert figures["dice_wm"] > 0.8
     assert figures["dice_gm"] > 0.7
+    refuse_loss(registered, own=interfaces.TEMPLATE_FILES)
 
 
 def test_to_the_template_and_back_is_where_it_began(registered, prepared_phantom, tmp_path):
@@ -68,6 +69,7 @@ def test_to_the_template_and_back_is_where_it_began(registered, prepared_phantom
     pair = tmp_path / "sub-p01_to_sub-p01"
     figures = json.loads((pair / "sub-p01_to_sub-p01_desc-pair.json").read_text())
     assert (figures["donor"], figures["canvas"]) == ("sub-p01", "sub-p01")
+    refuse_loss(pair, own=interfaces.PAIR_FILES)
     assert figures["dice_wm"] > 0.93
     scan = Prepared.open(prepared_phantom).read()
     warped, affine = read_volume(find_image(pair, "label-lesion_dseg.nii.gz"))

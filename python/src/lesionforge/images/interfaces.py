@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,10 +17,16 @@ class FolderOutput(TraitedSpec):
     out_folder = Directory(exists=True)
 
 
-def result_folder(inputs: BaseInterfaceInputSpec, name: str) -> AbstractContextManager[Path]:
-    """`new_folder` of this name in an interface's `out`; none of the files and folders that `run` gave it to read is lost."""
+def result_folder(inputs: BaseInterfaceInputSpec, name: str, record: str, own: Iterable[str]) -> AbstractContextManager[Path]:
+    """`new_folder` of this name in an interface's `out`; none of the files and folders that `run` gave it to read is lost.
+
+    `own` are the patterns of what the interface writes, `record` the end of the name of the JSON file that it always writes:
+    where that is missing, files of such names are others', as masks that were copied out of our results and drawn anew.
+    """
+    path = Path(inputs.out) / name
     given = {key: value for key, value in inputs.get_traitsfree().items() if key != "out" and isinstance(value, str)}
-    return new_folder(Path(inputs.out) / name, *(value for value in given.values() if Path(value).is_absolute()))
+    read = (value for value in given.values() if Path(value).is_absolute())
+    return new_folder(path, *read, own=own if any(path.glob(f"*_{record}")) else ())
 
 
 def run(interface: type, *, out: Path, **inputs: object) -> Path:

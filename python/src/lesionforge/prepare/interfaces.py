@@ -17,6 +17,7 @@ from lesionforge.images import (
     Grid,
     ants_scratch,
     derivative,
+    files_of_a_tool,
     find_image,
     find_images,
     grid_entities,
@@ -55,6 +56,30 @@ MASK_SHRINK_FACTOR = 3
 ROUGH_SPACING_MM = 4
 # How far beyond the scan the template is looked for, to tell how much of it was cut off.
 BEYOND_MM = 60
+# What each interface always writes of its scan, and what all its files are called.
+STRIP_RECORD, ALIGN_RECORD, PREPARE_RECORD = "desc-strip.json", "desc-align.json", "desc-prepare.json"
+STRIP_FILES = files_of_a_tool(
+    STRIP_RECORD, "space-T1w_res-*mm_desc-brain_mask.*", "".join(TEMPLATE_TO_T1W), "from-*_to-T1w_mode-image_xfm.mat"
+)
+ALIGN_FILES = files_of_a_tool(
+    ALIGN_RECORD,
+    "space-T1w_res-*mm_desc-biascorr_*",
+    "space-T1w_res-*mm_label-lesion_mask.*",
+    "space-*_res-native_desc-brain_mask.*",
+    "space-*_res-native_label-lesion_mask.*",
+)
+PREPARED_FILES = files_of_a_tool(
+    PREPARE_RECORD,
+    "desc-given.json",
+    "space-T1w_res-*mm_desc-preproc_*",
+    *(
+        f"{grid}_{mask}.*"
+        for grid in ("space-T1w_res-*mm", "space-*_res-native")
+        for mask in ("desc-brain_mask", "dseg", "label-lesion_mask")
+    ),
+    "from-*_to-T1w_mode-image_xfm.mat",
+    "from-MNI152_to-T1w_mode-image_desc-rough_xfm.*",
+)
 
 
 class StripInput(BaseInterfaceInputSpec):
@@ -83,7 +108,8 @@ class Strip(SimpleInterface):
         t1w, flair = _read_scan(inputs.t1w), _read_scan(inputs.flair)
         grid = working_grid(t1w[0].shape, t1w[1], inputs.voxel_mm)
         coarse_grid = working_grid(t1w[0].shape, t1w[1], align.COARSE_MM)
-        with result_folder(inputs, inputs.scan_id) as folder, ants_scratch(folder) as outprefix:
+        results = result_folder(inputs, inputs.scan_id, STRIP_RECORD, STRIP_FILES)
+        with results as folder, ants_scratch(folder) as outprefix:
             given = self._given_mask(t1w, Path(outprefix).parent)
             head = resample(*t1w, coarse_grid)
             coarse = strip.coarse_without_bias(head, coarse_grid[1])
@@ -113,8 +139,7 @@ class Strip(SimpleInterface):
             for name, path in rigid.items():
                 shutil.copyfile(path, folder / derivative(inputs.scan_id, to_t1w_name(name), extension=""))
             found_by = inputs.engine if not inputs.brain_mask else STRIPPED if inputs.brain_mask == STRIPPED else "given"
-            record = folder / derivative(inputs.scan_id, "desc-strip", extension=".json")
-            write_json({"skull_stripping": found_by}, record)
+            write_json({"skull_stripping": found_by}, folder / derivative(inputs.scan_id, STRIP_RECORD, extension=""))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
 
@@ -206,7 +231,7 @@ class Align(SimpleInterface):
         def name(*parts: str, extension: str = ".nii.gz") -> str:
             return derivative(inputs.scan_id, *parts, extension=extension)
 
-        with result_folder(inputs, inputs.scan_id) as folder, ants_scratch(folder):
+        with result_folder(inputs, inputs.scan_id, ALIGN_RECORD, ALIGN_FILES) as folder, ants_scratch(folder):
             given = {}
             for suffix, path in scans.items():
                 data, own_affine = _read_scan(path)
@@ -221,7 +246,7 @@ class Align(SimpleInterface):
             found["field_of_view_cut_percent"] = _cut_percent(template_brain, beyond, given, to_scan)
             found["form_disagreement_mm"] = np.max([form_disagreement_mm(read_image(path)) for path in scans.values()])
             found["denoised"] = bool(inputs.denoise)
-            write_json(found, folder / name("desc-align", extension=".json"))
+            write_json(found, folder / name(ALIGN_RECORD, extension=""))
 
             lesion = self._lesion(given)
             for space, path in scans.items():
@@ -280,7 +305,7 @@ class Tissues(SimpleInterface):
         transform = str(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
         rigid = {name: find_image(inputs.stripped, to_t1w_name(name)) for name in images if name != "T1w"}
 
-        with result_folder(inputs, inputs.scan_id) as folder:
+        with result_folder(inputs, inputs.scan_id, PREPARE_RECORD, PREPARED_FILES) as folder:
             with ants_scratch(folder) as outprefix:
                 priors = _priors_in(brain, affine, transform, "csf", "gm", "wm")
                 classes = tissues.classify(t1w, brain, priors, affine)
@@ -326,7 +351,7 @@ class Tissues(SimpleInterface):
                 native = _classes_onto(classes, affine, (like.shape, like.affine), to_t1w)
                 target = path(f"space-{space}_res-native", "dseg")
                 _write_tissues(native, affine, target, f"tissues, on the grid of the {space} as given", like)
-            write_json(found, path("desc-prepare", extension=".json"))
+            write_json(found, path(PREPARE_RECORD, extension=""))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
 

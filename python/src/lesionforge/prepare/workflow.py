@@ -15,7 +15,7 @@ from lesionforge.images import checksum, derivative, grids_of, read_mask_on, rea
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.engines import require_engine
-from lesionforge.prepare.interfaces import STRIPPED, Align, Strip, Tissues
+from lesionforge.prepare.interfaces import PREPARED_FILES, STRIPPED, Align, Strip, Tissues
 from lesionforge.prepare.quality import judge, read_figures, read_limits, remedies
 
 # What a folder was made of: checksums of scans and masks, and settings.
@@ -46,7 +46,7 @@ def prepare_scan(
     require_engine(engine)
     brain_file = None if brain_mask == STRIPPED else brain_mask
     others = further or {}
-    refuse_loss(out / scan_id, t1w, flair, *others.values(), lesion_mask, brain_file)
+    refuse_loss(out / scan_id, t1w, flair, *others.values(), lesion_mask, brain_file, own=PREPARED_FILES)
     for scan in (t1w, flair, *others.values()):
         check_scan(scan)
     for mask in (lesion_mask, brain_file):

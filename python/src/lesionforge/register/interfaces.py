@@ -17,6 +17,7 @@ from lesionforge.images import (
     Scan,
     ants_scratch,
     derivative,
+    files_of_a_tool,
     find_image,
     label_lesions,
     lesions_touching,
@@ -45,6 +46,14 @@ HYPERINTENSE_STD = 1.1
 TEMPLATE_MM = 2
 MARGIN_MM = 10
 CANVAS_MARGIN_MM = 2
+# What each interface always writes, and what all its files are called.
+TEMPLATE_RECORD, PAIR_RECORD = "desc-register.json", "desc-pair.json"
+TEMPLATE_FILES = files_of_a_tool(TEMPLATE_RECORD, TO_TEMPLATE, FROM_TEMPLATE)
+PAIR_FILES = tuple(
+    f"{kind}-*_{ending}"
+    for kind in ("sub", "lib")
+    for ending in (PAIR_RECORD, "space-*_label-lesion_dseg.nii.gz", "space-*_desc-preproc_*.nii.gz")
+)
 
 
 class ToTemplateInput(BaseInterfaceInputSpec):
@@ -69,7 +78,8 @@ class ToTemplate(SimpleInterface):
         box, affine = box_around(template.brain, template.affine, MARGIN_MM)
         fixed = to_ants(template.t1w[box], affine)
         expected = np.stack([1 - template.brain, template.csf, template.gm, template.wm]).argmax(axis=0)[box]
-        with result_folder(self.inputs, prepared.scan_id) as folder, ants_scratch(folder) as outprefix:
+        results = result_folder(self.inputs, prepared.scan_id, TEMPLATE_RECORD, TEMPLATE_FILES)
+        with results as folder, ants_scratch(folder) as outprefix:
             moving = to_ants(registration_image(scan), scan.affine)
             forward, inverse = affine_and_syn(fixed, moving, outprefix, FINE)
             for made, name in ((forward, TO_TEMPLATE), (inverse, FROM_TEMPLATE)):
@@ -79,7 +89,7 @@ class ToTemplate(SimpleInterface):
             figures = tissue_overlap(moved, expected) | {
                 "folding_fraction": folding_fraction(displacement, affine, template.brain[box])
             }
-            write_json(figures, folder / derivative(prepared.scan_id, "desc-register", extension=".json"))
+            write_json(figures, folder / derivative(prepared.scan_id, TEMPLATE_RECORD, extension=""))
         self._results["out_folder"] = str(Path(self.inputs.out) / prepared.scan_id)
         return runtime
 
@@ -107,7 +117,7 @@ class Pair(SimpleInterface):
         donor_scan, canvas_scan = donor.read(), canvas.read()
         name = f"{donor.scan_id}_to_{canvas.scan_id}"
         space = space_entity(canvas)
-        with result_folder(self.inputs, name) as folder, ants_scratch(folder) as outprefix:
+        with result_folder(self.inputs, name, PAIR_RECORD, PAIR_FILES) as folder, ants_scratch(folder) as outprefix:
             if self.inputs.donor_transforms:
                 method = "composed"
                 # antspyx applies the last transform of a list first: donor to template, then template to canvas.
@@ -128,7 +138,7 @@ class Pair(SimpleInterface):
                 write_volume(warped, canvas_scan.affine, folder / derivative(donor.scan_id, space, f"desc-preproc_{suffix}"))
             overlap = tissue_overlap(warp_tissues(donor_scan.tissues, source), canvas_scan.tissues[box])
             record = {"donor": donor.scan_id, "canvas": canvas.scan_id, "method": method}
-            write_json(record | figures | overlap, folder / f"{name}_desc-pair.json")
+            write_json(record | figures | overlap, folder / f"{name}_{PAIR_RECORD}")
         self._results["out_folder"] = str(Path(self.inputs.out) / name)
         return runtime
 
@@ -162,7 +172,7 @@ class LibraryPair(SimpleInterface):
         name = f"{donor}_to_{canvas.scan_id}"
         template = load_template(TEMPLATE_MM)
         grey = resample(template.gm, template.affine, (lesion.shape, lesion_affine)) > 0.5
-        with result_folder(self.inputs, name) as folder, ants_scratch(folder) as outprefix:
+        with result_folder(self.inputs, name, PAIR_RECORD, PAIR_FILES) as folder, ants_scratch(folder) as outprefix:
             transforms = [str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE))]
             lesions, _, figures = lesions_onto_canvas(lesion, grey, lesion_affine, scan, transforms, outprefix)
             if not lesions.any():
@@ -172,7 +182,7 @@ class LibraryPair(SimpleInterface):
                 )
             write_volume(lesions, scan.affine, folder / derivative(donor, space_entity(canvas), "label-lesion_dseg"))
             record = {"donor": donor, "canvas": canvas.scan_id, "method": "library"}
-            write_json(record | figures, folder / f"{name}_desc-pair.json")
+            write_json(record | figures, folder / f"{name}_{PAIR_RECORD}")
         self._results["out_folder"] = str(Path(self.inputs.out) / name)
         return runtime
 
