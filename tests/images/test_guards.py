@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
-from lesionforge.images import new_folder, read_image, read_json, read_tsv, read_volume, refuse_loss
+from lesionforge.images import ants_path, new_folder, read_image, read_json, read_tsv, read_volume, refuse_loss
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.command import brain_mask_of
 
@@ -76,6 +76,27 @@ def test_a_folder_of_raw_scans_is_not_replaced_by_results_of_its_name(tmp_path, 
         result = CliRunner().invoke(main, [*command, "--prepared", str(prepared), "--out", str(tmp_path / "bids")])
         assert result.exit_code == 2 and "which would be lost" in result.output, result.output
     assert raw.read_text() == "years"
+
+
+@pytest.mark.parametrize("name", ["MS, 2024", "a[b", "a]b", "100%"])
+def test_a_folder_that_ants_would_take_apart_is_refused_before_any_work(name, tmp_path, write_blob_scan):
+    prepared = write_blob_scan(tmp_path / "prepare", "sub-a", 1)
+    out = tmp_path / name / "out"
+    scans = ["--t1w", str(tmp_path / "t1w.nii"), "--flair", str(tmp_path / "flair.nii"), "--subject", "a"]
+    for scan in ("t1w.nii", "flair.nii"):
+        (tmp_path / scan).touch()
+    for command in (["prepare", *scans], ["register", "--prepared", str(prepared)]):
+        result = CliRunner().invoke(main, [*command, "--out", str(out)])
+        assert result.exit_code == 2
+        assert result.output.startswith(f"Error: {tmp_path / name}: has one of the characters , [ ] % in its name")
+        assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["a[b", "a]b"])
+def test_transforms_that_ants_would_take_apart_are_refused(name, tmp_path):
+    with pytest.raises(InputError, match="rename it or work in another folder"):
+        ants_path(tmp_path / name / "sub-a" / "xfm.h5")
+    assert ants_path(tmp_path / "MS, 100%" / "xfm.h5") == str(tmp_path / "MS, 100%" / "xfm.h5")
 
 
 def test_the_folder_that_is_read_is_not_replaced(tmp_path, write_blob_scan):

@@ -31,7 +31,7 @@ from lesionforge.images.names import CONTRASTS, derivative, find_image, find_ima
 from lesionforge.images.places import PLACES, places
 from lesionforge.images.prepared import Prepared, Scan, refuse_lacking
 from lesionforge.images.resample import resample, world_matrix
-from lesionforge.images.scratch import ants_scratch
+from lesionforge.images.scratch import ants_path, ants_scratch
 
 __all__ = [
     "CONTRASTS",
@@ -39,6 +39,7 @@ __all__ = [
     "Grid",
     "Prepared",
     "Scan",
+    "ants_path",
     "ants_scratch",
     "checksum",
     "derivative",

@@ -9,6 +9,7 @@ from pathlib import Path
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, TraitedSpec
 
 from lesionforge.images.files import made_folder, new_folder
+from lesionforge.images.scratch import UNWRITABLE, ants_path
 
 
 class FolderOutput(TraitedSpec):
@@ -22,8 +23,9 @@ def result_folder(inputs: BaseInterfaceInputSpec, name: str, record: str, own: I
 
     `own` are the patterns of what the interface writes, `record` the end of the name of the JSON file that it always writes:
     where that is missing, files of such names are others', as masks that were copied out of our results and drawn anew.
+    Raises InputError where ANTs, which all interfaces call, cannot work.
     """
-    path = Path(inputs.out) / name
+    path = Path(ants_path(inputs.out, UNWRITABLE)) / name
     given = {key: value for key, value in inputs.get_traitsfree().items() if key != "out" and isinstance(value, str)}
     read = (value for value in given.values() if Path(value).is_absolute())
     return new_folder(path, *read, own=own if any(path.glob(f"*_{record}")) else ())

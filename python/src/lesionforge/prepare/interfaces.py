@@ -15,6 +15,7 @@ from lesionforge.errors import InputError
 from lesionforge.images import (
     CONTRASTS,
     Grid,
+    ants_path,
     ants_scratch,
     derivative,
     files_of_a_tool,
@@ -224,7 +225,7 @@ class Align(SimpleInterface):
         scans = {"T1w": inputs.t1w, "FLAIR": inputs.flair} | _further(inputs)
         # From points of the T1w to points of each contrast.
         to_scan = {name: np.eye(4) if name == "T1w" else world_matrix(find_image(stripped, to_t1w_name(name))) for name in scans}
-        transform = str(find_image(stripped, "".join(TEMPLATE_TO_T1W)))
+        transform = ants_path(find_image(stripped, "".join(TEMPLATE_TO_T1W)))
         sure = brain & (_priors_in(brain, affine, transform, "wm")[0] > figures.SURE)
         found: dict[str, Any] = read_json(next(stripped.glob("*_desc-strip.json")))
 
@@ -302,7 +303,7 @@ class Tissues(SimpleInterface):
         entities = _grid_entities_of(brain_path, inputs.scan_id)
         lesions = sorted(aligned.glob(f"*_{entities}_label-lesion_mask.nii.gz"))
         lesion = read_mask(lesions[0])[0] if lesions else None
-        transform = str(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
+        transform = ants_path(find_image(inputs.stripped, "".join(TEMPLATE_TO_T1W)))
         rigid = {name: find_image(inputs.stripped, to_t1w_name(name)) for name in images if name != "T1w"}
 
         with result_folder(inputs, inputs.scan_id, PREPARE_RECORD, PREPARED_FILES) as folder:

@@ -11,9 +11,10 @@ from typing import Any
 import click
 
 from lesionforge.errors import InputError
-from lesionforge.images import checksum, derivative, grids_of, read_mask_on, read_record, refuse_loss, write_json
+from lesionforge.images import ants_path, checksum, derivative, grids_of, read_mask_on, read_record, refuse_loss, write_json
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
+from lesionforge.images.scratch import UNWRITABLE
 from lesionforge.prepare.engines import require_engine
 from lesionforge.prepare.interfaces import PREPARED_FILES, STRIPPED, Align, Strip, Tissues
 from lesionforge.prepare.quality import judge, read_figures, read_limits, remedies
@@ -40,10 +41,11 @@ def prepare_scan(
     """Strip, align, classify and normalise one scan; the path of the prepared folder `out/<scan_id>`.
 
     `further` holds the contrasts besides T1w and FLAIR, by name. `brain_mask` is a file on the T1w grid, the word "stripped",
-    or None. Raises InputError, before any work, for a file that cannot be prepared, for a lesion mask on another grid and where
-    `out` has this id made of other files, and as the three steps do.
+    or None. Raises InputError, before any work, for a file that cannot be prepared, for a lesion mask on another grid, where
+    ANTs cannot write and where `out` has this id made of other files, and as the three steps do.
     """
     require_engine(engine)
+    ants_path(out.resolve(), UNWRITABLE)
     brain_file = None if brain_mask == STRIPPED else brain_mask
     others = further or {}
     refuse_loss(out / scan_id, t1w, flair, *others.values(), lesion_mask, brain_file, own=PREPARED_FILES)

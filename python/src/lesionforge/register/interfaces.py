@@ -15,6 +15,7 @@ from lesionforge.errors import InputError
 from lesionforge.images import (
     Prepared,
     Scan,
+    ants_path,
     ants_scratch,
     derivative,
     files_of_a_tool,
@@ -122,8 +123,8 @@ class Pair(SimpleInterface):
                 method = "composed"
                 # antspyx applies the last transform of a list first: donor to template, then template to canvas.
                 transforms = [
-                    str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE)),
-                    str(find_image(self.inputs.donor_transforms, TO_TEMPLATE)),
+                    ants_path(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE)),
+                    ants_path(find_image(self.inputs.donor_transforms, TO_TEMPLATE)),
                 ]
             else:
                 method = "pairwise"
@@ -173,7 +174,7 @@ class LibraryPair(SimpleInterface):
         template = load_template(TEMPLATE_MM)
         grey = resample(template.gm, template.affine, (lesion.shape, lesion_affine)) > 0.5
         with result_folder(self.inputs, name, PAIR_RECORD, PAIR_FILES) as folder, ants_scratch(folder) as outprefix:
-            transforms = [str(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE))]
+            transforms = [ants_path(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE))]
             lesions, _, figures = lesions_onto_canvas(lesion, grey, lesion_affine, scan, transforms, outprefix)
             if not lesions.any():
                 raise InputError(
