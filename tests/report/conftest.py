@@ -60,6 +60,8 @@ def make_root(root: Path) -> Path:
             for name, split, mask in (("sub-01", "train", "/m.nii.gz"), ("sub-02", "test", "/m.nii.gz"), ("sub-03", "train", ""))
         ],
     )
+    splits = {"sub-01": "train", "sub-02": "test", "sub-03": "train"}
+    table(root / "cohort/folds.tsv", [{"fold": "", "id": name, "split": split} for name, split in splits.items()])
     table(root / "cohort/pairs.tsv", [{"synthetic_id": "sub-syn0001", "donor": "sub-01", "canvas": "sub-01", "split": "train"}])
     for number, name in enumerate(("sub-01", "sub-02")):
         write_scan(root / "prepare" / name, number, lesions[name])

@@ -16,9 +16,10 @@ from lesionforge.cli import main
 from lesionforge.images import Prepared, write_json
 from lesionforge.prepare.quality import read_limits
 from lesionforge.report import words
-from lesionforge.report.gather import gather
+from lesionforge.report.gather import TABLES, gather
 from lesionforge.report.page import build
 from lesionforge.report.pictures import segmentation
+from lesionforge.report.quality import quality_of
 
 
 def run(root, out, *more):
@@ -199,20 +200,53 @@ def test_a_volume_that_cannot_be_read_costs_its_figure_not_the_page(root, tmp_pa
     assert "truncated" in words
 
 
-@pytest.mark.parametrize("content", ["{", "[]"])
-def test_a_mask_a_card_and_a_provenance_that_cannot_be_read_cost_their_own_figures_alone(root, tmp_path, content):
-    broken = tmp_path / "broken"
-    shutil.copytree(root, broken)
-    mask = Prepared.open(broken / "prepare/sub-01").lesion
-    mask.write_bytes(mask.read_bytes()[:200])
-    card = next((broken / "train").glob("*/model.json"))
-    card.write_text(content)
-    provenance = next((broken / "synthesize").glob("sub-*/*_desc-provenance.json"))
-    provenance.write_text("{")
-    assert run(broken, tmp_path / "out").exit_code == 0
+def cut(content: bytes, ending: str) -> bytes:
+    """The first part of a file: a table within its last row, text and pictures after a half."""
+    return content[: content.rindex(b"\t") if ending == ".tsv" else len(content) // 2]
+
+
+# One of each kind that the report reads but for what it only draws, of which the test above has one.
+READ = [path for path, _ in TABLES.values()] + [
+    "assemble/real.tsv",
+    "train/real/history.tsv",
+    "train/real/model.json",
+    "synthesize/generator/history.tsv",
+    "synthesize/sub-syn0001/sub-syn0001_desc-provenance.json",
+    "prepare/sub-01/sub-01_desc-prepare.json",
+    "prepare/sub-01/sub-01_space-T1w_res-1mm_label-lesion_mask.nii.gz",
+    "register/sub-01/sub-01_desc-register.json",
+    "evaluate/arms-dice.png",
+]
+
+
+@pytest.mark.parametrize("path", READ)
+@pytest.mark.parametrize("damaged", [cut, lambda *_: b"[]"], ids=["cut", "other"])
+def test_a_file_that_cannot_be_read_costs_its_own_figure_not_the_page(root, tmp_path, monkeypatch, path, damaged):
+    for most in ("MOST_FIGURES", "MOST_SYNTHETIC_FIGURES", "MOST_CURVES"):
+        monkeypatch.setattr(f"lesionforge.report.page.{most}", 0)
+    shutil.copytree(root, tmp_path / "broken")
+    file = tmp_path / "broken" / path
+    file.write_bytes(damaged(file.read_bytes(), file.suffix))
+    result = run(tmp_path / "broken", tmp_path / "out")
+    assert result.exit_code == 0, result.output
     words = text_of((tmp_path / "out/index.html").read_text(encoding="utf-8"))
-    for path in (mask, card, provenance):
-        assert path.name in words
+    assert f"{file}: " in words
+    assert "sub-02 " in words
+
+
+def test_a_scan_whose_figures_are_damaged_does_not_pass(root, tmp_path):
+    shutil.copytree(root, tmp_path / "broken")
+    (tmp_path / "broken/prepare/sub-01/sub-01_desc-prepare.json").write_text("[]")
+    results, limits = gather(tmp_path / "broken"), read_limits()
+    assert {scan.scan_id: scan.status for scan in quality_of(results, "experiment", limits)}["sub-01"] == "missing"
+    assert [sentence.split(": ")[1][:20] for sentence in results.unreadable] == ["holds no JSON object"]
+
+
+def test_curves_that_are_left_out_are_said_with_where_they_are(root, monkeypatch):
+    monkeypatch.setattr("lesionforge.report.page.MOST_FIGURES", 0)
+    monkeypatch.setattr("lesionforge.report.page.MOST_CURVES", 3)
+    words = text_of(build(gather(root), "experiment", [], read_limits()))
+    assert "Curves of the first 3 of 5 networks; history.tsv in each model's folder, train/<run>/history.tsv, holds" in words
 
 
 def test_scans_segmented_with_a_given_model(root, tmp_path):

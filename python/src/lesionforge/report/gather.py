@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesionforge.errors import InputError
 from lesionforge.evaluate.charts import CAPTIONS
-from lesionforge.images import Prepared, read_json, read_tsv
+from lesionforge.images import PLACES, Prepared, read_json, read_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # The name of the only "arm" when scans were segmented with a model that the user gave.
 GIVEN_MODEL = "given model"
+# By the field of Results: each table, and the columns that the page cannot do without.
+TABLES = {
+    "cohort": ("cohort/cohort.tsv", ("id", "role", "split")),
+    "folds": ("cohort/folds.tsv", ("fold", "id", "split")),
+    "pairs": ("cohort/pairs.tsv", ("synthetic_id", "donor", "canvas")),
+    "arms": ("evaluate/arms.tsv", ("arm", "subject", "session", "seed")),
+    "summary": ("evaluate/summary.tsv", ("arm", "subject", "n", "dice")),
+    "comparisons": (
+        "evaluate/comparisons.tsv",
+        ("arm", "against", "measure", "subject", "resampled", "difference", "low", "high", "subjects"),
+    ),
+    "lesions": (
+        "segment/scans.tsv",
+        ("id", "model", "lesion_count", "volume_ml", "largest_lesion_mm3", *(f"lesions_{place}" for place in PLACES)),
+    ),
+}
 
 
 @dataclass
 class Results:
     """What a run left under its root; a stage that left nothing has an empty entry (None for a table).
 
-    `lesions` is the table of the segmented scans, `charts` the charts of the arms by file name. Folders are keyed by scan id,
-    `models` by the name of a generator or run, `segmented` by run, then scan id. `unreadable` holds one sentence for each thing
-    that is there but cannot be read.
+    `lesions` is the table of the segmented scans, `charts` the charts of the arms by file name, `registered` has the figures of
+    each registration. Folders are keyed by scan id, `models` by the name of a generator or run, `segmented` by run, then scan
+    id. `unreadable` holds one sentence for each thing that is there but cannot be read.
     """
 
     cohort: pd.DataFrame | None
@@ -38,12 +54,33 @@ class Results:
     lesions: pd.DataFrame | None
     indices: dict[str, pd.DataFrame]
     prepared: dict[str, Prepared]
-    registered: dict[str, Path]
+    registered: dict[str, dict[str, Any]]
     levels: dict[str, Path]
     synthetic: dict[str, Prepared]
     models: dict[str, Path]
     segmented: dict[str, dict[str, Path]]
     unreadable: list[str] = field(default_factory=list)
+
+
+def readable(unreadable: list[str], read: Callable[[Any], Any], what: dict[str, Any]) -> dict[str, Any]:
+    """What can be read, by name; for what cannot, a sentence is added to `unreadable`."""
+    found = {}
+    for name, place in what.items():
+        try:
+            found[name] = read(place)
+        except InputError as error:
+            unreadable.append(str(error))
+    return found
+
+
+def read_table(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
+    """A table of ours, as text; raises InputError when it is none, lacks one of the columns or was cut within a row."""
+    table = read_tsv(path)
+    lacking = [name for name in columns if name not in table]
+    if lacking or not path.read_bytes().endswith(b"\n"):
+        fault = f"lacks {', '.join(lacking)}" if lacking else "is cut short"
+        raise InputError(f"{path}: {fault}; write it again with the command that made it")
+    return table
 
 
 def folders(parent: Path, pattern: str = "*") -> dict[str, Path]:
@@ -57,43 +94,36 @@ def gather(root: Path) -> Results:
         raise InputError(f"{root}: no such folder; give the folder that holds cohort/, prepare/ and the other stages")
     unreadable: list[str] = []
 
-    def table(path: Path) -> pd.DataFrame | None:
-        return read_tsv(path) if path.is_file() else None
+    def scans(stage: str) -> dict[str, Prepared]:
+        return readable(unreadable, Prepared.open, folders(root / stage, "sub-*"))
 
-    def scans(found: dict[str, Path]) -> dict[str, Prepared]:
-        opened = {}
-        for scan_id, folder in found.items():
-            try:
-                opened[scan_id] = Prepared.open(folder)
-            except InputError as error:
-                unreadable.append(str(error))
-        return opened
-
+    there = {name: (root / path, columns) for name, (path, columns) in TABLES.items() if (root / path).is_file()}
+    tables: dict[str, Any] = dict.fromkeys(TABLES) | readable(unreadable, lambda table: read_table(*table), there)
+    figures = readable(unreadable, lambda path: sidecar(path, "desc-register"), folders(root / "register", "sub-*"))
     segmented = {arm: folders(path, "sub-*") for arm, path in folders(root / "segment").items() if not arm.startswith("sub-")}
     if direct := folders(root / "segment", "sub-*"):
         segmented[GIVEN_MODEL] = direct
     trained = folders(root / "train")
     models = folders(root / "synthesize", "generator*") | {arm: trained[arm] for arm in real_first(trained)}
     results = Results(
-        cohort=table(root / "cohort" / "cohort.tsv"),
-        folds=table(root / "cohort" / "folds.tsv"),
-        pairs=table(root / "cohort" / "pairs.tsv"),
-        arms=table(root / "evaluate" / "arms.tsv"),
-        summary=table(root / "evaluate" / "summary.tsv"),
-        comparisons=table(root / "evaluate" / "comparisons.tsv"),
+        **tables,
         charts={name: root / "evaluate" / name for name in CAPTIONS if (root / "evaluate" / name).is_file()},
-        lesions=table(root / "segment" / "scans.tsv"),
-        indices={path.stem: read_tsv(path) for path in sorted((root / "assemble").glob("[!.]*.tsv"))},
-        prepared=scans(folders(root / "prepare", "sub-*")),
-        registered={name: path for name, path in folders(root / "register", "sub-*").items() if sidecar(path, "desc-register")},
+        indices=readable(
+            unreadable,
+            lambda path: read_table(path, ("origin", "split")),
+            {path.stem: path for path in sorted((root / "assemble").glob("[!.]*.tsv"))},
+        ),
+        prepared=scans("prepare"),
+        registered={name: found for name, found in figures.items() if found},
         levels=folders(root / "synthesize" / "levels", "sub-*"),
-        synthetic=scans(folders(root / "synthesize", "sub-*")),
+        synthetic=scans("synthesize"),
         models=models,
         segmented={arm: segmented[arm] for arm in real_first(segmented) if segmented[arm]},
         unreadable=unreadable,
     )
     if results.cohort is None and not (results.prepared or results.segmented or results.synthetic):
-        raise InputError(f"{root}: holds no output of any stage; give the folder that holds cohort/, prepare/ and the others")
+        nothing = f"{root}: holds no output of any stage; give the folder that holds cohort/, prepare/ and the others"
+        raise InputError(unreadable[0] if unreadable else nothing)
     return results
 
 
@@ -115,10 +145,12 @@ def real_first(arms: Iterable[str]) -> list[str]:
 
 
 def sidecar(folder: Path, ending: str) -> dict[str, Any]:
-    """The content of the JSON file `*_<ending>.json` of a folder; empty when there is none."""
+    """The content of the JSON file `*_<ending>.json` of a folder, empty without one; raises InputError when it is damaged."""
     found = sorted(folder.glob(f"[!.]*_{ending}.json"))
     content = read_json(found[0]) if found else {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise InputError(f"{found[0]}: holds no JSON object; write it again with the command that made it")
+    return content
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

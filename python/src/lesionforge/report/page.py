@@ -6,20 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lesionforge import __version__
 from lesionforge.errors import InputError
 from lesionforge.evaluate.charts import CAPTIONS, CHART_TITLES
-from lesionforge.images import read_record, read_tsv
+from lesionforge.images import read_record
 from lesionforge.nets import CARD, versions
 from lesionforge.nets.curves import curves_figure, loss_curves
 from lesionforge.prepare.quality import Limit
 from lesionforge.report import pictures, tables, words
 from lesionforge.report.figures import data_uri
-from lesionforge.report.gather import Results
+from lesionforge.report.gather import Results, read_table, readable
 from lesionforge.report.quality import ScanQuality, worst_first
 from lesionforge.report.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_FIGURES = 12
 # Each model folder has its own.
@@ -57,9 +61,13 @@ def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[
     import jinja2
 
     models = {name: folder / CARD for name, folder in results.models.items() if (folder / CARD).is_file()}
-    cards = readable(results, lambda card: read_record(card, "kind"), models)
-    loads = readable(results, tables.lesion_load, results.prepared | results.synthetic)
-    made_of = readable(results, partial(tables.provenance, results), {scan: scan for scan in results.synthetic})
+    histories = {name: path for name, folder in results.models.items() if (path := folder / "history.tsv").is_file()}
+    # All before the first section, which says what cannot be read.
+    read = partial(readable, results.unreadable)
+    cards = read(lambda card: read_record(card, "kind"), models)
+    loads = read(tables.lesion_load, results.prepared | results.synthetic)
+    made_of = read(partial(tables.provenance, results), {scan: scan for scan in results.synthetic})
+    losses = read(read_losses, histories)
     sections = [
         evaluation(results),
         arms_compared(results),
@@ -67,7 +75,7 @@ def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[
         test_scans(results),
         synthetic(results, loads, made_of),
         preparation(results, worst_first(quality), limits),
-        training(results, cards),
+        training(cards, losses),
     ]
     made_with = dict(versions())
     for card in cards.values():
@@ -83,15 +91,9 @@ def build(results: Results, mode: str, quality: list[ScanQuality], limits: dict[
     )
 
 
-def readable(results: Results, read: Callable[[Any], Any], what: dict[str, Any]) -> dict[str, Any]:
-    """What can be read, by name; a sentence of the results for what cannot."""
-    found = {}
-    for name, place in what.items():
-        try:
-            found[name] = read(place)
-        except InputError as error:
-            results.unreadable.append(str(error))
-    return found
+def read_losses(history: Path) -> dict[str, pd.DataFrame]:
+    """The training curves of a model's `history.tsv`; raises InputError as `read_table` does."""
+    return loss_curves(read_table(history, ("epoch", "loss")))
 
 
 def optional(*titled: tuple[str, Table | None]) -> list[tuple[str, Table]]:
@@ -124,7 +126,7 @@ def arms_compared(results: Results) -> Section:
         section.sentences = [words.PAIRED]
         section.tables = optional(("Paired differences", tables.comparisons_table(results.comparisons)))
     for name, path in results.charts.items():
-        section.pictures.append(Picture(CHART_TITLES[name], pictures.file_uri(path), CAPTIONS[name]))
+        add(section, CHART_TITLES[name], pictures.file_uri, path, judged=CAPTIONS[name])
     return section
 
 
@@ -186,24 +188,25 @@ def preparation(results: Results, quality: list[ScanQuality], limits: dict[str, 
     return section
 
 
-def add(section: Section, name: str, draw: Callable[..., str], *what: object) -> None:
-    """Draw one scan's picture into a section; a file that cannot be read becomes a sentence, not the end of the report."""
+def add(section: Section, name: str, draw: Callable[..., str], *what: object, judged: str = "") -> None:
+    """Draw one picture into a section; a file that cannot be read becomes a sentence, not the end of the report."""
     try:
-        section.pictures.append(Picture(name, draw(*what)))
+        section.pictures.append(Picture(name, draw(*what), judged))
     except InputError as error:
         section.sentences.append(f"No figure of {name}: {error}.")
 
 
-def training(results: Results, cards: dict[str, dict]) -> Section:
-    """Model cards and training curves."""
+def training(cards: dict[str, dict], losses: dict[str, dict[str, pd.DataFrame]]) -> Section:
+    """Model cards, and the training curves of each model's networks."""
     section = Section("training", "Training")
     section.tables = optional(("Models", tables.models_table(cards)))
-    curves = {}
-    for name, folder in results.models.items():
-        if (folder / "history.tsv").is_file():
-            for part, history in loss_curves(read_tsv(folder / "history.tsv")).items():
-                curves[f"{name} {part}".strip()] = history
-    chosen, section.shown = limited(list(curves), MOST_CURVES)
+    curves = {f"{name} {part}".strip(): history for name, parts in losses.items() for part, history in parts.items()}
+    chosen = list(curves)[:MOST_CURVES]
+    if len(chosen) < len(curves):
+        section.shown = (
+            f"Curves of the first {len(chosen)} of {len(curves)} networks; history.tsv in each model's folder, "
+            "train/<run>/history.tsv, holds the others."
+        )
     if chosen:
         section.caption = (
             "Loss at each epoch. Both lines should fall and level out; a validation line that turns up while training still "

@@ -35,7 +35,14 @@ PREPARATION_CAPTION = (
 
 
 def file_uri(path: Path) -> str:
-    """A PNG file as `data:image/png;base64,...`."""
+    """A PNG file as `data:image/png;base64,...`; raises InputError when it is damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"{path}: is no whole picture; write it again with lesionforge evaluate compare") from error
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lesionforge.images import write_tsv
 from lesionforge.images.names import FURTHER
 from lesionforge.prepare.quality import Limit, Verdict, in_words, judge, named_figures, worst
-from lesionforge.report.gather import Results, expected_scans, sidecar
+from lesionforge.report.gather import Results, expected_scans, readable, sidecar
 
 STATUSES = ("fail", "missing", "warn", "pass")
 FURTHER_FIGURES = tuple(f"{name.lower()}_" for name in FURTHER)
@@ -32,21 +32,20 @@ class ScanQuality:
 
 def quality_of(results: Results, mode: str, limits: dict[str, Limit]) -> list[ScanQuality]:
     """One entry for each scan that the mode works on, in the order of the cohort; without a cohort, for each prepared scan."""
-    if results.cohort is None:
-        return [_scan_quality({"id": scan_id}, results, limits) for scan_id in results.prepared]
-    return [_scan_quality(row.to_dict(), results, limits) for _, row in expected_scans(results.cohort, mode).iterrows()]
+    rows: list[dict[Any, str]] = [{"id": scan_id} for scan_id in results.prepared]
+    if results.cohort is not None:
+        rows = [row.to_dict() for _, row in expected_scans(results.cohort, mode).iterrows()]
+    figures = readable(results.unreadable, lambda prepared: sidecar(prepared.folder, "desc-prepare"), results.prepared)
+    return [_scan_quality(row, figures.get(row["id"], {}), results, limits) for row in rows]
 
 
-def _scan_quality(row: dict[Any, str], results: Results, limits: dict[str, Limit]) -> ScanQuality:
+def _scan_quality(row: dict[Any, str], prepared: dict[str, Any], results: Results, limits: dict[str, Limit]) -> ScanQuality:
+    """A scan, a row of the cohort, judged by the figures that `prepare` wrote of it, none if there are none, and `register`."""
     scan_id = row["id"]
-    figures: dict[str, float | None] = {}
-    if scan_id in results.prepared:
-        figures |= named_figures("prepare", sidecar(results.prepared[scan_id].folder, "desc-prepare"))
-    if scan_id in results.registered:
-        figures |= named_figures("register", sidecar(results.registered[scan_id], "desc-register"))
+    figures = named_figures("prepare", prepared) | named_figures("register", results.registered.get(scan_id, {}))
     verdicts = judge(figures, limits)
     status, reasons = worst(verdicts), [verdict.sentence for verdict in verdicts if verdict.sentence]
-    if scan_id not in results.prepared or not verdicts:
+    if not prepared or not verdicts:
         status, reasons = "missing", [WITHOUT_FIGURES if scan_id in results.prepared else UNPREPARED]
     subject, session, role = (row.get(name, "") for name in ("subject", "session", "role"))
     return ScanQuality(scan_id, subject, session, role, status, reasons, {verdict.figure: verdict for verdict in verdicts})

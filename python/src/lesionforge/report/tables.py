@@ -243,10 +243,9 @@ def arms_table(results: Results) -> Table | None:
     table = Table(["arm", "real, training", "synthetic, training", "real, validation"])
     for arm in real_first(results.indices):
         index = results.indices[arm]
-        if {"origin", "split"} <= set(index.columns):
-            kinds = [("real", "train"), ("synthetic", "train"), ("real", "validation")]
-            counts = [int(((index["origin"] == origin) & (index["split"] == split)).sum()) for origin, split in kinds]
-            table.rows.append([arm, *map(str, counts)])
+        kinds = [("real", "train"), ("synthetic", "train"), ("real", "validation")]
+        counts = [int(((index["origin"] == origin) & (index["split"] == split)).sum()) for origin, split in kinds]
+        table.rows.append([arm, *map(str, counts)])
     return table if table.rows else None
 
 
