@@ -13,6 +13,9 @@ from lesionforge.evaluate.protocols import PROTOCOLS, descriptions, measure_pair
 SHAPE = (11, 9, 8)
 VOXEL_MM = (0.8, 1.1, 3.0)
 EMPTY = np.zeros(SHAPE, bool)
+WHOLE_SLICE = EMPTY.copy()
+WHOLE_SLICE[:, :, 3] = True
+NOT_IN_PLANE = "a mask fills every slice that it is in, so that it has no in-plane boundary"
 COUNTS = {"lesions_reference", "lesions_predicted", "lesions_found"}
 
 
@@ -244,9 +247,20 @@ def test_the_boundary_of_wmh2017_lies_in_the_plane_and_takes_the_corners():
     assert len(boundary(np.ones(SHAPE, bool), IN_SPACE)) == 0
 
 
-def test_a_mask_that_fills_the_grid_has_no_boundary():
-    got = evaluated(np.ones(SHAPE, bool), noise(1), "wmh2017")
-    assert np.isnan(got.measures["hd95_mm"]) and got.reasons == {"hd95_mm": "a mask fills the grid"}
+@pytest.mark.parametrize(
+    ("mask", "protocol", "name", "reason"),
+    [
+        (~EMPTY, "miccai2008", "assd_mm", "a mask fills the grid"),
+        (~EMPTY, "wmh2017", "hd95_mm", NOT_IN_PLANE),
+        (WHOLE_SLICE, "wmh2017", "hd95_mm", NOT_IN_PLANE),
+        (WHOLE_SLICE, "miccai2008", "assd_mm", None),
+    ],
+    ids=["all, in space", "all, in the plane", "a slice, in the plane", "a slice, in space"],
+)
+def test_a_mask_without_a_boundary_has_no_distance_and_the_reason_is_true(mask, protocol, name, reason):
+    got = evaluated(mask, noise(1), protocol)
+    assert np.isnan(got.measures[name]) == (reason is not None)
+    assert got.reasons == ({name: reason} if reason else {})
 
 
 SIMPLEITK = {

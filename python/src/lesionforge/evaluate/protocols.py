@@ -65,7 +65,11 @@ PROTOCOLS = {
     "msseg2016": Protocol("MSSEG 2016 (Commowick et al. 2018, doi 10.1038/s41598-018-31911-7)", 6, 3, found_by_msseg2016),
     "wmh2017": Protocol("WMH 2017 (Kuijf et al. 2019, doi 10.1109/TMI.2019.2905770)", 26, distance="hd95_mm"),
 }
-DISTANCES = {"hd95_mm": hd95_mm, "assd_mm": assd_mm}
+# Each with what a mask does that holds lesions, but has no boundary.
+DISTANCES = {
+    "hd95_mm": (hd95_mm, "fills every slice that it is in, so that it has no in-plane boundary"),
+    "assd_mm": (assd_mm, "fills the grid"),
+}
 
 # The measures of every protocol, by name; what a lesion is, and when it is found, is the protocol's matter.
 DESCRIPTIONS = {
@@ -154,12 +158,13 @@ def measure_distance(prediction: np.ndarray, reference: np.ndarray, voxel_mm: Sp
     name = PROTOCOLS[protocol].distance
     if name is None:
         return {}, {}
-    value = DISTANCES[name](prediction, reference, voxel_mm)
+    distance, without_boundary = DISTANCES[name]
+    value = distance(prediction, reference, voxel_mm)
     if not np.isnan(value):
         return {name: value}, {}
     empty = [word for word, mask in (("reference", reference), ("prediction", prediction)) if not mask.any()]
-    reason = f"the {' and the '.join(empty)} hold{'s' if len(empty) == 1 else ''} no lesion" if empty else "a mask fills the grid"
-    return {name: value}, {name: reason}
+    no_lesion = f"the {' and the '.join(empty)} hold{'s' if len(empty) == 1 else ''} no lesion"
+    return {name: value}, {name: no_lesion if empty else f"a mask {without_boundary}"}
 
 
 def measure_pair(prediction: np.ndarray, reference: np.ndarray, voxel_mm: Spacing, voxel_mm3: float, protocol: str) -> Evaluation:
