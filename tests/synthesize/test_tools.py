@@ -72,13 +72,13 @@ def test_levels_rise_from_the_rim_to_the_inside():
 
 @pytest.fixture(scope="module")
 def tool_run(phantom_cohort, tmp_path_factory):
-    """Runs a tool on the phantom's raw scans with its lesion mask and returns the output folder."""
+    """Runs a tool on the phantom's raw scans with its lesion mask and returns the output folder and what was said on stderr."""
 
     def run(name, *more):
         out = tmp_path_factory.mktemp(name)
         result = CliRunner().invoke(main, words(name, phantom_cohort, out, *more))
         assert result.exit_code == 0, result.output
-        return out / "sub-p01"
+        return out / "sub-p01", result.stderr
 
     return run
 
@@ -91,7 +91,7 @@ def words(name, phantom_cohort, out, *more, scan="p01"):
 
 def test_fill_takes_the_lesions_out_of_the_scans_as_given(tool_run, phantom_cohort):
     mask = phantom_cohort / "derivatives/manual/sub-p01/anat/sub-p01_label-lesion_mask.nii.gz"
-    folder = tool_run("fill", "--lesion-mask", str(mask))
+    folder, _said = tool_run("fill", "--lesion-mask", str(mask))
     prepared = folder.parent / "prepare" / "sub-p01"
     for space in ("T1w", "FLAIR"):
         given = nib.load(phantom_cohort / f"sub-p01/anat/sub-p01_{space}.nii.gz")
@@ -107,7 +107,7 @@ def test_fill_takes_the_lesions_out_of_the_scans_as_given(tool_run, phantom_coho
 
 
 def test_levels_come_on_the_working_grid_and_on_both_grids_as_given(tool_run, phantom_cohort):
-    folder = tool_run("levels")
+    folder, _said = tool_run("levels")
     on_grids = [read_volume(path)[0] for path in sorted(folder.glob("*desc-levelsFLAIR_dseg.nii.gz"))]
     assert len(on_grids) == len(list(folder.glob("*desc-levelsT1w_dseg.nii.gz"))) == 3
     for levels in on_grids:
@@ -126,7 +126,8 @@ def test_levels_come_on_the_working_grid_and_on_both_grids_as_given(tool_run, ph
     assert sorted(folder.iterdir()) == files
 
 
-def test_paint_changes_the_scans_as_given_at_the_mask_and_nowhere_else(tool_run, phantom_cohort, tmp_path):
+def test_paint_changes_the_scans_as_given_at_the_mask_and_nowhere_else(tool_run, phantom_cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionforge.nets.devices._working_gpus", lambda: 0)  # One that is listed and broken is none either.
     given = {space: nib.load(phantom_cohort / f"sub-p01/anat/sub-p01_{space}.nii.gz") for space in ("T1w", "FLAIR")}
     brain = read_mask(phantom_cohort / "derivatives/phantom/sub-p01/anat/sub-p01_desc-truth_mask.nii.gz")[0]
     middle = np.argwhere(brain).mean(axis=0).round().astype(int)
@@ -138,7 +139,8 @@ def test_paint_changes_the_scans_as_given_at_the_mask_and_nowhere_else(tool_run,
     typical = {"t1w": [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5], "flair": list(range(13))}
     history, learned_from = [{"epoch": 1, "loss": 1.0}], {"trained_on": [], "validated_on": [], "typical_levels": typical}
     save_generator(tmp_path / "generator", network, config, history, seed=1, **learned_from)
-    folder = tool_run("paint", "--mask", str(tmp_path / "mask.nii.gz"), "--generator", str(tmp_path / "generator"))
+    folder, said = tool_run("paint", "--mask", str(tmp_path / "mask.nii.gz"), "--generator", str(tmp_path / "generator"))
+    assert said.count("networks run on the CPU, as no GPU that works is found\n") == 1
     for space, scan in given.items():
         painted = nib.load(find_image(folder, f"space-{space}_res-native_desc-painted_{space}.nii.gz"))
         mask = read_mask(find_image(folder, f"space-{space}_res-native_label-lesion_mask.nii.gz"))[0]

@@ -32,6 +32,7 @@ from lesionforge.images import (
     write_mask,
     write_volume,
 )
+from lesionforge.nets.devices import find_device, on_one_device
 from lesionforge.prepare.align import BACKGROUND_PERCENTILE
 from lesionforge.synthesize.fill import Filling, fill_lesions
 from lesionforge.synthesize.generator_folder import load_generator, read_generator_card
@@ -166,9 +167,12 @@ def write_painted_native(
     in_flair = levels_of_mask(lesion, level, float(scan.affine[0, 0]))
     typical = {name: np.array(levels, np.uint8)[in_flair] for name, levels in card["typical_levels"].items()}
     levels = {name: in_flair if name == "flair" else typical[name] for name in config.contrasts}
-    network = load_generator(generator, config)
-    shown = images_of(scan, config.contrasts)
-    painted = paint_lesions(network, config, list(shown.values()), scan.brain, lesion, levels, scales_of_scan(prepared, scan))
+    shown, scales = images_of(scan, config.contrasts), scales_of_scan(prepared, scan)
+    device = find_device("auto")
+    with on_one_device(device):
+        network = load_generator(generator, config)
+        device.say()
+        painted = paint_lesions(network, config, list(shown.values()), scan.brain, lesion, levels, scales)
     volume_ml = np.count_nonzero(lesion) * voxel_volume_mm3(scan.affine) / 1000
     record = {
         "id": prepared.scan_id,
