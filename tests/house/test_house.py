@@ -136,12 +136,24 @@ def test_an_edit_reruns_nothing_before_the_stage_that_runs_the_code(root: Path) 
         assert not reached(root, stage) & {"cascade", "train", "segment"}
 
 
+def included_in(script: str) -> list[str]:
+    """What a Nextflow script includes, each once; on several lines, in either quotes and before a comment too."""
+    found = re.findall(r"^[ \t]*include\s*\{[^}]*\}\s*from\s*(['\"])(.+?)\1", script, re.MULTILINE)
+    return sorted({name for _quote, name in found})
+
+
+def test_includes_are_found_however_they_are_written() -> None:
+    plain, double = "include { A; B as C } from './a'\n", 'include { D } from "../b" // a comment\n'
+    several, dead = "  include {\n    E // one\n    F\n}\nfrom './c'\n", "// include { G } from './d'\n"
+    assert included_in(plain + double + several + dead + plain) == ["../b", "./a", "./c"]
+
+
 def test_a_module_that_two_others_include_includes_nothing_itself(root: Path) -> None:
     """The strict parser of Nextflow 25.04 runs it once for each and refuses what it includes for being there twice."""
     includes = [
         (path, (path.parent / found).resolve().with_suffix(".nf"))
         for path in [root / "main.nf", *sorted((root / "modules").rglob("*.nf"))]
-        for found in set(re.findall(r"^include \{.*\} from '(.+)'$", path.read_text(), re.MULTILINE))
+        for found in included_in(path.read_text())
     ]
     counts = Counter(found for _path, found in includes)
     assert len(includes) > 20

@@ -44,7 +44,7 @@ def counts(tasks):
     return Counter(task["process"].rsplit(":", 1)[1] for task in tasks)
 
 
-def test_a_run_without_faults_has_no_warnings_of_nextflow(experiment):
+def test_a_run_asks_for_no_parameter_that_is_not_defined(experiment):
     assert "undefined parameter" not in experiment.printed
 
 
