@@ -1,6 +1,7 @@
 """What the shared code refuses, and what it must not lose."""
 
 import errno
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
 from lesionforge.images import ants_path, new_folder, read_image, read_json, read_tsv, read_volume, refuse_loss
+from lesionforge.images.check import inspect_file
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.command import brain_mask_of
 
@@ -214,6 +216,15 @@ def test_a_grid_that_is_none_is_named(tmp_path, fault):
         read_volume(path)
     result = CliRunner().invoke(main, ["evaluate", "--prediction", str(path), "--reference", str(path)])
     assert result.exit_code == 2 and said in result.output
+
+
+@pytest.mark.parametrize("name", ["huge.nii", "huge.nii.gz"])
+def test_a_header_that_claims_more_voxels_than_memory_holds_is_named(tmp_path, name):
+    content = bytearray(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_bytes())
+    content[42:48] = np.full(3, 32767, "<i2").tobytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    (fault,) = inspect_file(str(tmp_path / name), is_mask=False).faults
+    assert fault.startswith("has 32767 x 32767 x 32767 voxels by its header, more than memory holds; correct the header")
 
 
 def test_a_truncated_scan_is_named(tmp_path):

@@ -73,12 +73,20 @@ def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def voxels_of(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
-    """The voxels [x, y, z] of an image that `read_image` opened, float32; raises InputError when they are cut short."""
+    """The voxels [x, y, z] of an image that `read_image` opened, float32.
+
+    Raises InputError when they are cut short, and when the header claims more than memory holds.
+    """
     try:
         return np.asanyarray(image.dataobj, dtype=np.float32)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             f"{path}: its voxels cannot be read ({type(error).__name__}); the file may be truncated, copy it again"
+        ) from error
+    except (MemoryError, OverflowError) as error:
+        claimed = " x ".join(str(size) for size in image.shape)
+        raise InputError(
+            f"{path}: has {claimed} voxels by its header, more than memory holds; correct the header or convert it again"
         ) from error
 
 
