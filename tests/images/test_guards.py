@@ -3,6 +3,7 @@
 import errno
 import gzip
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,6 +127,17 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "half").touch()
         raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o002, 0o775), (0o077, 0o700)])
+def test_a_folder_may_be_read_and_written_as_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "made"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == mode
 
 
 def test_interfaces_are_given_the_name_of_a_link(tmp_path):

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import nibabel as nib
 import numpy as np
@@ -206,9 +207,10 @@ def new_folder(path: str | Path, *inputs: str | Path | None, own: Iterable[str] 
     path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     refuse_loss(path, *inputs, own=own)
     with made_folder(path.parent):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        # Not by mkdtemp, which keeps a folder from all others whatever the umask says.
+        temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+        temporary.mkdir()
         try:
-            temporary.chmod(0o755)
             with naming(path, temporary):
                 yield temporary
             _swap(temporary, path)
