@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from lesionforge.cli import main
 from lesionforge.errors import InputError
-from lesionforge.images import write_json
+from lesionforge.images import checksum, read_json, write_json
 from lesionforge.images.interfaces import result_folder
 from lesionforge.prepare import workflow
 from lesionforge.prepare.interfaces import ALIGN_FILES, ALIGN_RECORD, PREPARE_RECORD, PREPARED_FILES, STRIP_FILES, STRIP_RECORD
-from lesionforge.prepare.workflow import refuse_others, refuse_results
+from lesionforge.prepare.workflow import prepare_scan, refuse_others, refuse_results
 from lesionforge.register.interfaces import PAIR_FILES, PAIR_RECORD, TEMPLATE_FILES, TEMPLATE_RECORD
 
 GIVEN = {"T1w": "a", "FLAIR": "b", "lesion mask": "c", "denoised": False, "voxel_mm": 1}
@@ -27,6 +27,32 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "sub-01"
     made.mkdir()
     return made
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> dict[str, Path]:
+    """Two scans of a head's size in few voxels."""
+    made = {}
+    for number, name in enumerate(("t1w", "flair")):
+        made[name] = tmp_path / f"{name}.nii.gz"
+        voxels = np.random.default_rng(number).random((8, 8, 8), np.float32)
+        nib.save(nib.Nifti1Image(voxels, np.diag([10.0, 10, 10, 1])), made[name])
+    return made
+
+
+@pytest.fixture
+def made_in_no_time(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """The steps of prepare make empty folders; what each was given."""
+    steps = []
+
+    def run(_interface: type, *, out: Path, **inputs: object) -> Path:
+        steps.append(inputs | {"out": out})
+        (out / "sub-01").mkdir(parents=True)
+        return out / "sub-01"
+
+    monkeypatch.setattr(workflow, "run", run)
+    monkeypatch.setattr(workflow, "doubts", lambda _folder: [])
+    return steps
 
 
 @pytest.mark.parametrize(
@@ -65,6 +91,22 @@ def test_results_whose_prepared_scan_is_gone_are_not_replaced(folder: Path, tmp_
         refuse_results(tmp_path, "sub-01", own=own)
     (tmp_path / "prepare/sub-01").mkdir(parents=True)
     refuse_results(tmp_path, "sub-01", own=own)
+
+
+def test_the_record_appears_with_the_folder(
+    made_in_no_time: list[dict[str, object]], scans: dict[str, Path], tmp_path: Path
+) -> None:
+    """A disk that was full, or a kill, between the two left a folder that the same command then refused."""
+    folder = prepare_scan(**scans, scan_id="sub-01", out=tmp_path / "out", lesion_mask=None, brain_mask=None, voxel_mm=1)
+    given = made_in_no_time[-1]["given"]
+    assert isinstance(given, dict)
+    assert given["T1w"] == checksum(scans["t1w"]) and given["FLAIR"] == checksum(scans["flair"])
+    assert not list(folder.iterdir())
+
+
+def test_a_prepared_folder_holds_its_record(prepared_phantom: Path, phantom_cohort: Path) -> None:
+    given = read_json(prepared_phantom / "sub-p01_desc-given.json")
+    assert given["T1w"] == checksum(phantom_cohort / "sub-p01/anat/sub-p01_T1w.nii.gz")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ MASK_SHRINK_FACTOR = 3
 ROUGH_SPACING_MM = 4
 # How far beyond the scan the template is looked for, to tell how much of it was cut off.
 BEYOND_MM = 60
+# What a prepared folder was made of: checksums of scans and masks, and settings.
+GIVEN_RECORD = "desc-given.json"
 # What each interface always writes of its scan, and what all its files are called.
 STRIP_RECORD, ALIGN_RECORD, PREPARE_RECORD = "desc-strip.json", "desc-align.json", "desc-prepare.json"
 STRIP_FILES = files_of_a_tool(
@@ -71,7 +73,7 @@ ALIGN_FILES = files_of_a_tool(
 )
 PREPARED_FILES = files_of_a_tool(
     PREPARE_RECORD,
-    "desc-given.json",
+    GIVEN_RECORD,
     "space-T1w_res-*mm_desc-preproc_*",
     *(
         f"{grid}_{mask}.*"
@@ -280,11 +282,15 @@ class TissuesInput(BaseInterfaceInputSpec):
     scan_id = traits.Str(mandatory=True)
     stripped = Directory(exists=True, mandatory=True, desc="folder that Strip wrote")
     aligned = Directory(exists=True, mandatory=True, desc="folder that Align wrote")
+    given = traits.Dict(desc="what the scan is made of; it is kept beside it")
     out = Directory(mandatory=True)
 
 
 class Tissues(SimpleInterface):
-    """The prepared folder of a scan: tissues, normalised contrasts, masks, the transforms between them, quality figures."""
+    """The prepared folder of a scan: tissues, normalised contrasts, masks, the transforms between them, quality figures.
+
+    What the scan is `given` as having been made of appears with the folder, which nothing vouches for without.
+    """
 
     input_spec = TissuesInput
     output_spec = FolderOutput
@@ -353,6 +359,8 @@ class Tissues(SimpleInterface):
                 target = path(f"space-{space}_res-native", "dseg")
                 _write_tissues(native, affine, target, f"tissues, on the grid of the {space} as given", like)
             write_json(found, path(PREPARE_RECORD, extension=""))
+            if inputs.given:
+                write_json(inputs.given, path(GIVEN_RECORD, extension=""))
         self._results["out_folder"] = str(Path(inputs.out) / inputs.scan_id)
         return runtime
 

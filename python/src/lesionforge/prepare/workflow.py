@@ -11,16 +11,14 @@ from typing import Any
 import click
 
 from lesionforge.errors import InputError
-from lesionforge.images import ants_path, checksum, derivative, grids_of, read_mask_on, read_record, refuse_loss, write_json
+from lesionforge.images import ants_path, checksum, derivative, grids_of, read_mask_on, read_record, refuse_loss
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.images.scratch import UNWRITABLE
 from lesionforge.prepare.engines import require_engine
-from lesionforge.prepare.interfaces import PREPARED_FILES, STRIPPED, Align, Strip, Tissues
+from lesionforge.prepare.interfaces import GIVEN_RECORD, PREPARED_FILES, STRIPPED, Align, Strip, Tissues
 from lesionforge.prepare.quality import judge, read_figures, read_limits, remedies
 
-# What a folder was made of: checksums of scans and masks, and settings.
-GIVEN = "desc-given"
 # Where a tool keeps the prepared folders of its scans, in its output folder.
 PREPARED = "prepare"
 
@@ -70,8 +68,7 @@ def prepare_scan(
         click.echo(f"{scan_id}: bias field and alignment", err=True)
         align = run(Align, **scans, lesion_mask=lesion_mask, stripped=strip, denoise=denoise, out=steps / "align")
         click.echo(f"{scan_id}: tissues and normalisation", err=True)
-        folder = run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, out=out)
-        write_json(given, folder / derivative(scan_id, GIVEN, extension=".json"))
+        folder = run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, given=given, out=out)
     finally:
         shutil.rmtree(steps, ignore_errors=True)
     for sentence in doubts(folder):
@@ -81,7 +78,7 @@ def prepare_scan(
 
 def refuse_others(folder: Path, given: dict[str, Any]) -> None:
     """Raise InputError when a prepared folder was made of other scans, masks or with other settings, or does not tell which."""
-    record = folder / derivative(folder.name, GIVEN, extension=".json")
+    record = folder / derivative(folder.name, GIVEN_RECORD, extension="")
     if not record.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise InputError(
             f"{folder}: does not tell of which scans it was made (has no {record.name}); remove that folder, or give another "
