@@ -155,4 +155,4 @@ def test_a_failing_program_ends_the_command_with_its_scan_named(write_program, s
     result = CliRunner().invoke(main, ["prepare", *scans, "--voxel-mm", "3"])
     assert result.exit_code == 2
     assert result.stderr.strip().splitlines()[-1].startswith(f"Error: {head}: mri_synthstrip failed (")
-    assert not list(out.iterdir())
+    assert not out.exists()

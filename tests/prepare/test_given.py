@@ -104,6 +104,17 @@ def test_the_record_appears_with_the_folder(
     assert not list(folder.iterdir())
 
 
+def test_what_a_killed_run_left_is_cleared_by_the_next_of_its_scan(
+    made_in_no_time: list[dict[str, object]], scans: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for scan_id in ("sub-01", "sub-02"):
+        (out / f".prepare-{scan_id}" / "strip" / scan_id).mkdir(parents=True)
+    prepare_scan(**scans, scan_id="sub-01", out=out, lesion_mask=None, brain_mask=None, voxel_mm=1)
+    assert made_in_no_time[0]["out"] == out / ".prepare-sub-01" / "strip"
+    assert sorted(path.name for path in out.iterdir()) == [".prepare-sub-02", "sub-01"]
+
+
 def test_a_prepared_folder_holds_its_record(prepared_phantom: Path, phantom_cohort: Path) -> None:
     given = read_json(prepared_phantom / "sub-p01_desc-given.json")
     assert given["T1w"] == checksum(phantom_cohort / "sub-p01/anat/sub-p01_T1w.nii.gz")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import click
 
 from lesionforge.errors import InputError
-from lesionforge.images import ants_path, checksum, derivative, grids_of, read_mask_on, read_record, refuse_loss
+from lesionforge.images import ants_path, checksum, derivative, grids_of, read_mask_on, read_record, refuse_loss, scratch_folder
 from lesionforge.images.check import check_mask, check_scan
 from lesionforge.images.interfaces import run
 from lesionforge.images.scratch import UNWRITABLE
@@ -58,19 +56,15 @@ def prepare_scan(
     given: dict[str, Any] = {name: checksum(Path(path)) for name, path in files.items() if path is not None}
     given |= {"skull stripping": engine if brain_mask is None else "given", "denoised": denoise, "voxel_mm": voxel_mm}
     refuse_others(out / scan_id, given)
-    out.mkdir(parents=True, exist_ok=True)
-    steps = Path(tempfile.mkdtemp(prefix=".prepare-", dir=out))
     scans: dict[str, Any] = {"scan_id": scan_id, "t1w": t1w, "flair": flair}
     scans |= {name.lower(): path for name, path in others.items()}
-    try:
+    with scratch_folder(out / f".prepare-{scan_id}") as steps:
         click.echo(f"{scan_id}: skull-stripping", err=True)
         strip = run(Strip, **scans, brain_mask=brain_mask, engine=engine, voxel_mm=voxel_mm, out=steps / "strip")
         click.echo(f"{scan_id}: bias field and alignment", err=True)
         align = run(Align, **scans, lesion_mask=lesion_mask, stripped=strip, denoise=denoise, out=steps / "align")
         click.echo(f"{scan_id}: tissues and normalisation", err=True)
         folder = run(Tissues, scan_id=scan_id, stripped=strip, aligned=align, given=given, out=out)
-    finally:
-        shutil.rmtree(steps, ignore_errors=True)
     for sentence in doubts(folder):
         click.echo(f"Warning: {scan_id}: {sentence}", err=True)
     return folder
