@@ -26,7 +26,7 @@ help:
 	@echo "make test-slow        the tests that take more than a minute each"
 	@echo "make test-torch       the tests of the stages with networks with KERAS_BACKEND=torch, which it installs into .setup/torch"
 	@echo "                      (5 GB, with its CUDA), 11 minutes; make test-jax, the same with jax, 20 minutes"
-	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about 50 minutes"
+	@echo "make open-ms DATA=D   the whole chain on the open_ms scans in folder D, about an hour"
 	@echo "make experiment-open-ms DATA=D [BASELINE=M]   all arms on the open_ms scans in folder D, each annotated patient tested once, beside"
 	@echo "                      the nicMSlesions weights in folder M (model_1.hdf5, model_2.hdf5) if there is one; hours, and goes on where it was stopped"
 	@echo "make bench-prepare DATA=D   accuracy and cost of prepare and register on the open_ms scans in folder D, about half an hour"
