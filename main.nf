@@ -59,6 +59,8 @@ workflow LESIONFORGE {
     planned = channel.empty()
     wanted = channel.empty()
     runs = channel.empty()
+    generating = channel.empty()
+    to_train = channel.empty()
 
     if (segmenting) {
         trained = channel.of(['model', '', 'model', '', model])
@@ -124,6 +126,7 @@ workflow LESIONFORGE {
                 .filter { baseline }
                 .map { fold -> [runName('baseline', fold), fold, 'baseline', '', baseline] }
             trained = TRAIN_ARMS.out.model
+            to_train = TRAIN_ARMS.out.expected
             runs = trained.mix(unadapted)
         }
     }
@@ -153,8 +156,10 @@ workflow LESIONFORGE {
         limits,
     )
     stopped = lost(scans.map { row -> [row[0].id] }, prepared, 'prepare')
+        .mix(lost(generating.map { row -> [runName('generator', row[0])] }, generator.map { fold, _folder -> [runName('generator', fold)] }, 'synthesize'))
         .mix(lost(planned.map { pair -> [pair.synthetic_id] }, synthetic.mix(changed), 'register, synthesize or assemble'))
         .mix(lost(wanted.map { fold, arm -> [runName(arm, fold)] }, indices, 'assemble'))
+        .mix(lost(to_train, trained.map { row -> row.take(1) }, 'train'))
         .mix(lost(SEGMENT_SCANS.out.expected.map { row -> of(row) }, SEGMENT_SCANS.out.folder.map { row -> of(row) }, 'segment'))
         .mix(lost(EVALUATE_SCANS.out.expected.map { row -> of(row) }, EVALUATE_SCANS.out.done.map { row -> of(row) }, 'evaluate'))
         .mix(COHORT.out.refused.map { row -> "${row.id} did not get through cohort: ${row.problem}".toString() })

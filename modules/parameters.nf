@@ -59,6 +59,9 @@ def combinationProblems(given, profiles) {
         of_segmenting && given.mode == 'augment'
             ? "${of_segmenting.join(' and ')} ${of_segmenting.size() > 1 ? 'belong' : 'belongs'} to --mode experiment and segment; change the mode or leave out what does not go with it."
             : null,
+        several && given.seed instanceof Integer && given.seed > Integer.MAX_VALUE - given.train_seeds + 1
+            ? "--seed ${given.seed} leaves no ${given.train_seeds} seeds up to ${Integer.MAX_VALUE} for --train_seeds; give a smaller one."
+            : null,
         given.synthetic == 0 && given.mode != 'segment' && made
             ? "--synthetic 0 leaves nothing for the ${made.size() > 1 ? 'arms' : 'arm'} ${made.join(' and ')}: give a number above 0, or --arms real."
             : null,

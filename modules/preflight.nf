@@ -89,7 +89,7 @@ def timeProblems(partitions, queues, settings) {
 
 // The times that tasks with a label are given: by the label, and by their names in a file for -c.
 def timesOf(label, settings) {
-    def own = scopesOf(settings).findAll { name, _scope -> name.startsWith('withName:') && (label == 'gpu') == isOfGpu(name) }
+    def own = scopesOf(settings).findAll { name, _scope -> name.startsWith('withName:') && tasksOf(label).any { task -> isChosen(task, name) } }
     return [settings["withLabel:${label}".toString()]?.time] + own.collect { _name, value -> value.time }
 }
 
@@ -130,7 +130,7 @@ def secondsOf(limit) {
 
 // Others in place of the profile's own would drop the account, the GPU and --slurm_options without a word.
 def optionProblems(given, settings, gpu) {
-    def scopes = scopesOf(settings).values().collect { scope -> [scope, false] } + (gpu ? tasksOfGpu().collect { task -> [scopeOf(task, settings), true] } : [])
+    def scopes = scopesOf(settings).values().collect { scope -> [scope, false] } + (gpu ? tasksOf('gpu').collect { task -> [scopeOf(task, settings), true] } : [])
     def dropped = scopes.findAll { scope, _of_gpu -> scope.clusterOptions }.any { scope, of_gpu ->
         def text = optionsOf(scope, gpu)
         return text != null && lacksOptions(text, given, of_gpu)
@@ -142,9 +142,13 @@ def optionProblems(given, settings, gpu) {
 
 // Whether options in place of the profile's own leave out the account, a GPU or --slurm_options, where these are asked for.
 def lacksOptions(text, given, gpu) {
-    def account = given.slurm_account && !['--account=', '--account ', '-A', '-A '].any { option -> " ${text} ".contains(" ${option}${given.slurm_account} ".toString()) }
-    def device = gpu && !(text =~ /--gres\S*gpu|--gpus/)
-    def options = (given.slurm_options ?: '').tokenize(' ').any { option -> !option.startsWith('gres=') && !("--${option}".toString() in text.tokenize(' ')) }
+    def there = variablesOf(text)
+    def account = given.slurm_account && !(['ACCOUNT', given.slurm_account.toString()] in there)
+    def device = gpu && !there.any { name, value -> name == 'GRES' ? value =~ /(^|,)gpu\b/ : name.startsWith('GPUS') }
+    def options = (given.slurm_options ?: '').tokenize(' ').findAll { option -> !option.startsWith('gres=') }.any { option ->
+        def asked = variablesOf("--${option}".toString())
+        return asked ? !there.containsAll(asked) : !("--${option}".toString() in text.tokenize(' '))
+    }
     return account || device || options
 }
 
@@ -159,19 +163,43 @@ def optionsOf(scope, gpu) {
     return told == null ? null : [told].flatten().join(' ')
 }
 
-// The tasks that get a GPU, by all that selectors may call them.
-def tasksOfGpu() {
+// All tasks, by all that selectors may call them.
+def allTasks() {
     return [
-        [withLabel: ['gpu'], withName: ['TRAIN_GENERATOR', 'LESIONFORGE:SYNTHESIZE:TRAIN_GENERATOR']],
-        [withLabel: ['gpu', 'one_scan'], withName: ['PAINT', 'LESIONFORGE:SYNTHESIZE:PAINT']],
-        [withLabel: ['gpu'], withName: ['TRAIN', 'LESIONFORGE:TRAIN_ARMS:TRAIN']],
-        [withLabel: ['gpu', 'one_scan'], withName: ['SEGMENT', 'LESIONFORGE:SEGMENT_SCANS:SEGMENT']],
-    ]
+        'COHORT:CHECK cpu_medium',
+        'COHORT:REFUSE cpu_small one_scan',
+        'PREPARE:STRIP cpu_medium one_scan',
+        'PREPARE:ALIGN cpu_medium one_scan',
+        'PREPARE:TISSUES cpu_medium one_scan',
+        'PREPARE:QUALITY cpu_small one_scan',
+        'REGISTER:TO_TEMPLATE cpu_large one_scan',
+        'REGISTER:QUALITY_OF_TRANSFORM cpu_small one_scan',
+        'REGISTER:PAIR cpu_small one_scan',
+        'REGISTER:PAIR_LIBRARY cpu_small one_scan',
+        'REGISTER:PAIR_DIRECTLY cpu_large one_scan',
+        'SYNTHESIZE:LEVELS cpu_small one_scan',
+        'SYNTHESIZE:TRAIN_GENERATOR gpu one_network',
+        'SYNTHESIZE:STATISTICS cpu_small one_network',
+        'SYNTHESIZE:TRANSPLANT cpu_small one_scan',
+        'SYNTHESIZE:PAINT gpu one_scan',
+        'ASSEMBLE_ARMS:CLASSICAL cpu_small one_scan',
+        'ASSEMBLE_ARMS:MIX cpu_small one_scan',
+        'ASSEMBLE_ARMS:ASSEMBLE cpu_small one_scan',
+        'TRAIN_ARMS:TRAIN gpu one_network',
+        'SEGMENT_SCANS:SEGMENT gpu one_scan',
+        'SEGMENT_SCANS:TABULATE cpu_small',
+        'EVALUATE_SCANS:EVALUATE cpu_small one_scan',
+        'EVALUATE_SCANS:COMPARE cpu_small',
+        'REPORT_ALL:REPORT cpu_small',
+    ].collect { line ->
+        def words = line.tokenize(' ')
+        [withLabel: words.drop(1), withName: [words[0].tokenize(':').last(), "LESIONFORGE:${words[0]}".toString()]]
+    }
 }
 
-// Whether the settings of this name are, among others, those of tasks that get a GPU.
-def isOfGpu(name) {
-    return tasksOfGpu().any { task -> isChosen(task, name) }
+// Those with a label.
+def tasksOf(label) {
+    return allTasks().findAll { task -> label in task.withLabel }
 }
 
 // As Nextflow reads selectors: patterns of whole names, a `!` before those that shall not match.
@@ -209,8 +237,8 @@ def environmentProblems(settings, gpu) {
 
 // What options such as `--account=lab`, `--account lab` or `-A lab` set, by the variables of sbatch that count more.
 def variablesOf(options) {
-    def letters = [A: 'ACCOUNT', C: 'CONSTRAINT', p: 'PARTITION', q: 'QOS']
-    return (options =~ /(?:^|\s)(?:--([a-z-]+)(?:=|\s+)|-([ACpq])\s*)([^\s-]\S*)/).collect { match ->
+    def letters = [A: 'ACCOUNT', C: 'CONSTRAINT', G: 'GPUS', p: 'PARTITION', q: 'QOS']
+    return (options =~ /(?:^|\s)(?:--([a-z-]+)(?:=|\s+)|-([ACGpq])\s*)([^\s-]\S*)/).collect { match ->
         [letters.get(match[2]) ?: match[1].toUpperCase().replace('-', '_'), match[3]]
     }
 }

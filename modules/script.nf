@@ -5,9 +5,11 @@
 // of the resume hash: with it, an edit re-runs the stages that use the edited code and what follows from them, and nothing else.
 def codeOf(stage) {
     def root = file("${projectDir}/python/src/lesionforge", glob: false)
-    def shared = root.listFiles().toList().findAll { path -> path.name.endsWith('.py') }
+    def shared = root.listFiles().toList().findAll { path -> path.name ==~ /[^.].*\.py/ }
     def own = importedPackages(root, [stage] as Set).collectMany { name -> sourcesOf(root.resolve(name)) }
-    return ((shared + own).sort { path -> path.toString() } + [lockOfPackages()]).collect { path -> path.text }.join('\n').md5()
+    // Networks of another backend than that of the images are others.
+    def backend = workflow.containerEngine ? '' : System.getenv('KERAS_BACKEND') ?: ''
+    return ((shared + own).sort { path -> path.toString() } + [lockOfPackages()]).collect { path -> path.text }.join('\n').md5() + (stage in ['synthesize', 'train', 'segment'] ? backend : '')
 }
 
 // What an image holds of others, but for NVIDIA's libraries; an environment beside the checkout has the same versions, and tools for tests.
@@ -26,13 +28,13 @@ def importedPackages(root, names) {
     return all == names ? names : importedPackages(root, all)
 }
 
-// All files of a package but the compiled ones.
+// All files of a package but the compiled ones and what editors leave, as `find` in containers/build has them.
 def sourcesOf(folder) {
     def paths = []
     if (folder.isDirectory()) {
         folder.eachFileRecurse { path -> paths << path }
     }
-    return paths.findAll { path -> path.isFile() && !path.toString().contains('__pycache__') }
+    return paths.findAll { path -> path.isFile() && !(path.toString() =~ '/__pycache__/|/[.][^/]*$|~$') }
 }
 
 // A word for the shell, whatever characters it holds.

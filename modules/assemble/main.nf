@@ -132,16 +132,16 @@ workflow ASSEMBLE_ARMS {
         .combine(synthetic.mix(made).toSortedList { left, right -> left[0] <=> right[0] }.map { rows -> [rows] })
         .combine(pairs.toList().map { rows -> [rows] })
         .combine(plans.toList().map { paths -> [paths] })
-        .map { fold, arm, roster, annotated, scans, planned, paths ->
+        .flatMap { fold, arm, roster, annotated, scans, planned, paths ->
             def kind = kindOf(arm)
             def ids = planned.findAll { pair -> pair.fold == fold && pair.kind == kind }.collect { pair -> pair.synthetic_id }
             def real = annotated.findAll { row -> row[1] == fold && (row[2] == 'validation' || arm != 'synthetic') }.collect { row -> row[4] }
             def own = scans.findAll { row -> row[0] in ids }.collect { row -> row[1] }
             def plan = paths.findAll { path -> kind == 'syn' && path.baseName == runName('pairs', fold) }
-            [fold, arm, roster, plan, real, kind == 'syn' ? own : [], kind == 'syn' ? [] : own]
+            // An arm all of whose made scans were lost is none; the arm published is that of real scans where none were planned.
+            ids && !own ? [] : [[fold, arm, roster, plan, real, kind == 'syn' ? own : [], kind == 'syn' ? [] : own]]
         }
-    // The arm published is that of real scans where nothing is painted, not where all that was painted was lost.
-    ASSEMBLE(sets.filter { _fold, arm, _roster, plan, _real, painted, _others -> arm != 'published' || painted || !plan }, code)
+    ASSEMBLE(sets, code)
 
     // Each arm goes on with only those folders that its index names.
     data_sets = ASSEMBLE.out.index

@@ -5,7 +5,7 @@ include { codeOf; fileOf; isSafePath; mountable; quoted; repeated } from '../scr
 
 // Its stub checks truly, so that the rest of the stub run follows the user's own table.
 process CHECK {
-    label 'cpu_small'
+    label 'cpu_medium'
 
     input:
     val source

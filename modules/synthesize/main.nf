@@ -30,6 +30,7 @@ process LEVELS {
 process TRAIN_GENERATOR {
     tag "${fold}"
     label 'gpu'
+    label 'one_network'
 
     input:
     tuple val(fold), path(prepared, stageAs: 'prepare/*'), path(levels, stageAs: 'levels/*'), path(roster, stageAs: 'cohort/cohort.tsv')
@@ -58,6 +59,7 @@ process TRAIN_GENERATOR {
 process STATISTICS {
     tag "${fold}"
     label 'cpu_small'
+    label 'one_network'
 
     input:
     tuple val(fold), path(prepared, stageAs: 'prepare/*'), path(levels, stageAs: 'levels/*')

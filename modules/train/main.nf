@@ -6,6 +6,7 @@ include { codeOf; runName } from '../script'
 process TRAIN {
     tag "${run}"
     label 'gpu'
+    label 'one_network'
 
     input:
     // The index names its folders as ../prepare/<id>, ../synthesize/<id> and ../assemble/<id>, here as in the output folder.
@@ -42,7 +43,7 @@ workflow TRAIN_ARMS {
     main:
     // Arms with settings of their own take as many steps as the others, which are as the user chose; those of `init` are in its model.
     main_configuration = chosen.configuration ?: [valverde2017: 'published', nicmslesions: 'nicmslesions'].get(chosen.network, 'lesionforge')
-    pace = !init && arms.any { arm -> arm != 'published' } ? ['steps-of': main_configuration] : [:]
+    pace = init ? [:] : ['steps-of': arms.any { arm -> arm != 'published' } ? main_configuration : 'published']
     runs = data_sets.flatMap { fold, arm, index, prepared, painted, made ->
         def names = (arm in arms ? [arm] : []) + (baseline && arm == 'real' ? ['baseline_adapted'] : [])
         return names.collectMany { name ->
@@ -58,7 +59,9 @@ workflow TRAIN_ARMS {
     }
     TRAIN(runs.map { row -> [row[0]] + row.drop(4) }, codeOf('train'))
     model = runs.map { row -> row.take(4) }.join(TRAIN.out.model)
+    expected = runs.map { row -> row.take(1) }
 
     emit:
     model // [run, fold, arm, seed or '', model folder]
+    expected // [run]
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 CONTROL, REAL = Path(sys.argv[1]), sys.argv[2]
 OPTIONS = sys.argv[3:]
-# What a command leaves in its folder --out; {id}: the scan, from --id or the name of the folder it is made of.
+# What a command leaves in its folder --out; {id}: the scan, from --id or the name of its folder, {run}: arm, fold and seed.
 WRITES = {
     "prepare strip": ["{id}/{id}_desc-strip.json"],
     "prepare align": ["{id}/{id}_desc-align.json"],
@@ -33,7 +33,7 @@ WRITES = {
     "train": ["model.json"],
     "segment": ["{id}/{id}_desc-segment.json"],
     "segment tabulate": ["scans.tsv", "scans.json"],
-    "evaluate scan": ["{arm}_{id}.json"],
+    "evaluate scan": ["{run}_{id}.json"],
     "evaluate compare": ["arms.tsv", "summary.tsv", "comparisons.tsv", "sizes.tsv"],
     "report": ["index.html", "quality.tsv"],
 }
@@ -101,13 +101,21 @@ def main() -> None:
     scan = (
         option("--id") or Path(option("--figures", "--prepared", "--transplant", "--canvas", "--aligned")).name.split("_desc-")[0]
     )
-    names = {"id": scan, "arm": option("--arm"), "pair": f"{Path(option('--donor')).name}_to_{Path(option('--canvas')).name}"}
+    run = option("--arm") + "".join(f"_{name}-{option(f'--{name}')}" for name in ("fold", "seed") if option(f"--{name}"))
+    names = {
+        "id": scan,
+        "arm": option("--arm"),
+        "run": run,
+        "pair": f"{Path(option('--donor')).name}_to_{Path(option('--canvas')).name}",
+    }
     if command == "segment":
         scan = f"{scan} {option('--out')}"
     what = " ".join([command, scan or option("--arm", "--out")])
     if wanted("fail", what):
         sys.stderr.buffer.write((CONTROL / "fail" / what).read_bytes() or b"Error: this scan is broken\n")
         sys.exit(1)
+    if wanted("full", what):
+        sys.exit(74)
     if wanted("hog", what):
         memory = bytearray(500_000_000)
         memory[::4096] = b"1" * len(range(0, len(memory), 4096))

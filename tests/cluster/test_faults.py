@@ -94,17 +94,15 @@ def test_a_damaged_result_of_a_finished_task_is_made_again_and_what_follows_from
 
 
 def test_a_scan_replaced_between_run_and_resume_is_worked_on_anew(workshop, digests):
-    """By one of the same name, size and time, and with the profile slurm's way to tell files between tasks."""
-    lenient = workshop.folder / "lenient.config"
-    lenient.write_text("process.cache = 'lenient'\n")
-    run = workshop.start("-c", lenient).end()
+    """By one of the same name, size and time."""
+    run = workshop.start().end()
     assert run.code == 0, run.printed
     flair = next(workshop.sheet().parent.glob("*04, FLAIR.nii.gz"))
     content, times = bytearray(flair.read_bytes()), (flair.stat().st_atime_ns, flair.stat().st_mtime_ns)
     content[4] ^= 1  # the time in the head of a gzip file
     flair.write_bytes(content)
     os.utime(flair, ns=times)
-    run = workshop.start("-c", lenient, "-resume").end()
+    run = workshop.start("-resume").end()
     assert run.code == 0, run.printed
     assert run.named("COMPLETED")["CHECK"] == 1
     assert {task["tag"] for task in run.tasks if task["process"] == "STRIP" and task["status"] == "COMPLETED"} == {"sub-04"}
@@ -171,6 +169,16 @@ def test_a_disk_that_fills_up_ends_the_run_and_resume_does_the_rest(shared, undi
         assert all(run.named("CACHED")[process] >= count for process, count in done.items())
 
 
+def test_what_a_full_disk_stops_is_not_skipped(workshop):
+    """As a command ends whose images found no room, where the run itself, with its small files, still does."""
+    workshop.cause("full", "prepare align sub-02")
+    run = workshop.start("--on_subject_error", "skip").end()
+    assert run.code != 0
+    assert {(task["process"], task["exit"]) for task in run.tasks if task["status"] == "FAILED"} == {("ALIGN", "74")}
+    assert "did not get through" not in run.printed
+    assert not run.named("COMPLETED")["REPORT"]
+
+
 HOSTILE = b"Error: \xff\x1b[31mred\xc2\x9b31mred\xe2\x80\xaelive\n"
 BROKEN = {
     "prepare strip sub-11": "sub-11 did not get through prepare",
@@ -221,9 +229,9 @@ def test_one_broken_subject_in_each_stage_is_skipped_and_the_others_get_through(
 
 
 def test_in_an_experiment_too_what_is_broken_is_skipped_and_all_else_is_done(workshop, digests):
-    """A donor, which costs a synthetic scan, a patient that the generator learns from, and made scans of three arms."""
+    """A donor, which costs a synthetic scan, a patient that the generator learns from, made scans of three arms, a network."""
     broken = ["register sub-15", "synthesize levels sub-12", "synthesize paint sub-syn0001"]
-    broken += ["assemble classical sub-cla0001", "assemble mix sub-mix0001"]
+    broken += ["assemble classical sub-cla0001", "assemble mix sub-mix0001", "train real"]
     arms = ("--arms", "real,classical,mix,augmented,published", "--on_subject_error", "skip")
     for what in broken:
         workshop.cause("fail", what)
@@ -232,17 +240,18 @@ def test_in_an_experiment_too_what_is_broken_is_skipped_and_all_else_is_done(wor
     run = workshop.start(*arms, sheet=sheet).end()
     assert run.code != 0
     failed = Counter(task["process"] for task in run.tasks if task["status"] == "FAILED")
-    assert failed == dict.fromkeys(("TO_TEMPLATE", "LEVELS", "PAINT", "CLASSICAL", "MIX"), 1), run.printed
+    assert failed == dict.fromkeys(("TO_TEMPLATE", "LEVELS", "PAINT", "CLASSICAL", "MIX", "TRAIN"), 1), run.printed
+    assert "  real did not get through train" in run.printed
     listed = read_tsv(run.outdir / "pipeline_info" / "failed.tsv")
     assert set(zip(listed["process"], listed["tag"], listed["cause"], strict=True)) == {
         (process, tag, "Error: this scan is broken")
         for process, tag in (
             *(("TO_TEMPLATE", "sub-15"), ("LEVELS", "sub-12"), ("PAINT", "sub-syn0001")),
-            *(("CLASSICAL", "sub-cla0001"), ("MIX", "sub-mix0001")),
+            *(("CLASSICAL", "sub-cla0001"), ("MIX", "sub-mix0001"), ("TRAIN", "real")),
         )
     }
     done = run.named("COMPLETED")
-    assert (done["PAINT"], done["CLASSICAL"], done["TRAIN"], done["EVALUATE"], done["REPORT"]) == (1, 2, 5, 5, 1)
+    assert (done["PAINT"], done["CLASSICAL"], done["TRAIN"], done["EVALUATE"], done["REPORT"]) == (1, 2, 4, 4, 1)
     for task in run.tasks:
         if task["process"] == "TRAIN":
             (script,) = (run.outdir.parent / "work").glob(f"{task['hash']}*/.command.sh")
@@ -253,8 +262,23 @@ def test_in_an_experiment_too_what_is_broken_is_skipped_and_all_else_is_done(wor
     run = workshop.start(*arms, "-resume", sheet=sheet).end()
     assert run.code == 0, run.printed
     there = run.named("CACHED", "COMPLETED")
-    assert (there["PAINT"], there["CLASSICAL"], there["MIX"]) == (3, 3, 3)
+    assert (there["PAINT"], there["CLASSICAL"], there["MIX"], there["TRAIN"]) == (3, 3, 3, 5)
     assert digests(run.outdir) == digests(workshop.start(*arms, sheet=sheet, launch="afresh").end().outdir)
+
+
+def test_a_fold_whose_generator_fails_costs_the_others_nothing(workshop):
+    """Of three folds one has nothing painted; its real scans are trained on all the same."""
+    workshop.cause("fail", "synthesize train-generator generator_fold-11")
+    rows = [("11", "patient", "test"), ("12", "patient", "test"), ("13", "patient", "train"), ("21", "healthy", "train")]
+    run = workshop.start("--folds", "leave-one-out", "--on_subject_error", "skip", sheet=workshop.sheet(rows, "folds.csv")).end()
+    assert run.code != 0
+    failed = read_tsv(run.outdir / "pipeline_info" / "failed.tsv")
+    assert list(failed["process"]) == ["TRAIN_GENERATOR"], run.printed
+    folds = {f"{arm}_fold-{label}" for arm in ("real", "augmented") for label in ("11", "12", "13")}
+    assert {path.name for path in (run.outdir / "train").iterdir()} == folds - {"augmented_fold-11"}
+    assert (run.outdir / "report" / "index.html").exists()
+    for sentence in ("generator_fold-11 did not get through synthesize", "augmented_fold-11 did not get through assemble"):
+        assert f"  {sentence}" in run.printed
 
 
 def test_tasks_on_the_gpus_of_one_machine_take_turns(shared, tmp_path):

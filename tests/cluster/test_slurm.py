@@ -259,6 +259,13 @@ def test_what_the_cluster_does_not_have_is_said_before_any_work(shared, on_slurm
     assert "Submitted process" not in run.printed
 
 
+def test_work_done_on_this_machine_is_not_done_again_on_slurm(cluster, shared, undisturbed):
+    run = shared.start("-profile", "slurm", "-resume", launch="undisturbed", env=cluster.env).end()
+    assert run.code == 0, run.printed
+    assert run.named("CACHED") == undisturbed.named("COMPLETED", "CACHED")
+    assert not run.named("COMPLETED"), run.printed
+
+
 def test_a_time_of_one_process_in_a_file_is_compared_too(shared, on_slurm):
     site = shared.folder / "times.config"
     labels = [f"withLabel: {label} {{ time = '10 min' }}" for label in ("cpu_small", "cpu_medium", "cpu_large", "gpu")]

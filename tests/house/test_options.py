@@ -1,5 +1,6 @@
-"""Options mean what they say: no number that is none, and none that is dropped without a word."""
+"""Options mean what they say, no number that is none, and none that is dropped without a word; and so do exit codes."""
 
+import errno
 from collections.abc import Iterator
 
 import click
@@ -63,6 +64,17 @@ def test_an_option_before_a_subcommand_is_not_dropped(line: str) -> None:
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert f"{words[1]} before " in result.output
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 74), (errno.EDQUOT, 74), (errno.EACCES, 2), (None, 2)])
+def test_a_full_disk_has_an_exit_code_of_its_own(number: int | None, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_words: object) -> None:
+        raise OSError(number, "will not do", "image.nii.gz") if number else OSError("will not do")
+
+    monkeypatch.setattr(click.Command, "invoke", fail)
+    result = CliRunner().invoke(main, ["evaluate", "compare", "row.json", "--out", "o"])
+    assert result.exit_code == code
+    assert "will not do; check the path, its permissions and the free space" in result.output
 
 
 def test_a_subcommand_alone_has_its_help() -> None:

@@ -112,6 +112,23 @@ def test_tasks_with_the_label_gpu_alone_are_shown_the_gpus(engine: str, tmp_path
         assert ("-gpu.sif" in command or "-gpu " in command) == (label == "gpu"), command
 
 
+@pytest.mark.parametrize("profiles", ["gpu", "local"])
+def test_tasks_without_a_gpu_of_their_own_see_none(profiles: str, tmp_path: Path) -> None:
+    copy_pipeline(tmp_path)
+    told = 'echo "told: LABEL ${CUDA_VISIBLE_DEVICES-all} ${JAX_PLATFORMS-any}"'
+    body = f"    debug true\n    label 'LABEL'\n\n    script:\n    '{told}'\n".replace
+    processes = [f"process {label.upper()} {{\n{body('LABEL', label)}}}\n" for label in LABELS]
+    calls = "".join(f"    {label.upper()}()\n" for label in LABELS)
+    with (tmp_path / "nextflow.config").open("a") as config:
+        config.write(SMALL)
+    env = {name: value for name, value in os.environ.items() if name not in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS")}
+    workflow = "\n".join([*processes, f"workflow {{\n{calls}}}\n"])
+    done = start_probe(tmp_path, workflow, "-profile", profiles, env=env | {"TMPDIR": str(tmp_path)})
+    found = dict(re.findall(r"^told: (\w+) (.+)$", done.stdout, re.MULTILINE))
+    own = "all any" if profiles == "gpu" else "-1 cpu"
+    assert found == dict.fromkeys(LABELS[:3], "-1 cpu") | {"gpu": own}, done.stdout
+
+
 PROBE = """
 include { startProblems } from './modules/engine'
 
@@ -189,6 +206,9 @@ SITES = [
     ("", "'--account=lab'", True, "refused"),
     ("'withLabel:gpu'", '{ "--account=lab --gres=gpu:${task.accelerator.request}" }', True, "taken"),
     ("'withLabel:(gpu)'", "'-A lab --gpus=1'", True, "taken"),
+    ("", "'-Alab -G 1'", True, "taken"),
+    ("", "'--account lab --gres ssd:1,gpu:a100:1'", True, "taken"),
+    ("", "'--account=lab --gres=gpumem:1'", True, "refused"),
     ("'withName:TRAIN'", "'--account=lab'", True, "refused"),
     ("'withName:.*:TRAIN'", "'--account=lab'", True, "refused"),
     ("'withLabel:one_scan'", "'--account=lab'", True, "refused"),
@@ -209,9 +229,13 @@ ONLY_CALLED_SO = ("qos=gpus reservation=gpus", "gres=ssd:1")
 VARIABLES = {
     "--account=lab --exclusive -p long": "[[ACCOUNT, lab], [PARTITION, long]]",
     "--account lab --gpus-per-node=1": "[[ACCOUNT, lab], [GPUS_PER_NODE, 1]]",
-    "-Alab -q short": "[[ACCOUNT, lab], [QOS, short]]",
+    "-Alab -q short -G 2": "[[ACCOUNT, lab], [QOS, short], [GPUS, 2]]",
     "--exclusive": "[]",
 }
+
+
+# The same, beside --slurm_options.
+BESIDE = {"--account=lab -q long --exclusive": True, "--account=lab --qos long": False, "--account=lab --exclusive": False}
 
 
 def test_a_sites_own_options_are_taken_where_they_ask_for_all_or_cannot_be_known(tmp_path: Path) -> None:
@@ -225,6 +249,8 @@ def test_a_sites_own_options_are_taken_where_they_ask_for_all_or_cannot_be_known
     settings = "[clusterOptions: '--account=lab', 'withLabel:gpu': [clusterOptions: '--account=lab --gres=gpu:1']]"
     lines.append(f"    println('both: ' + optionProblems(given, {settings}, true))")
     lines += [f"    println('{text}: ' + variablesOf('{text}'))" for text in VARIABLES]
+    beside = "given + [slurm_options: 'qos=long exclusive gres=ssd:1']"
+    lines += [f"    println('beside {text}: ' + optionProblems({beside}, [clusterOptions: '{text}'], false))" for text in BESIDE]
     lines += [
         f"    println('{text}: ' + (combinationProblems([slurm_options: '{text}'], ['slurm', 'gpu']) ? 'refused' : 'taken'))"
         for text in (*FOR_EVERY_JOB, *ONLY_CALLED_SO)
@@ -238,10 +264,43 @@ def test_a_sites_own_options_are_taken_where_they_ask_for_all_or_cannot_be_known
     found = dict(re.findall(r"^row (\d+): (\w+)$", done.stdout, re.MULTILINE))
     assert found == {str(number): verdict for number, (*_, verdict) in enumerate(SITES)}, done.stdout
     assert "both: []" in done.stdout
+    for text, is_taken in BESIDE.items():
+        assert (f"beside {text}: []" in done.stdout) == is_taken, done.stdout
     for text, variables in VARIABLES.items():
         assert f"{text}: {variables}" in done.stdout
     for options in (*FOR_EVERY_JOB, *ONLY_CALLED_SO):
         assert f"{options}: {'refused' if options in FOR_EVERY_JOB else 'taken'}" in done.stdout
+
+
+TIMES = """
+include { timesOf } from './modules/preflight'
+
+workflow {
+    named = ['withLabel:cpu_small': [time: '1h'], 'withName:TO_TEMPLATE': [time: '10h'], 'withName:TRAIN|.*:PAIR': [time: '3h']]
+    ['cpu_small', 'cpu_medium', 'cpu_large', 'gpu'].each { label -> println("told: ${label} ${timesOf(label, named)}") }
+}
+"""
+
+
+def test_a_time_of_one_process_counts_for_the_label_that_it_has(tmp_path: Path) -> None:
+    copy_pipeline(tmp_path)
+    done = start_probe(tmp_path, TIMES)
+    found = dict(re.findall(r"^told: (\w+) (.+)$", done.stdout, re.MULTILINE))
+    told = {"cpu_small": "[1h, 3h]", "cpu_medium": "[null]", "cpu_large": "[null, 10h]", "gpu": "[null, 3h]"}
+    assert found == told, done.stdout
+
+
+def test_every_process_is_known_with_its_labels() -> None:
+    known = re.findall(
+        r"^        '[A-Z_]+:([A-Z_]+) ([a-z_ ]+)',$", (ROOT / "modules" / "preflight.nf").read_text(), re.MULTILINE
+    )
+    modules = "".join(path.read_text() for path in sorted((ROOT / "modules").glob("*/*.nf")))
+    there = {}
+    for name, body in re.findall(r"^process (\w+) \{$(.+?)^    input:$", modules, re.MULTILINE | re.DOTALL):
+        there[name] = " ".join(re.findall(r"^    label '(\w+)'$", body, re.MULTILINE))
+    there["QUALITY_OF_TRANSFORM"] = there["QUALITY"]
+    assert len(there) > 20
+    assert dict(known) == there
 
 
 def test_help_names_every_parameter_and_starts_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -62,7 +63,8 @@ class StageGroup(click.Group):
             name = error.filename2 or error.filename  # of a copy, the one that is written
             where = f"{name}: " if name else ""
             click.echo(f"Error: {where}{error.strerror or error}; check the path, its permissions and the free space", err=True)
-            ctx.exit(InputError.exit_code)
+            # No fault of a scan's files: the pipeline skips none for it.
+            ctx.exit(os.EX_IOERR if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError.exit_code)
 
 
 def prepare_environment(threads: int | None, reproducible: bool) -> None:
