@@ -121,8 +121,9 @@ def valueProblem(name, value, rule) {
     return problem ? "--${name} names '${path}', which ${problem}" : null
 }
 
-// What an engine or the job arrays of Nextflow make of the path of the work folder.
+// What an engine, the job arrays of Nextflow or ANTs (images/scratch.py) make of the path of the work folder.
 def workFolderProblems(workDir, profiles) {
     def spaced = 'slurm' in profiles && workDir.toString() =~ /\s/ ? 'holds white space, at which the job arrays of Nextflow break; give another.' : null
-    return [mountProblem(workDir), spaced].findAll { problem -> problem }.collect { problem -> "-work-dir ${workDir} ${problem}".toString() }
+    def apart = workDir.toString() =~ /[,%\[\]]/ ? 'holds one of the characters , [ ] %, at which ANTs breaks; give another.' : null
+    return [mountProblem(workDir), spaced, apart].findAll { problem -> problem }.collect { problem -> "-work-dir ${workDir} ${problem}".toString() }
 }

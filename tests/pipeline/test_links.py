@@ -42,7 +42,7 @@ def test_an_engine_mounts_what_a_link_leads_to_but_nothing_that_a_shell_could_mi
     assert found == {"a.nii.gz": str(annex / "scan.nii.gz")} | themselves
 
 
-def test_a_model_and_a_work_folder_that_an_engine_would_split_are_refused(tmp_path: Path, run_nextflow) -> None:
+def test_a_model_and_a_work_folder_that_an_engine_or_ants_would_split_are_refused(tmp_path: Path, run_nextflow) -> None:
     (tmp_path / "10:30").mkdir()
     options = ("--input", tmp_path / "none.csv", "--model", tmp_path / "10:30", "-work-dir", tmp_path / "a,b", "-profile")
     with_engine, without = (run_nextflow(tmp_path, tmp_path / "out", *options, one).printed for one in ("docker", "local"))
@@ -50,6 +50,7 @@ def test_a_model_and_a_work_folder_that_an_engine_would_split_are_refused(tmp_pa
     assert f"--model names '{tmp_path}/10:30', which {refused}" in with_engine
     assert f"-work-dir {tmp_path}/a,b {refused}" in with_engine
     assert "none.csv', which does not exist" in without and "the end of a path" not in without
+    assert f"-work-dir {tmp_path}/a,b holds one of the characters , [ ] %, at which ANTs breaks; give another." in without
 
 
 def test_what_comes_too_late_and_what_job_arrays_would_split_is_refused_together(tmp_path: Path, run_nextflow) -> None:
