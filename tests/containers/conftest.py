@@ -124,11 +124,11 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compose() -> list[str]:
     """The words that start Compose: the plugin, else the program of before."""
     if "docker" not in ENGINES:
-        pytest.skip("Compose needs Docker, which this machine does not have")
+        pytest.skip("COMPOSE IS NOT TESTED: it needs Docker, which this machine does not have.")
     for words in (["docker", "compose"], ["docker-compose"]):
         if subprocess.run([*words, "version"], capture_output=True, check=False).returncode == 0:
             return [*words, "-f", str(ROOT / "containers" / "compose.yaml")]
-    pytest.skip("neither docker compose nor docker-compose is installed")
+    pytest.skip("COMPOSE IS NOT TESTED: neither docker compose nor docker-compose is installed.")
 
 
 @pytest.fixture(scope="session")
