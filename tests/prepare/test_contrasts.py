@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from lesionforge.cli import main
-from lesionforge.images import Prepared, read_json
+from lesionforge.images import Prepared, read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,7 @@ def test_it_is_asked_for_in_each_step(prepared: Prepared, cohort: Path, tmp_path
     (strip / "sub-p01_from-T2w_to-T1w_mode-image_xfm.mat").unlink()
     name = f"sub-p01_{prepared.grid}_desc-brain_mask.nii.gz"
     (strip / name).write_bytes(prepared.brain.read_bytes())
+    write_json({"skull_stripping": "builtin"}, strip / "sub-p01_desc-strip.json")
     command = ["prepare", "align", "--id", "sub-p01", *given(cohort), "--stripped", str(strip), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2

@@ -120,6 +120,28 @@ def test_a_prepared_folder_holds_its_record(prepared_phantom: Path, phantom_coho
     assert given["T1w"] == checksum(phantom_cohort / "sub-p01/anat/sub-p01_T1w.nii.gz")
 
 
+@pytest.mark.parametrize("held", [(), ("sub-02_desc-strip.json", "sub-02_desc-align.json"), ("sub-01_ses-1_desc-strip.json",)])
+def test_a_step_refuses_the_folder_of_another_scan_and_one_without_its_record(
+    held: tuple[str, ...], scans: dict[str, Path], tmp_path: Path
+) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    for name in held:
+        write_json({"skull_stripping": "builtin"}, before / name)
+    given = ["--id", "sub-01", "--stripped", str(before), "--out", str(tmp_path / "out")]
+    both = [f"--{name}={path}" for name, path in scans.items()]
+    for command in (["align", *both], ["tissues", "--aligned", str(before)]):
+        result = CliRunner().invoke(main, ["prepare", *command, *given])
+        assert result.exit_code == 2
+        said = "holds no sub-01_desc-strip.json; give the folder that prepare strip wrote for sub-01"
+        assert result.stderr == f"Error: {before}: {said}\n"
+    write_json({"skull_stripping": "builtin"}, before / "sub-01_desc-strip.json")
+    result = CliRunner().invoke(main, ["prepare", "tissues", "--aligned", str(before), *given])
+    assert result.exit_code == 2
+    assert "holds no sub-01_desc-align.json; give the folder that prepare align wrote for sub-01" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("record", "own", "written"),
     [

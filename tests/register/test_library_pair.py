@@ -79,6 +79,19 @@ def test_a_mask_in_an_annex_is_the_one_that_is_named(tmp_path, canvas, transform
     assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["lib-xses2_to_sub-h"]
 
 
+def test_the_transforms_of_another_canvas_are_refused(tmp_path, transforms, write_blob_scan):
+    other = write_blob_scan(tmp_path / "prepare", "sub-other", 1)
+    given = ["--canvas", str(other), "--canvas-transforms", str(transforms)]
+    lacking = "sub-other_from-MNI152_to-T1w_mode-image_xfm.h5"
+    said = f"{transforms}: holds no {lacking}; give the folder that register wrote for sub-other"
+    lesions = ["--lesions", str(library_mask(tmp_path, other, False))]
+    for donor in (lesions, ["--donor", str(other), "--donor-transforms", str(transforms)]):
+        result = CliRunner().invoke(main, ["register", "pair", *donor, *given, "--out", str(tmp_path / "pairs")])
+        assert result.exit_code == 2
+        assert said in result.output
+    assert not (tmp_path / "pairs").exists()
+
+
 def test_an_id_that_is_none_is_refused(tmp_path, canvas, transforms):
     given = ["--lesions", library_mask(tmp_path, canvas, False), "--canvas", canvas, "--canvas-transforms", transforms]
     words = ["register", "pair", *map(str, given), "--lesions-id", "../x", "--out", str(tmp_path / "pairs")]

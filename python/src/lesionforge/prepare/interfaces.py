@@ -23,9 +23,9 @@ from lesionforge.images import (
     find_images,
     grid_entities,
     read_image,
-    read_json,
     read_mask,
     read_mask_on,
+    read_record,
     read_volume,
     resample,
     same_grid,
@@ -220,6 +220,7 @@ class Align(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         inputs = self.inputs
         stripped = Path(inputs.stripped)
+        found = _record_of(stripped, inputs.scan_id, STRIP_RECORD, "strip")
         brain_path = find_image(stripped, "desc-brain_mask.nii.gz")
         brain, affine = read_mask(brain_path)
         grid = (brain.shape, affine)
@@ -229,7 +230,6 @@ class Align(SimpleInterface):
         to_scan = {name: np.eye(4) if name == "T1w" else world_matrix(find_image(stripped, to_t1w_name(name))) for name in scans}
         transform = ants_path(find_image(stripped, "".join(TEMPLATE_TO_T1W)))
         sure = brain & (_priors_in(brain, affine, transform, "wm")[0] > figures.SURE)
-        found: dict[str, Any] = read_json(next(stripped.glob("*_desc-strip.json")))
 
         def name(*parts: str, extension: str = ".nii.gz") -> str:
             return derivative(inputs.scan_id, *parts, extension=extension)
@@ -298,6 +298,8 @@ class Tissues(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         inputs = self.inputs
         aligned = Path(inputs.aligned)
+        _record_of(Path(inputs.stripped), inputs.scan_id, STRIP_RECORD, "strip")
+        found = _record_of(aligned, inputs.scan_id, ALIGN_RECORD, "align")
         brain_path = find_image(inputs.stripped, "desc-brain_mask.nii.gz")
         brain, affine = read_mask(brain_path)
         images = {
@@ -318,7 +320,6 @@ class Tissues(SimpleInterface):
                 classes = tissues.classify(t1w, brain, priors, affine)
                 coarse = working_grid(brain.shape, affine, max(align.COARSE_MM, float(affine[0, 0])))
                 field = displacement_field(to_ants(np.zeros(coarse[0], np.float32), coarse[1]), [transform], outprefix)
-            found: dict[str, Any] = read_json(next(aligned.glob("*_desc-align.json")))
             for name, image in images.items():
                 found[f"{name.lower()}_contrast"] = figures.contrast(image, brain, priors)
             expected = np.where(brain, np.argmax(priors, axis=0) + 1, 0)
@@ -368,6 +369,14 @@ class Tissues(SimpleInterface):
 def _further(inputs: Any) -> dict[str, str]:
     """The paths of the contrasts besides T1w and FLAIR that an interface was given, by name."""
     return {name: path for name in FURTHER if (path := getattr(inputs, name.lower()))}
+
+
+def _record_of(folder: Path, scan_id: str, record: str, step: str) -> dict[str, Any]:
+    """What a step of `prepare` wrote of a scan; raises InputError where the folder is none of that step or of another scan."""
+    path = folder / derivative(scan_id, record, extension="")
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no {path.name}; give the folder that prepare {step} wrote for {scan_id}")
+    return read_record(path, "skull_stripping")
 
 
 def _grid_entities_of(brain_mask: Path, scan_id: str) -> str:

@@ -19,7 +19,6 @@ from lesionforge.images import (
     ants_scratch,
     derivative,
     files_of_a_tool,
-    find_image,
     label_lesions,
     lesions_touching,
     library_id,
@@ -123,8 +122,8 @@ class Pair(SimpleInterface):
                 method = "composed"
                 # antspyx applies the last transform of a list first: donor to template, then template to canvas.
                 transforms = [
-                    ants_path(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE)),
-                    ants_path(find_image(self.inputs.donor_transforms, TO_TEMPLATE)),
+                    transform_of(canvas.scan_id, self.inputs.canvas_transforms, FROM_TEMPLATE),
+                    transform_of(donor.scan_id, self.inputs.donor_transforms, TO_TEMPLATE),
                 ]
             else:
                 method = "pairwise"
@@ -174,7 +173,7 @@ class LibraryPair(SimpleInterface):
         template = load_template(TEMPLATE_MM)
         grey = resample(template.gm, template.affine, (lesion.shape, lesion_affine)) > 0.5
         with result_folder(self.inputs, name, PAIR_RECORD, PAIR_FILES) as folder, ants_scratch(folder) as outprefix:
-            transforms = [ants_path(find_image(self.inputs.canvas_transforms, FROM_TEMPLATE))]
+            transforms = [transform_of(canvas.scan_id, self.inputs.canvas_transforms, FROM_TEMPLATE)]
             lesions, _, figures = lesions_onto_canvas(lesion, grey, lesion_affine, scan, transforms, outprefix)
             if not lesions.any():
                 raise InputError(
@@ -186,6 +185,17 @@ class LibraryPair(SimpleInterface):
             write_json(record | figures, folder / f"{name}_{PAIR_RECORD}")
         self._results["out_folder"] = str(Path(self.inputs.out) / name)
         return runtime
+
+
+def transform_of(scan_id: str, folder: str | Path, name: str) -> str:
+    """The path of a scan's transform, FROM_TEMPLATE or TO_TEMPLATE, in the folder that ToTemplate wrote for it.
+
+    Raises InputError where the folder is of another scan.
+    """
+    path = Path(folder) / derivative(scan_id, name, extension="")
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no {path.name}; give the folder that register wrote for {scan_id}")
+    return ants_path(path)
 
 
 def canvas_box(canvas: Scan) -> tuple[tuple[slice, ...], np.ndarray]:
