@@ -15,8 +15,19 @@ from click.testing import CliRunner
 from lesionforge import nets
 from lesionforge.cli import main
 from lesionforge.errors import InputError
-from lesionforge.images import ants_path, new_folder, read_image, read_json, read_tsv, read_volume, refuse_loss
+from lesionforge.images import (
+    ants_path,
+    ants_scratch,
+    new_folder,
+    read_image,
+    read_json,
+    read_tsv,
+    read_volume,
+    refuse_loss,
+    to_ants,
+)
 from lesionforge.images.check import inspect_file
+from lesionforge.images.deform import displacement_field
 from lesionforge.images.interfaces import run
 from lesionforge.prepare.command import brain_mask_of
 
@@ -93,6 +104,16 @@ def test_a_folder_that_ants_would_take_apart_is_refused_before_any_work(name, tm
         assert result.exit_code == 2
         assert result.output.startswith(f"Error: {tmp_path / name}: has one of the characters , [ ] % in its name")
         assert not (tmp_path / name).exists()
+
+
+def test_a_failure_of_ants_names_the_scan_and_one_of_ours_stays_what_it_is(tmp_path):
+    grid = to_ants(np.zeros((4, 4, 4)), np.eye(4))
+    said = r"^sub-a: ANTs failed \(.*does not exist\); check the free space and memory, and that its scans show a whole head$"
+    with pytest.raises(InputError, match=said), ants_scratch(tmp_path, "sub-a") as outprefix:
+        displacement_field(grid, [f"{outprefix}missing.h5"], outprefix)
+    with pytest.raises(KeyError), ants_scratch(tmp_path, "sub-a"):
+        {}["ours"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["a[b", "a]b"])

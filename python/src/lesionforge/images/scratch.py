@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +17,34 @@ UNREADABLE, UNWRITABLE = "[]", ",[]%"
 
 
 @contextmanager
-def ants_scratch(folder: str | Path) -> Iterator[str]:
+def ants_scratch(folder: str | Path, scan_id: str) -> Iterator[str]:
     """Give an `outprefix` for antspyx in a temporary subfolder of `folder`, and send all its temporary files there.
 
-    antspyx litters the system's temporary folder otherwise, which is small or shared on many clusters.
+    antspyx litters the system's temporary folder otherwise, which is small or shared on many clusters. Raises InputError,
+    which names the scan, where ANTs fails in the block.
     """
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix=".ants-", dir=folder) as scratch:
         tempfile.tempdir = scratch
         try:
             yield f"{scratch}/xfm_"
+        except (InputError, OSError):
+            raise
+        except Exception as error:  # RuntimeError, MemoryError, ValueError and Exception itself
+            if not _is_of_ants(error):
+                raise
+            said = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise InputError(
+                f"{scan_id}: ANTs failed ({said}); check the free space and memory, and that its scans show a whole head"
+            ) from error
         finally:
             tempfile.tempdir = before
+
+
+def _is_of_ants(error: Exception) -> bool:
+    """Whether an error comes from a call of antspyx: only such are the user's to mend."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").partition(".")[0] == "ants" for frame, _ in frames)
 
 
 def ants_path(path: str | Path, unfit: str = UNREADABLE) -> str:

@@ -112,7 +112,7 @@ class Strip(SimpleInterface):
         grid = working_grid(t1w[0].shape, t1w[1], inputs.voxel_mm)
         coarse_grid = working_grid(t1w[0].shape, t1w[1], align.COARSE_MM)
         results = result_folder(inputs, inputs.scan_id, STRIP_RECORD, STRIP_FILES)
-        with results as folder, ants_scratch(folder) as outprefix:
+        with results as folder, ants_scratch(folder, inputs.scan_id) as outprefix:
             given = self._given_mask(t1w, Path(outprefix).parent)
             head = resample(*t1w, coarse_grid)
             coarse = strip.coarse_without_bias(head, coarse_grid[1])
@@ -229,12 +229,13 @@ class Align(SimpleInterface):
         # From points of the T1w to points of each contrast.
         to_scan = {name: np.eye(4) if name == "T1w" else world_matrix(find_image(stripped, to_t1w_name(name))) for name in scans}
         transform = ants_path(find_image(stripped, "".join(TEMPLATE_TO_T1W)))
-        sure = brain & (_priors_in(brain, affine, transform, "wm")[0] > figures.SURE)
 
         def name(*parts: str, extension: str = ".nii.gz") -> str:
             return derivative(inputs.scan_id, *parts, extension=extension)
 
-        with result_folder(inputs, inputs.scan_id, ALIGN_RECORD, ALIGN_FILES) as folder, ants_scratch(folder):
+        results = result_folder(inputs, inputs.scan_id, ALIGN_RECORD, ALIGN_FILES)
+        with results as folder, ants_scratch(folder, inputs.scan_id):
+            sure = brain & (_priors_in(brain, affine, transform, "wm")[0] > figures.SURE)
             given = {}
             for suffix, path in scans.items():
                 data, own_affine = _read_scan(path)
@@ -315,7 +316,7 @@ class Tissues(SimpleInterface):
         rigid = {name: find_image(inputs.stripped, to_t1w_name(name)) for name in images if name != "T1w"}
 
         with result_folder(inputs, inputs.scan_id, PREPARE_RECORD, PREPARED_FILES) as folder:
-            with ants_scratch(folder) as outprefix:
+            with ants_scratch(folder, inputs.scan_id) as outprefix:
                 priors = _priors_in(brain, affine, transform, "csf", "gm", "wm")
                 classes = tissues.classify(t1w, brain, priors, affine)
                 coarse = working_grid(brain.shape, affine, max(align.COARSE_MM, float(affine[0, 0])))

@@ -79,7 +79,7 @@ class ToTemplate(SimpleInterface):
         fixed = to_ants(template.t1w[box], affine)
         expected = np.stack([1 - template.brain, template.csf, template.gm, template.wm]).argmax(axis=0)[box]
         results = result_folder(self.inputs, prepared.scan_id, TEMPLATE_RECORD, TEMPLATE_FILES)
-        with results as folder, ants_scratch(folder) as outprefix:
+        with results as folder, ants_scratch(folder, prepared.scan_id) as outprefix:
             moving = to_ants(registration_image(scan), scan.affine)
             forward, inverse = affine_and_syn(fixed, moving, outprefix, FINE)
             for made, name in ((forward, TO_TEMPLATE), (inverse, FROM_TEMPLATE)):
@@ -117,7 +117,8 @@ class Pair(SimpleInterface):
         donor_scan, canvas_scan = donor.read(), canvas.read()
         name = f"{donor.scan_id}_to_{canvas.scan_id}"
         space = space_entity(canvas)
-        with result_folder(self.inputs, name, PAIR_RECORD, PAIR_FILES) as folder, ants_scratch(folder) as outprefix:
+        results = result_folder(self.inputs, name, PAIR_RECORD, PAIR_FILES)
+        with results as folder, ants_scratch(folder, name) as outprefix:
             if self.inputs.donor_transforms:
                 method = "composed"
                 # antspyx applies the last transform of a list first: donor to template, then template to canvas.
@@ -172,7 +173,8 @@ class LibraryPair(SimpleInterface):
         name = f"{donor}_to_{canvas.scan_id}"
         template = load_template(TEMPLATE_MM)
         grey = resample(template.gm, template.affine, (lesion.shape, lesion_affine)) > 0.5
-        with result_folder(self.inputs, name, PAIR_RECORD, PAIR_FILES) as folder, ants_scratch(folder) as outprefix:
+        results = result_folder(self.inputs, name, PAIR_RECORD, PAIR_FILES)
+        with results as folder, ants_scratch(folder, name) as outprefix:
             transforms = [transform_of(canvas.scan_id, self.inputs.canvas_transforms, FROM_TEMPLATE)]
             lesions, _, figures = lesions_onto_canvas(lesion, grey, lesion_affine, scan, transforms, outprefix)
             if not lesions.any():
