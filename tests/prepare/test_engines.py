@@ -96,13 +96,41 @@ def test_a_program_that_fails_or_writes_nothing_is_one_sentence(engine, body, sa
     assert str(work) not in message
 
 
-def test_a_mask_on_another_grid_or_without_a_brain_is_refused(write_program, scan, tmp_path):
-    for shape, value in (
-        ((6, 7, 4), "[..., :2] = 1"),
-        ((6, 7, 8), "[:] = 0"),
-        ((6, 7, 8), "[:] = 1"),
+@pytest.mark.parametrize("turned", ["RAS", "PSL", "LPI"])
+@pytest.mark.parametrize("shape", [(6, 7, 8), (8, 8, 8)])
+def test_a_mask_with_its_axes_turned_is_turned_back(shape, turned, write_program, tmp_path):
+    data = np.full(shape, 20.0, np.float32)
+    data[1:4, 2:, 4:] = 100
+    path = tmp_path / "t1.nii.gz"
+    nib.save(nib.Nifti1Image(data, np.diag([-2.0, 2, 2, 1])), path)
+    turn = f"nib.orientations.ornt_transform(nib.io_orientation(plain.affine), nib.orientations.axcodes2ornt('{turned}'))"
+    save = f"plain = nib.load(mask)\nnib.save(plain.as_reoriented({turn}), mask)"
+    write_program("robex", f"import nibabel as nib\nimport numpy as np\n{CALLS['robex']}\n{STRIP}\n{save}")
+    assert np.array_equal(brain_by_engine("robex", path, tmp_path), data > 70)
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_a_scan_whose_forms_disagree_or_shear_has_its_mask_voxel_by_voxel(form, write_program, tmp_path):
+    """Programs look at one form alone, and write it into both of their mask."""
+    data = np.full((6, 7, 8), 20.0, np.float32)
+    data[1:4, 2:, 4:] = 100
+    image = nib.Nifti1Image(data, np.diag([-2.0, 2, 2, 1]) + 0.3 * np.eye(4, k=1))
+    image.set_qform(np.diag([2.0, 2, 2, 1]), code=1)
+    path = tmp_path / "t1.nii.gz"
+    nib.save(image, path)
+    save = f"nib.save(nib.Nifti1Image((image.get_fdata() > 70).astype(np.uint8), image.get_{form}()), mask)"
+    write_program("robex", f"import nibabel as nib\nimport numpy as np\n{CALLS['robex']}\nimage = nib.load(head)\n{save}")
+    assert np.array_equal(brain_by_engine("robex", path, tmp_path), data > 70)
+
+
+def test_a_mask_elsewhere_or_without_a_brain_is_refused(write_program, scan, tmp_path):
+    place = "np.diag([-2.0, 2, 2, 1])"
+    for shape, value, affine in (
+        ((6, 7, 4), "[..., :2] = 1", f"{place} + [[0, 0, 0, 99], [0] * 4, [0] * 4, [0] * 4]"),
+        ((6, 7, 8), "[:] = 0", place),
+        ((6, 7, 8), "[:] = 1", place),
     ):
-        mask = f"data = np.zeros({shape}, np.uint8)\ndata{value}\nnib.save(nib.Nifti1Image(data, np.eye(4)), argv[3])"
+        mask = f"data = np.zeros({shape}, np.uint8)\ndata{value}\nnib.save(nib.Nifti1Image(data, {affine}), argv[3])"
         write_program("robex", f"import nibabel as nib\nimport numpy as np\n{mask}")
         with pytest.raises(
             InputError,

@@ -34,18 +34,23 @@ def require_engine(name: str) -> None:
 def brain_by_engine(name: str, scan: str | Path, folder: str | Path) -> np.ndarray:
     """The brain of a scan by an external engine, on the scan's own grid; bool [x, y, z].
 
-    The program works in `folder` on a copy with a plain name, because nipype hands command lines to a shell. Raises
-    InputError where the program is missing, fails, or writes no brain on that grid.
+    The program works in `folder` on a copy with a plain name, because nipype hands command lines to a shell. A mask on a grid
+    of its own, as of a program that turns the axes, is brought to the scan's. Raises InputError where the program is missing,
+    fails, or writes no brain on that grid.
     """
     import nibabel as nib
     from nipype.interfaces.base import CommandLine
     from nipype.interfaces.fsl import BET
 
-    from lesionforge.images import read_image, read_mask
+    from lesionforge.images import read_image, read_mask, resample, same_grid
 
     require_engine(name)
     head = Path(folder) / "head.nii.gz"
     image = read_image(scan)
+    affine = image.affine
+    # Both forms say the same, whichever a program looks at; but a qform cannot hold a shear.
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
     nib.save(image, head)
     if name == "bet":
         command = BET(in_file=str(head), out_file="brain.nii.gz", robust=True, mask=True, output_type="NIFTI_GZ")
@@ -58,7 +63,9 @@ def brain_by_engine(name: str, scan: str | Path, folder: str | Path) -> np.ndarr
     if runtime.returncode != 0 or not mask.is_file():
         said = (f"{runtime.stdout}\n{runtime.stderr}".strip() or "it gave no reason").splitlines()[-1]
         raise InputError(f"{scan}: {PROGRAMS[name]} failed ({said}); run it by hand on this scan or choose builtin")
-    brain, _ = read_mask(mask)
-    if brain.shape != image.shape or not brain.any() or brain.all():
+    brain, own = read_mask(mask)
+    if not any(same_grid(brain.shape, own, image.shape, form) for form in (affine, image.get_qform())):
+        brain = resample(brain, own, (image.shape, affine)) >= 0.5
+    if not brain.any() or brain.all():
         raise InputError(f"{scan}: {PROGRAMS[name]} wrote no brain on the scan's grid; look at the scan or choose builtin")
     return brain
