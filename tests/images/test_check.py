@@ -64,6 +64,15 @@ def test_an_sform_and_a_qform_that_disagree_are_only_a_warning(tmp_path, shift_m
     assert facts.warnings == ((said,) if warned else ())
 
 
+def test_an_image_without_forms_is_only_a_warning(tmp_path):
+    image = nib.Nifti1Image(np.random.default_rng(0).random((10, 10, 10)), None)
+    image.header["pixdim"][1:4] = 8
+    nib.save(nib.Nifti1Image(image.dataobj, None, image.header), tmp_path / "scan.nii.gz")
+    facts = inspect_file(str(tmp_path / "scan.nii.gz"), is_mask=False)
+    assert facts.faults == ()
+    assert facts.warnings == ("has neither an sform nor a qform, so that its left and right are a guess; convert it again",)
+
+
 def test_a_qform_that_is_no_rotation_has_no_distance_and_is_only_a_warning():
     image = nib.Nifti1Image(np.random.default_rng(0).random((10, 10, 10)), np.diag([8.0, 8.0, 8.0, 1.0]))
     image.set_qform(image.affine, code=1)

@@ -135,7 +135,9 @@ def form_disagreement_mm(image: nib.Nifti1Image) -> float:
 
 
 def form_warnings(image: nib.Nifti1Image) -> tuple[str, ...]:
-    """The warning of an image whose sform and qform are both set and put its corners at different places."""
+    """The warning of an image that has neither sform nor qform, or both, which put its corners at different places."""
+    if not (image.header["sform_code"] > 0 or image.header["qform_code"] > 0):
+        return ("has neither an sform nor a qform, so that its left and right are a guess; convert it again",)
     apart_mm = form_disagreement_mm(image)
     if np.isnan(apart_mm):
         return ("has a qform that is no rotation; its sform is used",)
