@@ -15,6 +15,11 @@ from lesionforge.nets.devices import Device, find_device, on_device
 GPUS = Device("gpu", 2)
 
 
+@pytest.fixture(autouse=True)
+def not_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LESIONFORGE_REPRODUCIBLE", raising=False)
+
+
 @pytest.mark.parametrize(("gpus", "wanted", "found"), [(0, "auto", Device()), (2, "auto", GPUS), (2, "cpu", Device())])
 def test_auto_takes_the_gpus_that_work(gpus: int, wanted: str, found: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_working_gpus", lambda: gpus)
@@ -24,6 +29,15 @@ def test_auto_takes_the_gpus_that_work(gpus: int, wanted: str, found: Device, mo
 def test_gpu_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_working_gpus", lambda: 0)
     with pytest.raises(InputError, match="--device cpu"):
+        find_device("gpu")
+
+
+def test_what_is_to_be_reproducible_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_working_gpus", lambda: 2)
+    monkeypatch.setenv("LESIONFORGE_REPRODUCIBLE", "1")
+    assert find_device("auto") == find_device("cpu") == Device()
+    assert find_device("auto").why == ", as --reproducible asks"
+    with pytest.raises(InputError, match="--reproducible and --device gpu exclude each other"):
         find_device("gpu")
 
 

@@ -93,7 +93,9 @@ def prepare_environment(threads: int | None, reproducible: bool) -> None:
 @click.version_option(__version__, prog_name="lesionforge")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads to use [default: all].")
 @click.option(
-    "--reproducible", is_flag=True, help="Same seed, same images and masks: one ITK thread, deterministic training on a CPU."
+    "--reproducible",
+    is_flag=True,
+    help="Same seed, same images and masks: one ITK thread, networks on the CPU alone, deterministic with TensorFlow.",
 )
 def main(threads: int | None, reproducible: bool) -> None:
     """Make a multiple-sclerosis lesion segmenter out of very few annotated scans."""

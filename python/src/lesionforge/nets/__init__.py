@@ -33,9 +33,10 @@ MODEL_FILES = (
 
 
 def set_up(seed: int) -> None:
-    """Seed Python, numpy and the Keras backend; with --reproducible also make every operation deterministic.
+    """Seed Python, numpy and the Keras backend; with --reproducible also make every operation of TensorFlow deterministic.
 
-    Must be called once, before the first network is built. GPU memory grows as needed, so that one GPU can be shared.
+    Must be called once, before the first network is built. GPU memory grows as needed, so that one GPU can be shared. Of jax and
+    torch nothing is asked with --reproducible but what `devices.find_device` sees to, the CPU: TensorFlow alone vouches for more.
     """
     import keras
 

@@ -47,10 +47,16 @@ class Device:
 def find_device(wanted: str) -> Device:
     """The device for "auto" (GPUs that work, else the CPU), "cpu" or "gpu"; call it after `nets.set_up`.
 
-    Raises InputError when a GPU is wanted and there is none that works.
+    With --reproducible "auto" is the CPU. Raises InputError when a GPU is wanted then, and when there is none that works.
     """
     import keras
 
+    if os.environ.get("LESIONFORGE_REPRODUCIBLE"):
+        if wanted == "gpu":
+            raise InputError(
+                "--reproducible and --device gpu exclude each other, as a GPU does not give the same results twice; leave one of them out"
+            )
+        return Device(why=", as --reproducible asks" if wanted == "auto" else "")
     count = 0 if wanted == "cpu" else _working_gpus()
     if wanted == "gpu" and not count:
         raise InputError(
