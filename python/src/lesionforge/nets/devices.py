@@ -54,7 +54,7 @@ def find_device(wanted: str) -> Device:
     if os.environ.get("LESIONFORGE_REPRODUCIBLE"):
         if wanted == "gpu":
             raise InputError(
-                "--reproducible and --device gpu exclude each other, as a GPU does not give the same results twice; leave one of them out"
+                "--reproducible and --device gpu exclude each other, as a GPU does not give the same results twice; leave one out"
             )
         return Device(why=", as --reproducible asks" if wanted == "auto" else "")
     count = 0 if wanted == "cpu" else _working_gpus()
