@@ -207,7 +207,7 @@ def busy():
 def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     result = CliRunner().invoke(
-        main, ["phantom", str(tmp_path / "file" / "x"), "--patients", "1", "--healthy", "0", "--voxel-mm", "8"]
+        main, ["phantom", str(tmp_path / "file" / "x"), "--patients", "1", "--healthy", "0", "--voxel-mm", "6"]
     )
     assert result.exit_code == 2
     assert result.output.count("Error:") == 1

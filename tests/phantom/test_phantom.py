@@ -12,10 +12,25 @@ import pytest
 from scipy import ndimage
 
 from lesionforge.images import label_lesions, read_mask, read_volume
+from lesionforge.images.check import coverage_faults, grid_faults
 from lesionforge.phantom.cohort import plan_subjects
+from lesionforge.phantom.command import MOST_MM
 from lesionforge.phantom.head import rigid, smooth_displacement
 from lesionforge.phantom.lesions import LesionSpec, lay_lesions
 from lesionforge.phantom.scan import bias_field, flair_grid, t1w_grid
+
+
+@pytest.mark.parametrize("tilt_degrees", [0.0, -10.0, 3.7, 9.99])
+def test_the_coarsest_phantom_passes_the_check_of_scans(tilt_degrees: float) -> None:
+    for shape, affine in (t1w_grid(MOST_MM), flair_grid(MOST_MM, tilt_degrees)):
+        stored = affine.astype(np.float32)
+        assert grid_faults(shape, stored, nib.affines.voxel_sizes(stored)) == coverage_faults(shape, stored) == []
+
+
+def test_a_coarser_phantom_is_refused(make_cohort, tmp_path: Path) -> None:
+    result = make_cohort(tmp_path / "coarse", "--voxel-mm", "6.5")
+    assert result.exit_code == 2 and "6.5 is not in the range" in result.output
+    assert not (tmp_path / "coarse").exists()
 
 
 def truth(cohort: Path, label: str, ending: str) -> Path:

@@ -99,11 +99,10 @@ def grid_faults(shape: tuple[int, ...], affine: np.ndarray, voxel_sizes: np.ndar
         return [f"has the voxel size {times(voxel_sizes)} mm in its header; correct the header or convert the scan again"]
     if fault := grid_fault(shape, affine):
         return [fault]
-    sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    # Rounded, as a header's single precision turns 12 mm into a little more where the axes are oblique.
+    sizes_mm = np.linalg.norm(affine[:3, :3], axis=0).round(3)
     if sizes_mm.max() > LARGEST_VOXEL_MM:
-        return [
-            f"has voxels of {times(sizes_mm.round(3))} mm, beyond {LARGEST_VOXEL_MM} mm; give a finer scan or correct its header"
-        ]
+        return [f"has voxels of {times(sizes_mm)} mm, beyond {LARGEST_VOXEL_MM} mm; give a finer scan or correct its header"]
     return []
 
 

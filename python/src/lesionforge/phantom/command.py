@@ -9,6 +9,9 @@ import click
 
 from lesionforge.options import FiniteRange
 
+# All slices but the T1w's are twice as thick: 12 mm is the most that the check of scans takes.
+MOST_MM = 6
+
 
 def further_contrasts(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
     """The contrasts besides T1w and FLAIR in a list with commas; raises click.BadParameter when it is none of contrasts."""
@@ -25,7 +28,7 @@ def further_contrasts(_context: click.Context, _parameter: click.Parameter, valu
 @click.option("--patients", type=click.IntRange(min=0), default=4, show_default=True, help="Heads with lesions.")
 @click.option("--healthy", type=click.IntRange(min=0), default=2, show_default=True, help="Heads without lesions.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Same seed, same bytes.")
-@click.option("--voxel-mm", type=FiniteRange(0.5, 8), default=2.0, show_default=True, help="Voxel size of the T1w in mm.")
+@click.option("--voxel-mm", type=FiniteRange(0.5, MOST_MM), default=2.0, show_default=True, help="Voxel size of the T1w in mm.")
 @click.option(
     "--contrasts",
     default="T1w,FLAIR",
