@@ -20,10 +20,10 @@ from lesionforge.phantom.lesions import LesionSpec, lay_lesions
 from lesionforge.phantom.scan import bias_field, flair_grid, t1w_grid
 
 
-@pytest.mark.parametrize("tilt_degrees", [0.0, -10.0, 3.7, 9.99])
-def test_the_coarsest_phantom_passes_the_check_of_scans(tilt_degrees: float) -> None:
-    for shape, affine in (t1w_grid(MOST_MM), flair_grid(MOST_MM, tilt_degrees)):
-        stored = affine.astype(np.float32)
+def test_the_coarsest_phantom_passes_the_check_of_scans() -> None:
+    """The axes of most tilts are a little longer in a header's single precision."""
+    for shape, affine in (t1w_grid(MOST_MM), *(flair_grid(MOST_MM, tilt) for tilt in np.linspace(-10, 10, 41))):
+        stored = affine.astype(np.float32).astype(np.float64)
         assert grid_faults(shape, stored, nib.affines.voxel_sizes(stored)) == coverage_faults(shape, stored) == []
 
 
