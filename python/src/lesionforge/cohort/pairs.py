@@ -140,7 +140,8 @@ def judge_mix(folds: Sequence[Fold]) -> list[Problem]:
         others = {str(row.subject).lower() for row in canvases_of(fold.rows)}
         if masked and not any(others - donor.subjects for donor in masked):
             where = f"fold {fold.label}" if fold.label else "the split train"
-            text = f"the arm mix needs scans of two training subjects, but {where} has only those of {masked[0].donor_id.split('_')[0]}"
+            only = masked[0].donor_id.split("_")[0]
+            text = f"the arm mix needs scans of two training subjects, but {where} has only those of {only}"
             return [Problem(f"{text}; add a scan, or leave the arm mix out")]
     return []
 
