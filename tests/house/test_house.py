@@ -69,7 +69,7 @@ def test_the_tests_that_the_table_of_faults_names_are_there(root: Path) -> None:
     lines = (root / "docs/running.md").read_text().split("## Faults")[1].splitlines()
     cells = [line.split("|")[3] for line in lines if line.startswith("|")]
     named = {name for cell in cells for name in re.findall(r"`(\w{12,})(?:\[\w+\])?`", cell)}
-    files = [path for folder in ("cluster", "containers") for path in (root / "tests" / folder).glob("test_*.py")]
+    files = [path for folder in ("cluster", "containers", "pipeline") for path in (root / "tests" / folder).glob("test_*.py")]
     tests = "".join(path.read_text() for path in files)
     assert len(named) > 20
     assert not [name for name in named if f"def test_{name}(" not in tests]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,18 @@ class Run:
         return {task["process"].rsplit(":", 1)[1] for task in self.tasks if task["status"] in statuses}
 
 
+def command(pipeline: Path, outdir: Path, *options: str) -> list[str | Path]:
+    """The words that run `pipeline`/main.nf."""
+    return [NEXTFLOW, "run", pipeline / "main.nf", "-ansi-log", "false", "--outdir", outdir, *options]
+
+
 def nextflow(pipeline: Path, launch: Path, outdir: Path, *options: str) -> Run:
     """Run `pipeline`/main.nf from the folder `launch`, which keeps its work folder for -resume."""
     launch.mkdir(parents=True, exist_ok=True)
-    command = [NEXTFLOW, "run", pipeline / "main.nf", "-ansi-log", "false", "--outdir", outdir, *options]
     earlier = traces_in(outdir)
-    done = subprocess.run(command, cwd=launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command(pipeline, outdir, *options), cwd=launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     lines = [line for path in traces_in(outdir) - earlier for line in path.read_text().splitlines()]
     tasks = list(csv.DictReader(lines, delimiter="\t"))
     return Run(done.returncode, done.stdout, outdir, tasks)
@@ -123,3 +130,20 @@ def lesionforge() -> Path:
 def run_nextflow() -> Callable[..., Run]:
     """A function (launch folder, results folder, options) that runs the checkout's own pipeline."""
     return lambda launch, outdir, *options: nextflow(ROOT, launch, outdir, *options)
+
+
+@pytest.fixture(scope="session")
+def kill_nextflow() -> Callable[..., None]:
+    """A function (launch and results folder, sign, options) that runs the checkout's pipeline, and kills its head process with
+    SIGKILL once the results hold something of the pattern `sign`."""
+
+    def kill(launch: Path, outdir: Path, sign: str, *options: str) -> None:
+        launch.mkdir(parents=True, exist_ok=True)
+        words = command(ROOT, outdir, *options)
+        with (launch / "killed.log").open("w") as log, subprocess.Popen(words, cwd=launch, stdout=log, stderr=log) as process:
+            while process.poll() is None and not any(outdir.glob(sign)):
+                time.sleep(0.05)
+            assert process.poll() is None, (launch / "killed.log").read_text()
+            process.kill()
+
+    return kill
