@@ -146,3 +146,12 @@ def test_the_working_grid_covers_the_scan_and_a_scan_on_it_keeps_it():
     assert (inside <= np.array(shape) - 0.49).all()
     again = working_grid(shape, grid, 1.0)
     assert same_grid(*again, shape, grid)
+
+
+@pytest.mark.parametrize(("away_mm", "is_same"), [(0.06, True), (0.08, False)])
+def test_grids_are_the_same_to_a_tenth_of_a_voxel(away_mm: float, is_same: bool):
+    """As where a program that places a scan by its qform writes a mask of it; slices are thicker than their pixels."""
+    grid = np.diag([-0.7, 0.7, 3, 1])
+    other = grid.copy()
+    other[1, 3] += away_mm
+    assert same_grid((320, 320, 40), other, (320, 320, 40), grid) == is_same

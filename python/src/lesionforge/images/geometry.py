@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 # Of an affine that is not singular.
 SMALLEST_VOXEL_MM3 = 1e-9
+# Of a side of a voxel: so far apart, grids are the same.
+SAME_WITHIN = 0.1
 
 Grid = tuple[tuple[int, ...], np.ndarray]  # shape and 4 x 4 RAS affine
 
@@ -28,10 +30,12 @@ def grid_fault(shape: tuple[int, ...], affine: np.ndarray) -> str | None:
     return None
 
 
-def same_grid(
-    shape_a: tuple[int, ...], affine_a: np.ndarray, shape_b: tuple[int, ...], affine_b: np.ndarray, tolerance_mm: float = 0.01
-) -> bool:
-    """True when two grids have the same shape and no corner is apart by more than `tolerance_mm`."""
+def same_grid(shape_a: tuple[int, ...], affine_a: np.ndarray, shape_b: tuple[int, ...], affine_b: np.ndarray) -> bool:
+    """True when two grids have the same shape and no corner is apart by more than a tenth of the smallest side of a voxel.
+
+    A program that places a scan by its qform, in single precision, writes a mask of it that far from the sform.
+    """
+    tolerance_mm = SAME_WITHIN * float(np.linalg.norm(affine_a[:3, :3], axis=0).min())
     return tuple(shape_a) == tuple(shape_b) and corners_apart(shape_a, affine_a, affine_b) <= tolerance_mm
 
 
