@@ -4,7 +4,7 @@
 // The stages and their files are described in docs/design.md, the parameters in nextflow_schema.json.
 
 include { combinationProblems; helpText; parameterProblems; workFolderProblems } from './modules/parameters'
-include { cohortProblems; folderProblems; forgetDamaged; lateProblems; machineProblems } from './modules/preflight'
+include { cohortProblems; folderProblems; forgetDamaged; lateProblems; machineProblems; unusedGpu } from './modules/preflight'
 include { engineProblems; startProblems } from './modules/engine'
 include { failuresIn; failuresInWords; writeFailures } from './modules/failures'
 include { lockOf; partialFolder; publish } from './modules/publish'
@@ -264,6 +264,10 @@ workflow {
         refuse(lock ? [] : ["--outdir ${outdir} is being written by another run; wait until that ends, or give another folder."])
 
         // Act 2: run it, on what earlier runs left whole.
+        unused = unusedGpu(profiles, workflow.session.config.process)
+        if (unused) {
+            log.info(unused)
+        }
         partialFolder(outdir).deleteDir()
         if (workflow.resume) {
             forgetDamaged(workflow.workDir).each { folder -> log.warn("The files of the finished task in ${folder} changed since; it is done again.") }

@@ -16,6 +16,11 @@ def machineProblems(profiles, given, settings) {
     return gpu && settings.executor in [null, 'local'] && !hereIsGpu() ? [noGpu('this machine has none')] : []
 }
 
+// Null, or that there is a GPU here that no task will see.
+def unusedGpu(profiles, settings) {
+    return !('gpu' in profiles) && settings.executor in [null, 'local'] && hereIsGpu() ? 'This machine has a GPU, which tasks see with -profile gpu alone.' : null
+}
+
 // The first kind of problem that SLURM has, the later ones being asked of what the earlier ones are about.
 def slurmProblems(given, settings, gpu) {
     def lacking = ['sbatch', 'squeue', 'sinfo', 'scancel'].find { name -> !isProgram(name) }
@@ -239,7 +244,7 @@ def environmentProblems(settings, gpu) {
 def variablesOf(options) {
     def letters = [A: 'ACCOUNT', C: 'CONSTRAINT', G: 'GPUS', p: 'PARTITION', q: 'QOS']
     return (options =~ /(?:^|\s)(?:--([a-z-]+)(?:=|\s+)|-([ACGpq])\s*)([^\s-]\S*)/).collect { match ->
-        [letters.get(match[2]) ?: match[1].toUpperCase().replace('-', '_'), match[3]]
+        [letters.get(match[2]) ?: match[1].toUpperCase().replace('-', '_'), match[3].replaceAll(/['"]/, '')]
     }
 }
 

@@ -7,9 +7,13 @@ def codeOf(stage) {
     def root = file("${projectDir}/python/src/lesionforge", glob: false)
     def shared = root.listFiles().toList().findAll { path -> path.name ==~ /[^.].*\.py/ }
     def own = importedPackages(root, [stage] as Set).collectMany { name -> sourcesOf(root.resolve(name)) }
-    // Networks of another backend than that of the images are others.
-    def backend = workflow.containerEngine ? '' : System.getenv('KERAS_BACKEND') ?: ''
-    return ((shared + own).sort { path -> path.toString() } + [lockOfPackages()]).collect { path -> path.text }.join('\n').md5() + (stage in ['synthesize', 'train', 'segment'] ? backend : '')
+    return ((shared + own).sort { path -> path.toString() } + [lockOfPackages()]).collect { path -> path.text }.join('\n').md5()
+}
+
+// The same of what trains or applies networks, which those of another backend than TensorFlow, the images', do otherwise.
+def codeOfNetworks(stage) {
+    def backend = workflow.containerEngine ? null : workflow.session.config.env?.KERAS_BACKEND ?: System.getenv('KERAS_BACKEND')
+    return codeOf(stage) + (backend && backend != 'tensorflow' ? " ${backend}" : '')
 }
 
 // What an image holds of others, but for NVIDIA's libraries; an environment beside the checkout has the same versions, and tools for tests.

@@ -1,7 +1,7 @@
 // segment: the trained cascade applied to each scan, and one table of what was found in the cohort.
 
 include { describe } from '../publish'
-include { codeOf } from '../script'
+include { codeOf; codeOfNetworks } from '../script'
 
 process SEGMENT {
     tag "${id} ${run}"
@@ -65,17 +65,16 @@ workflow SEGMENT_SCANS {
     models // [run, fold, arm, seed or '', model folder]
 
     main:
-    code = codeOf('segment')
     to_segment = prepared
         .combine(models.map { run, fold, _arm, _seed, model -> [fold, run, model, contentOf(model)] }, by: 0)
         .map { _fold, id, folder, run, model, content -> [run, id, folder, model, content] }
-    SEGMENT(to_segment, code)
+    SEGMENT(to_segment, codeOfNetworks('segment'))
     expected = to_segment.map { row -> row.take(2) }
     folder = SEGMENT.out.folder
     summaries = folder
         .toSortedList { left, right -> left[0] <=> right[0] ?: left[1] <=> right[1] }
         .map { rows -> rows.collect { _run, id, scan -> scan.resolve("${id}_desc-segment.json") } }
-    TABULATE(summaries.filter { paths -> paths }, code)
+    TABULATE(summaries.filter { paths -> paths }, codeOf('segment'))
     table = TABULATE.out.table
 
     emit:

@@ -1,6 +1,6 @@
 // synthesize: a generator learns scans from their intensity levels, then paints transplanted lesions onto canvases.
 
-include { codeOf; repeated; runName } from '../script'
+include { codeOf; codeOfNetworks; repeated; runName } from '../script'
 
 process LEVELS {
     tag "${id}"
@@ -146,13 +146,14 @@ workflow SYNTHESIZE {
 
     main:
     code = codeOf('synthesize')
+    networks = codeOfNetworks('synthesize')
     LEVELS(patients.map { id, _fold, _split, _annotated, prepared -> [id, prepared] }.unique { row -> row[0] }, code)
     learned_from = patients
         .combine(LEVELS.out.folder, by: 0)
         .map { id, fold, split, _annotated, prepared, levels -> [fold, [id, split, prepared, levels]] }
         .groupTuple()
         .map { fold, rows -> [fold, rows.sort { row -> row[0] }] }
-    TRAIN_GENERATOR(learned_from.map { fold, rows -> [fold, rows.collect { row -> row[2] }, rows.collect { row -> row[3] }] }.join(rosters), code)
+    TRAIN_GENERATOR(learned_from.map { fold, rows -> [fold, rows.collect { row -> row[2] }, rows.collect { row -> row[3] }] }.join(rosters), networks)
 
     // A mask of a library has no FLAIR: its lesions are as bright as those of the training patients; what validates is not
     // learned from.
@@ -189,7 +190,7 @@ workflow SYNTHESIZE {
         .map { id, transplant, canvas, levels, fold -> [fold, id, transplant, canvas, levels] }
         .combine(TRAIN_GENERATOR.out.folder, by: 0)
         .map { row -> row.drop(1) }
-    PAINT(to_paint, code)
+    PAINT(to_paint, networks)
     levels = LEVELS.out.folder
     generator = TRAIN_GENERATOR.out.folder
     synthetic = PAINT.out.folder

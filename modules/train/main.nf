@@ -1,7 +1,7 @@
 // train: the cascade of two networks, once per arm, fold and seed.
 
 include { describe } from '../publish'
-include { codeOf; runName } from '../script'
+include { codeOfNetworks; runName } from '../script'
 
 process TRAIN {
     tag "${run}"
@@ -57,7 +57,7 @@ workflow TRAIN_ARMS {
             }
         }
     }
-    TRAIN(runs.map { row -> [row[0]] + row.drop(4) }, codeOf('train'))
+    TRAIN(runs.map { row -> [row[0]] + row.drop(4) }, codeOfNetworks('train'))
     model = runs.map { row -> row.take(4) }.join(TRAIN.out.model)
     expected = runs.map { row -> row.take(1) }
 

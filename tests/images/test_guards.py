@@ -21,9 +21,12 @@ from lesionforge.images import (
     new_folder,
     read_image,
     read_json,
+    read_mask_on,
     read_tsv,
     read_volume,
     refuse_loss,
+    scratch,
+    scratch_folder,
     to_ants,
 )
 from lesionforge.images.check import inspect_file
@@ -114,6 +117,38 @@ def test_a_failure_of_ants_names_the_scan_and_one_of_ours_stays_what_it_is(tmp_p
     with pytest.raises(KeyError), ants_scratch(tmp_path, "sub-a"):
         {}["ours"]
     assert not list(tmp_path.iterdir())
+
+
+def test_what_ants_cannot_write_on_a_full_disk_is_no_fault_of_the_scan(tmp_path, monkeypatch):
+    grid = to_ants(np.zeros((4, 4, 4)), np.eye(4))
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=100_000))
+    with pytest.raises(OSError, match="No space left") as caught, ants_scratch(tmp_path, "sub-a") as outprefix:
+        displacement_field(grid, [f"{outprefix}missing.h5"], outprefix)
+    assert caught.value.filename == str(tmp_path)
+
+
+def test_two_runs_do_not_work_in_one_scratch_folder(tmp_path):
+    folder = tmp_path / "new" / ".steps"
+    with scratch_folder(folder) as held:
+        (held / "volume.npy").touch()
+        with pytest.raises(InputError, match="another run works there; wait until it has ended"), scratch_folder(folder):
+            pass
+        assert (held / "volume.npy").exists()
+    assert not folder.exists()
+    (folder / "strip").mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path)
+    with scratch_folder(folder) as held:
+        assert not list(held.iterdir())
+    assert list(tmp_path.iterdir()) == [tmp_path / "new"]
+
+
+@pytest.mark.parametrize("away_mm", [0.0, 0.02, 0.05])
+def test_a_mask_belongs_to_the_scan_whose_grid_is_nearest(tmp_path, away_mm):
+    """Both grids may fit; on one that they share it belongs to the first."""
+    grids = {name: ((4, 4, 4), np.eye(4)) for name in ("T1w", "FLAIR")}
+    grids["T1w"][1][0, 3] = away_mm
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "mask.nii")
+    assert read_mask_on(tmp_path / "mask.nii", grids)[1] == ("FLAIR" if away_mm else "T1w")
 
 
 @pytest.mark.parametrize("name", ["a[b", "a]b"])

@@ -26,6 +26,14 @@ def test_auto_takes_the_gpus_that_work(gpus: int, wanted: str, found: Device, mo
     assert find_device(wanted) == found
 
 
+def test_gpus_that_are_hidden_are_not_called_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_working_gpus", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert find_device("auto").why == ", as no GPU that works is found"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert "CUDA_VISIBLE_DEVICES=-1 hides all GPUs" in find_device("auto").why
+
+
 def test_gpu_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_working_gpus", lambda: 0)
     with pytest.raises(InputError, match="--device cpu"):

@@ -209,6 +209,7 @@ SITES = [
     ("", "'-Alab -G 1'", True, "taken"),
     ("", "'--account lab --gres ssd:1,gpu:a100:1'", True, "taken"),
     ("", "'--account=lab --gres=gpumem:1'", True, "refused"),
+    ("", '\'--account="lab" --gres="gpu:1"\'', True, "taken"),
     ("'withName:TRAIN'", "'--account=lab'", True, "refused"),
     ("'withName:.*:TRAIN'", "'--account=lab'", True, "refused"),
     ("'withLabel:one_scan'", "'--account=lab'", True, "refused"),
@@ -292,13 +293,17 @@ def test_a_time_of_one_process_counts_for_the_label_that_it_has(tmp_path: Path) 
 
 def test_every_process_is_known_with_its_labels() -> None:
     known = re.findall(
-        r"^        '[A-Z_]+:([A-Z_]+) ([a-z_ ]+)',$", (ROOT / "modules" / "preflight.nf").read_text(), re.MULTILINE
+        r"^        '([A-Z_]+:[A-Z_]+) ([a-z_ ]+)',$", (ROOT / "modules" / "preflight.nf").read_text(), re.MULTILINE
     )
-    modules = "".join(path.read_text() for path in sorted((ROOT / "modules").glob("*/*.nf")))
+    texts = [path.read_text() for path in sorted((ROOT / "modules").glob("*/*.nf"))]
+    bodies = dict(re.findall(r"^process (\w+) \{$(.+?)^    input:$", "".join(texts), re.MULTILINE | re.DOTALL))
+    labels = {name: " ".join(re.findall(r"^    label '(\w+)'$", body, re.MULTILINE)) for name, body in bodies.items()}
     there = {}
-    for name, body in re.findall(r"^process (\w+) \{$(.+?)^    input:$", modules, re.MULTILINE | re.DOTALL):
-        there[name] = " ".join(re.findall(r"^    label '(\w+)'$", body, re.MULTILINE))
-    there["QUALITY_OF_TRANSFORM"] = there["QUALITY"]
+    for text in texts:
+        for workflow in re.findall(r"^workflow (\w+) \{$", text, re.MULTILINE):
+            included = re.findall(r"^include \{ (QUALITY)(?: as (\w+))? \}", text, re.MULTILINE)
+            own = [(name, "") for name in re.findall(r"^process (\w+) \{$", text, re.MULTILINE)]
+            there |= {f"{workflow}:{alias or name}": labels[name] for name, alias in (*own, *included)}
     assert len(there) > 20
     assert dict(known) == there
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from lesionforge.errors import InputError
-from lesionforge.images.geometry import Grid, grid_fault, same_grid
+from lesionforge.images.geometry import Grid, corners_apart, grid_fault, same_grid
 from lesionforge.images.names import grid_of_name, shown
 
 if TYPE_CHECKING:
@@ -106,13 +108,15 @@ def grids_of(scans: Mapping[str, str | Path]) -> dict[str, Grid]:
 def read_mask_on(path: str | Path, given: dict[str, Grid]) -> tuple[tuple[np.ndarray, np.ndarray], str]:
     """Read a mask that lies on the grid of one of a subject's scans: (mask and affine as `read_mask`, the name of the scan).
 
-    `given` holds the grids of the scans by name, such as T1w and FLAIR; the first that fits is taken. Raises InputError
-    where none does.
+    `given` holds the grids of the scans by name, such as T1w and FLAIR; the nearest of those that fit is taken, of equally near
+    ones the first. Raises InputError where none fits.
     """
     mask, affine = read_mask(path)
-    for name, grid in given.items():
-        if same_grid(mask.shape, affine, *grid):
-            return (mask, affine), name
+    away_mm = {
+        name: corners_apart(mask.shape, affine, grid[1]) for name, grid in given.items() if same_grid(mask.shape, affine, *grid)
+    }
+    if away_mm:
+        return (mask, affine), min(away_mm, key=lambda name: away_mm[name])
     raise InputError(f"{path}: lies neither on the grid of the {' nor of the '.join(given)}; resample it to one of them")
 
 
@@ -129,8 +133,9 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None:
-            # numpy says how much it wrote, but not why.
-            raise OSError(error.errno, error.strerror or f"was not written whole ({error})", str(path)) from error
+            # numpy says how much it wrote, but not why, which is a full disk.
+            number = error.errno or errno.ENOSPC
+            raise OSError(number, error.strerror or f"was not written whole ({error})", str(path)) from error
         for name in ("filename", "filename2") if temporary else ():
             if (named := getattr(error, name)) is not None:
                 setattr(error, name, str(named).replace(str(temporary), str(path)))
@@ -153,14 +158,33 @@ def made_folder(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder for the block. Its name is fixed, so that the next run clears what a killed one left."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """An empty folder for the block. Its name is fixed, so that the next run clears what a killed one left.
+
+    Raises InputError where another run works in it.
+    """
     with made_folder(folder.parent):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
         try:
-            yield folder
+            _hold(lock, folder)
+            for left in folder.iterdir():
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
-            shutil.rmtree(folder)
+            os.close(lock)
+
+
+def _hold(lock: int, folder: Path) -> None:
+    """Take the lock of an open folder, which ends with it; some network file systems have none."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{folder}: another run works there; wait until it has ended, or give another output folder") from None
+    except OSError:
+        pass
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -14,6 +17,8 @@ from lesionforge.images.names import shown
 # ANTs splits its arguments at brackets, those with the output at commas too, and counts files with %; antspyx looks for what it
 # wrote with a glob.
 UNREADABLE, UNWRITABLE = "[]", ",[]%"
+# Bytes, less than an image has: ANTs does not say that a disk is full.
+NEXT_TO_NOTHING = 1_000_000
 
 
 @contextmanager
@@ -33,6 +38,8 @@ def ants_scratch(folder: str | Path, scan_id: str) -> Iterator[str]:
         except Exception as error:  # RuntimeError, MemoryError, ValueError and Exception itself
             if not _is_of_ants(error):
                 raise
+            if shutil.disk_usage(scratch).free < NEXT_TO_NOTHING:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
             said = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise InputError(
                 f"{scan_id}: ANTs failed ({said}); check the free space and memory, and that its scans show a whole head"

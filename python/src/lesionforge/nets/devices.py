@@ -65,7 +65,14 @@ def find_device(wanted: str) -> Device:
         )
     if count:
         return Device("gpu", count)
-    return Device(why=", as no GPU that works is found" if wanted == "auto" else "")
+    return Device(why=f", as {_why_none()}" if wanted == "auto" else "")
+
+
+def _why_none() -> str:
+    """Why there is no GPU, to follow `as`."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1":
+        return "CUDA_VISIBLE_DEVICES=-1 hides all GPUs (a run of the pipeline asks for them with -profile gpu)"
+    return "no GPU that works is found"
 
 
 def threads() -> int:

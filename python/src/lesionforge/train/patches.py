@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from lesionforge.cascade.settings import CascadeConfig
-from lesionforge.images import zscore
+from lesionforge.images import naming, zscore
 from lesionforge.images.geometry import bounding_box
 from lesionforge.train import exact
 from lesionforge.train.blocks import score_densely
@@ -76,7 +76,8 @@ def patch_volume(images: Sequence[np.ndarray], brain: np.ndarray, config: Cascad
 
 def stored_volume(volume: PatchVolume, path: Path) -> PatchVolume:
     """The same volume, held by the new file `path` instead of memory."""
-    np.save(path, volume.data, allow_pickle=False)
+    with naming(path):
+        np.save(path, volume.data, allow_pickle=False)
     return PatchVolume(path, volume.start)
 
 
